@@ -1,0 +1,41 @@
+"""fastresnet: ResNets on CIFAR-10, trained fast and measured fairly.
+
+    import fastresnet as fr
+    run = fr.train("cpu.yaml", {"train.epochs": 1})
+
+Importing the package touches no device, prints nothing and needs neither ffcv nor torchvision: names are loaded on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "train": "run", "Run": "run",
+    "load_config": "config", "Config": "config",
+    "load_model": "checkpoint",
+    "build_model": "models",
+}  # public name -> the module it lives in
+_NAMES_THERE = {"load_config": "load", "build_model": "build"}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from fastresnet.checkpoint import load_model
+    from fastresnet.config import Config, load as load_config
+    from fastresnet.models import build as build_model
+    from fastresnet.run import Run, train
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastresnet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fastresnet.{_HOMES[name]}"), _NAMES_THERE.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
