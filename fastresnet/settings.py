@@ -34,7 +34,7 @@ class Rule(Checker):
         shown = value if whole is None else whole
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if type(value) is not self.kind or (self.kind is float and not math.isfinite(value)):
+        if type(value) is not self.kind or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(self._complain(shown))
         if self.choices and value not in self.choices:
             raise ValueError(self._complain(shown))
@@ -92,7 +92,7 @@ S = Setting
 DECLARATIONS = Declarations()  # our own, so that nothing is shared with other users of fastargs in the process
 
 
-def _section(name: str, what: str, **settings: Setting) -> None:
+def _section(name: str, what: str, /, **settings: Setting) -> None:
     Section(name, what, config_descriptor=DECLARATIONS).params(**settings)
 
 
@@ -188,13 +188,14 @@ _section(
     batch_size=S(int, 512, "images a step", low=1, unit="images"),
     precision=S(str, "auto", "number format of the arithmetic; auto: what the device is fast at",
                 choices="auto fp32 tf32 fp16 bf16"),
-    compile=S(str, "off", "torch.compile mode", choices="off default reduce-overhead max-autotune"),
+    compile=S(str, "off", "torch.compile mode; auto: default on a GPU, off on a CPU",
+              choices="auto off default reduce-overhead max-autotune"),
     cuda_graph=S(bool, False, "capture the whole step in a CUDA graph"),
     channels_last=S(bool, True, "NHWC memory format"),
     label_smoothing=S(float, 0.0, "share of each label spread over all classes", low=0, high=0.9999, unit="share"),
     loss_reduction=S(str, "mean", "loss of a batch", choices="mean sum"),
     clip_norm=S(float, 0.0, "largest gradient norm (0: no clipping)", low=0),
-    accumulate=S(int, 1, "batches whose gradients make one step", low=1, unit="batches"),
+    accumulate=S(int, 1, "micro-batches that a batch is cut into; one optimizer step a batch", low=1, unit="parts"),
     ema_decay=S(float, 0.0, "moving average of the weights: decay a step (0: off)", low=0, high=0.99999, unit="per step"),
     average_tail=S(float, 0.0, "share of the last steps whose weights are averaged (0: off)", low=0, high=1, unit="share"),
     drop_last=S(bool, True, "leave out the last, smaller batch of an epoch"),

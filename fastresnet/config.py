@@ -1,0 +1,379 @@
+"""The settings of one run: defaults, then a recipe and its bases, then the command line. Strict, and knows who said what.
+
+Nothing else speaks: no environment variable, no second file. What is wrong ends in a ConfigError of one line that names the
+file, the key, the rule and the likely mistake. Reads YAML as people write it: `true` and `false` are the only booleans (so that
+`compile: off` is a word), `1e-3` is a number, a key twice is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Sequence
+
+import yaml
+
+from fastresnet.settings import SECTIONS, SETTINGS
+
+__all__ = ["SETTINGS", "SECTIONS", "Config", "ConfigError", "Values", "load", "from_dict", "recipes", "parse_args"]
+
+RECIPES = Path(__file__).parent / "recipes"
+COMMAND_LINE, DEFAULT = "command line", "default"
+
+
+class ConfigError(ValueError):
+    """The user's settings are wrong; the message is one line."""
+
+
+class Values:
+    """The settings of one section, as attributes. Can't be changed: `Config.replace` makes another Config."""
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values, _name=name)
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_"):
+            raise AttributeError(key)
+        raise AttributeError(f"unknown setting {self._name}.{key}.{_meant(f'{self._name}.{key}', SETTINGS)}")
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(f"settings don't change: use Config.replace({{'{self._name}.{key}': {value!r}}})")
+
+    def __repr__(self) -> str:
+        return f"{self._name}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k != '_name')})"
+
+
+class Config:
+    """Every setting of a run, checked: `cfg.optim.lr`, `cfg.recipe`, `cfg.provenance["optim.lr"]`.
+
+    recipe:      name of the recipe, without folder and ending
+    provenance:  for each setting "default", the name of the file it stands in, "command line", or what a caller gave
+    """
+
+    data: Values
+    model: Values
+    optim: Values
+    schedule: Values
+    train: Values
+    eval: Values
+    run: Values
+
+    def __init__(self, recipe: str, given: Mapping[str, Any], provenance: Mapping[str, str]) -> None:
+        self.recipe = recipe
+        self.provenance = {key: provenance.get(key, DEFAULT) for key in SETTINGS}
+        flat = {key: _checked(key, given[key], self.provenance[key]) if key in given else setting.default
+                for key, setting in SETTINGS.items()}
+        for name in SECTIONS:
+            keys = [key for key in SETTINGS if key.startswith(name + ".")]
+            setattr(self, name, Values(name, {key.partition(".")[2]: flat[key] for key in keys}))
+        for keys_at_fault, rule in _conflicts(self):
+            origin = next((self.provenance[k] for k in keys_at_fault if self.provenance[k] != DEFAULT), DEFAULT)
+            raise ConfigError(rule if origin in (DEFAULT, COMMAND_LINE) else f"{origin}: {rule}")
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by full name, in the order of their declaration."""
+        return {key: getattr(getattr(self, key.partition(".")[0]), key.partition(".")[2]) for key in SETTINGS}
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """All settings as nested plain dicts, ready for JSON; `from_dict` reads them back."""
+        nested: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+        for key, value in self.flat().items():
+            section, _, name = key.partition(".")
+            nested[section][name] = value
+        return nested
+
+    def replace(self, changes: Mapping[str, Any], origin: str = "replaced") -> Config:
+        """Another Config with some settings changed, checked like any other."""
+        changes = {_known(key): value for key, value in changes.items()}
+        provenance = {**{k: p for k, p in self.provenance.items() if p != DEFAULT}, **dict.fromkeys(changes, origin)}
+        given = {k: v for k, v in self.flat().items() if k in provenance}
+        return Config(self.recipe, {**given, **changes}, provenance)
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that `load` reads back; each line that isn't a default says who set it."""
+        lines = [f"recipe: {_yaml(self.recipe)}"]
+        for section, values in self.to_dict().items():
+            lines += ["", f"{section}:  # {SECTIONS[section]}"]
+            for name, value in values.items():
+                text = f"  {name}: {_yaml(value)}"
+                lines.append(f"{text:<40}  # {self.provenance[f'{section}.{name}']}")
+        return "\n".join(lines) + "\n"
+
+    def dump(self, path: str | Path) -> None:
+        """Write `to_yaml()` to a file."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and (self.recipe, self.flat()) == (other.recipe, other.flat())
+
+    def __repr__(self) -> str:
+        return f"Config({self.recipe!r}, " + ", ".join(
+            f"{k}={v!r}" for k, v in self.flat().items() if self.provenance[k] != DEFAULT) + ")"
+
+
+def load(name: str | Path | None = "rn18.yaml", overrides: Mapping[str, Any] | Sequence[str] = ()) -> Config:
+    """The settings of a recipe (a path, or a name in fastresnet/recipes; None: defaults alone), then the overrides.
+
+    overrides: {"section.key": value}, or ["--section.key=value", ...] as on a command line.
+    Raises ConfigError, in one line, for anything that is wrong.
+    """
+    given, provenance, recipe = _read_chain(_find(str(name)), ()) if name is not None else ({}, {}, "defaults")
+    if isinstance(overrides, Mapping):
+        extra = {_known(key): value for key, value in overrides.items()}
+    else:
+        extra, rest = take_settings(overrides)
+        if rest:
+            raise ConfigError(f"a setting is given as --section.key=value, got {rest[0]!r}")
+    return Config(recipe, {**given, **extra}, {**provenance, **dict.fromkeys(extra, COMMAND_LINE)})
+
+
+def from_dict(nested: Mapping[str, Any], *, recipe: str = "defaults", origin: str = "saved settings") -> Config:
+    """The Config that `Config.to_dict` gave; `origin` names the file in messages. Raises ConfigError."""
+    given = _flatten(nested, origin)
+    return Config(recipe, given, dict.fromkeys(given, origin))
+
+
+def recipes() -> dict[str, str]:
+    """The shipped recipes: file name -> the first line of its head comment."""
+    heads = {path.name: path.read_text(encoding="utf-8").partition("\n")[0] for path in sorted(RECIPES.glob("*.yaml"))}
+    return {name: head.lstrip("# ").strip() for name, head in heads.items()}
+
+
+def parse_args(argv: Sequence[str] | None = None, description: str = "", extra: Any = None,
+               default: str | None = "rn18.yaml") -> tuple[Config, Any]:
+    """The command line of a script: --config, --help, --print-config, --section.key=value, and what `extra(parser)` adds.
+
+    Returns the Config and argparse's Namespace. Raises ConfigError; --help and --print-config leave by SystemExit(0).
+    """
+    from fastresnet import arguments
+
+    return arguments.parse(argv, description, extra, default)
+
+
+# ---- recipes and their bases -----------------------------------------------------------------------------------------
+
+
+def _find(name: str, folder: Path | None = None) -> Path:
+    """A file beside the one that names it, a path, or a shipped recipe (with or without .yaml)."""
+    candidates = [Path(name), RECIPES / name, RECIPES / f"{name}.yaml"]
+    for path in ([folder / name] if folder is not None else []) + candidates:
+        if path.is_file():
+            return path
+    if Path(name).is_dir():
+        raise ConfigError(f"{name} is a folder: --config wants a YAML file or the name of a recipe")
+    raise ConfigError(f"no file and no recipe is called {name}.{_meant(name, recipes())} "
+                      f"The recipes are {', '.join(recipes())}")
+
+
+def _read_chain(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str], str]:
+    """What a recipe says on top of its base: flat values, the file that each comes from, the recipe's name."""
+    if path.resolve() in above:
+        chain = " -> ".join(p.name for p in (*above, path))
+        raise ConfigError(f"{above[0].name}: the recipes inherit in a circle: {chain}")
+    content = _read_yaml(path)
+    base, recipe = content.pop("base", None), content.pop("recipe", path.stem)
+    for key, value in (("base", base), ("recipe", recipe)):
+        if not isinstance(value, str) and not (key == "base" and value is None):
+            raise ConfigError(f"{path.name}: {key} must be text, got {value!r}")
+    given = _flatten(content, path.name)
+    provenance = dict.fromkeys(given, path.name)
+    for key, value in given.items():
+        _checked(key, value, path.name)
+    if base is None:
+        return given, provenance, recipe
+    try:
+        below = _find(base, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: base: {error}") from None
+    base_given, base_provenance, _ = _read_chain(below, (*above, path.resolve()))
+    return {**base_given, **given}, {**base_provenance, **provenance}, recipe
+
+
+def _flatten(content: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """{"optim": {"lr": 0.1}} -> {"optim.lr": 0.1}; ConfigError names unknown sections and keys."""
+    flat = {}
+    for section, values in content.items():
+        if section in SETTINGS:
+            raise ConfigError(f"{origin}: write {str(section).partition('.')[2]} under {str(section).partition('.')[0]}:, "
+                              f"not {section}")
+        if section not in SECTIONS:
+            guess = _meant(str(section), [*SECTIONS, *SETTINGS, "base"])
+            raise ConfigError(f"{origin}: unknown section {section}.{guess}")
+        if values is not None and not isinstance(values, Mapping):
+            raise ConfigError(f"{origin}: {section} must hold settings (key: value, indented), got {values!r}")
+        flat.update({_known(f"{section}.{key}", origin): value for key, value in (values or {}).items()})
+    return flat
+
+
+# ---- YAML ------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the surprises taken out; see the module's head."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)) or key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice" if key in seen else
+                                                        "a key must be a word", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+):
+    for _letter in _first:
+        _Loader.yaml_implicit_resolvers.setdefault("" if _letter == "\0" else _letter, []).append(
+            (f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$")))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path.name}{line}: broken YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: not a YAML text: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name}: a recipe holds sections (data:, model:, ...), this file holds {type(content).__name__}")
+    return content
+
+
+def _yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def take_settings(arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split a command line into its settings (--section.key=value, --section.key value) and everything else."""
+    settings: dict[str, Any] = {}
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in name:
+            rest.append(word)
+            continue
+        key = _known(name, "--")
+        if not equals:
+            text = next(words, "--")
+            if text.startswith("--"):
+                raise ConfigError(f"--{key} needs a value: --{key}={_yaml(SETTINGS[key].default)}, for example")
+        settings[key] = _from_text(key, text)
+    return settings, rest
+
+
+def _from_text(key: str, text: str) -> Any:
+    """What the text after --section.key= means: text as it stands where text is wanted, else YAML; lists need no brackets."""
+    setting = SETTINGS[key]
+    if setting.type is str and not setting.items:
+        return None if setting.optional and text == "null" else text
+    source = f"[{text}]" if setting.items and not text.startswith("[") and text not in ("null", "") else text
+    try:
+        value = yaml.load(source, _Loader)
+    except yaml.YAMLError:
+        value = text
+    return _checked(key, text if value is None and text != "null" else value, COMMAND_LINE)
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _checked(key: str, value: Any, origin: str) -> Any:
+    """The value in its proper type, or ConfigError."""
+    try:
+        return SETTINGS[key].rule.check(value)
+    except ValueError as error:
+        prefix = {COMMAND_LINE: "--", DEFAULT: ""}.get(origin, f"{origin}: ")
+        raise ConfigError(f"{prefix}{key} {error}") from None
+
+
+def _known(key: Any, origin: str = "") -> str:
+    """The key itself where such a setting exists, or ConfigError with the likely mistake."""
+    if key in SETTINGS:
+        return str(key)
+    where = f"{origin}: " if origin not in ("", "--") else ""
+    raise ConfigError(f"{where}unknown key {key}.{_meant(str(key), SETTINGS)}".rstrip("."))
+
+
+# Names that people know from elsewhere, where letters alone don't lead to ours.
+ALIASES = {"optim.learning_rate": "optim.lr", "optim.wd": "optim.weight_decay", "train.bs": "train.batch_size",
+           "train.amp": "train.precision", "train.dtype": "train.precision", "train.ema": "train.ema_decay",
+           "train.mixup": "train.label_smoothing", "optim.optimizer": "optim.name", "data.dataset": "data.name"}
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """` Did you mean X?` or an empty string: by alias, by spelling, by the last word in another section."""
+    known = list(known)
+    if ALIASES.get(name) in known:
+        return f" Did you mean {ALIASES[name]}?"
+    last = name.rpartition(".")[2]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == last]
+    close = elsewhere or difflib.get_close_matches(name, known, 1, 0.6)
+    close = close or [k for k in known if difflib.get_close_matches(last, [k.rpartition(".")[2]], 1, 0.75)]
+    return f" Did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _conflicts(cfg: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Settings that can't stand together: (their names, the rule in words)."""
+    data, optim, schedule, train = cfg.data, cfg.optim, cfg.schedule, cfg.train
+    if data.subset is not None and data.subset >= 1 and data.subset != int(data.subset):
+        yield ("data.subset",), f"data.subset must be a share below 1 or a whole count, got {data.subset}"
+    if (data.train is None) != (data.test is None):
+        yield ("data.train", "data.test"), "data.train and data.test come together: name both betons or neither"
+    if schedule.name == "piecewise" and not schedule.points:
+        yield ("schedule.name",), "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]"
+    if schedule.points and not _pairs(schedule.points, first_above=None):
+        yield ("schedule.points",), ("schedule.points must be [[epoch, factor], ...] with rising epochs, "
+                                     f"got {_yaml(schedule.points)}")
+    if train.resolutions and not (_pairs(train.resolutions, first_above=0) and train.resolutions[-1][0] <= 1
+                                  and all(px == int(px) for _, px in train.resolutions)):
+        yield ("train.resolutions",), ("train.resolutions must be [[until share of the run, px], ...] with rising shares up to "
+                                       f"1 and whole px, got {_yaml(train.resolutions)}")
+    if (schedule.momentum_low is None) != (schedule.momentum_high is None):
+        yield (("schedule.momentum_low", "schedule.momentum_high"),
+               "schedule.momentum_low and schedule.momentum_high come together: set both or neither")
+    if optim.name in ("sgd", "muon") and optim.nesterov and optim.momentum == 0:
+        yield ("optim.momentum",), "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false"
+    if train.ema_decay and train.average_tail:
+        yield (("train.ema_decay", "train.average_tail"),
+               "train.ema_decay and train.average_tail both average the weights: set one of them to 0")
+    if train.accumulate > train.batch_size:
+        yield (("train.accumulate", "train.batch_size"),
+               f"train.accumulate={train.accumulate} cuts a batch of {train.batch_size} into less than one image each")
+    if train.proxy_width and train.hard_fraction == 1:
+        yield ("train.proxy_width",), "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it"
+    if train.cuda_graph and train.compile in ("reduce-overhead", "max-autotune"):
+        yield (("train.cuda_graph", "train.compile"),
+               f"train.cuda_graph captures the step and so does train.compile={train.compile}: "
+               "use train.compile=default with it")
+    if train.cuda_graph and schedule.momentum_low is not None:
+        yield (("train.cuda_graph", "schedule.momentum_low"),
+               "train.cuda_graph can't follow a momentum schedule: leave schedule.momentum_low and momentum_high null")
+
+
+def _pairs(points: Sequence[Any], first_above: float | None) -> bool:
+    """Whether these are pairs whose first items rise."""
+    if not all(isinstance(p, list) and len(p) == 2 for p in points):
+        return False
+    firsts = [p[0] for p in points]
+    return all(a < b for a, b in zip(firsts, firsts[1:])) and (first_above is None or firsts[0] > first_above)

@@ -1,0 +1,45 @@
+"""What many tests share: small images, the real data where it is, and quiet, repeatable arithmetic."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def tiny_images() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """`tiny_images(n=…)` -> uint8 images (n, size, size, 3), int64 labels (n,) that cycle through the classes; seeded."""
+
+    def make(n: int = 40, size: int = 32, classes: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        labels = np.arange(n, dtype=np.int64) % classes
+        images = random.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+        images[..., 0] = (images[..., 0] // 4 + (labels * (192 // max(classes, 1)))[:, None, None]).astype(np.uint8)
+        return images, labels
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cifar_root() -> Path:
+    """The folder that FASTRESNET_DATA names; a test that needs the real CIFAR-10 is skipped without it."""
+    root = os.environ.get("FASTRESNET_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("needs the real CIFAR-10: set FASTRESNET_DATA to its folder")
+    return Path(root)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped, with the reason, where there is no CUDA GPU."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and this machine has none"))
