@@ -1,0 +1,95 @@
+"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Never inside a step.
+
+A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (record None: the run failed).
+TensorBoard and wandb are imported only when they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Logger(Protocol):
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """`row` is one entry of the record's per_epoch: plain numbers by name, null where not measured."""
+
+    def close(self, record: Mapping[str, Any] | None) -> None:
+        """Write what is left. `record` is the run's result, or None where it has none."""
+
+
+def open_all(names: Sequence[str], run_dir: str | Path, cfg: Any) -> list[Logger]:
+    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't installed or is unknown."""
+    unknown = [name for name in names if name not in _KINDS]
+    if unknown:
+        raise ValueError(f"run.loggers: unknown {', '.join(unknown)}; there are {', '.join(_KINDS)}")
+    return [_KINDS[name](Path(run_dir), cfg) for name in names]
+
+
+class TensorBoard:
+    """Scalars under <run>/tensorboard; look at them with `tensorboard --logdir runs`."""
+
+    def __init__(self, run_dir: Path, cfg: Any) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError("run.loggers=tensorboard needs the package tensorboard: pip install tensorboard") from error
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        settings = "\n".join(f"    {key}: {value}" for key, value in flat(cfg.to_dict()).items())
+        self.writer.add_text("settings", settings)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        for key, value in _numbers(row).items():
+            self.writer.add_scalar(_grouped(key), value, global_step=int(row["step"]))
+
+    def close(self, record: Mapping[str, Any] | None) -> None:
+        if record is not None and record["accuracy"].get("test") is not None:
+            self.writer.add_scalar("final/test_accuracy", record["accuracy"]["test"])
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """A wandb run under <run>/wandb. Without WANDB_API_KEY or WANDB_MODE it stays offline: `wandb sync` sends it later."""
+
+    def __init__(self, run_dir: Path, cfg: Any) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError("run.loggers=wandb needs the package wandb: pip install wandb") from error
+        mode = None if {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) else "offline"
+        self.run = wandb.init(project="fastresnet", name=run_dir.name, dir=str(run_dir), config=flat(cfg.to_dict()),
+                              mode=mode, settings=wandb.Settings(silent=True, console="off"))  # fmt: skip
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        self.run.log({_grouped(key): value for key, value in _numbers(row).items()}, step=int(row["step"]))
+
+    def close(self, record: Mapping[str, Any] | None) -> None:
+        if record is not None:
+            self.run.summary.update({f"final/{key}": value for key, value in _numbers(record["accuracy"]).items()})
+        self.run.finish(exit_code=0 if record is not None else 1)
+
+
+_KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 0.1}} -> {"optim.lr": 0.1}."""
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
+
+
+def _grouped(key: str) -> str:
+    """train_loss -> loss/train, so that a chart shows training and test together."""
+    split, _, rest = key.partition("_")
+    return f"{rest}/{split}" if split in ("train", "val", "test") and rest else f"run/{key}"
