@@ -1,6 +1,8 @@
-"""What machine is this, and what does a run take from it: names, limits, memory, energy, the matrix-multiply ceiling.
+"""What machine is this, and what does a run take from it: names, limits, memory, energy, the matrix-multiply
+ceiling.
 
-Refuses to note who or which exactly: no host name, no user, no serial number, no UUID. Figures that can't be had are None.
+Refuses to note who or which exactly: no host name, no user, no serial number, no UUID. Figures that can't be
+had are None.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -16,38 +17,42 @@ from typing import Any
 
 import torch
 
-from fastresnet import nvml, timing
+from fastresnet import nvml, system, timing
 
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "ffcv", "fastargs", "pillow", "pyarrow")
 RAPL = Path("/sys/class/powercap")
-CGROUP = Path("/sys/fs/cgroup")
 
 
-# ---- names ------------------------------------------------------------------------------------------------------------
+# ---- names --------------------------------------------------------------------------------
 
 
 def describe() -> dict[str, Any]:
-    """The machine: `gpus` (empty list without), `gpu` (the first one's name or None), `cpu`, `memory_bytes`, `system`."""
-    gpus = [_describe_gpu(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    """The machine: `gpus` (empty list without), `gpu` (the first one's name or None), `cpu`, `memory_bytes`,
+    `system`."""
+    gpus = (
+        [_describe_gpu(index) for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     if not gpus and _mps_available():
-        gpus = [{"kind": "mps", "name": f"{cpu_model()} GPU", "memory_bytes": memory_bytes()}]
+        gpus = [{"kind": "mps", "name": f"{system.cpu_model()} GPU", "memory_bytes": system.memory_bytes()}]
     return {
         "gpu": gpus[0]["name"] if gpus else None,
         "gpus": gpus,
         "driver": nvml.driver_version(),
         "cpu": {
-            "model": cpu_model(),
+            "model": system.cpu_model(),
             "cores": os.cpu_count(),
-            "cores_usable": cores_usable(),
+            "cores_usable": system.cores_usable(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
-            "bf16": _cpu_bf16(),
+            "bf16": system.cpu_bf16(),
         },
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": system.memory_bytes(),
         "system": {
             "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
             "machine": platform.machine(),
-            "container": in_container(),
-            "virtual_machine": in_virtual_machine(),
+            "container": system.in_container(),
+            "virtual_machine": system.in_virtual_machine(),
         },
     }
 
@@ -96,67 +101,6 @@ def _card_of(device: torch.device | str) -> nvml.Gpu | None:
     return _card(torch.cuda.current_device() if device.index is None else device.index)
 
 
-def cpu_model() -> str:
-    """The CPU's model name, as the system gives it."""
-    if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
-    for line in _lines(Path("/proc/cpuinfo")):
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "cpu model"):
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def cores_usable() -> int:
-    """Cores that this process may use: its affinity, and the quota of its control group, rounded up."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_quota(CGROUP)
-    return max(1, min(cores, -int(-quota // 1))) if quota else cores
-
-
-def cgroup_quota(root: Path) -> float | None:
-    """Cores' worth of time that the control group under `root` grants (version 2, then 1), or None without a limit."""
-    text = _lines(root / "cpu.max")
-    if text:
-        quota, _, period = text[0].partition(" ")
-        return None if quota == "max" else int(quota) / int(period or 100000)
-    quotas = _lines(root / "cpu" / "cpu.cfs_quota_us")
-    periods = _lines(root / "cpu" / "cpu.cfs_period_us")
-    if quotas and periods and int(quotas[0]) > 0:
-        return int(quotas[0]) / int(periods[0])
-    return None
-
-
-def memory_bytes() -> int | None:
-    """Main memory, or the control group's limit where that is smaller."""
-    if sys.platform == "darwin":
-        text = _output("sysctl", "-n", "hw.memsize")
-        return int(text) if text else None
-    limits = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemTotal:")]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limits += [int(text) for text in _lines(CGROUP / name)[:1] if text.isdigit()]
-    return min(limits) if limits else None
-
-
-def in_container() -> bool:
-    """Whether the usual marks of a container are there."""
-    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    named = any(word in line for line in _lines(Path("/proc/1/cgroup")) for word in ("docker", "kubepods", "containerd"))
-    return any(mark.exists() for mark in marks) or named or "container" in os.environ
-
-
-def in_virtual_machine() -> bool | None:
-    """Whether the CPU says that a hypervisor runs it; None where it can't be seen."""
-    flags = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("flags")]
-    return " hypervisor" in flags[0] if flags else None
-
-
-def _cpu_bf16() -> bool:
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in checks)
-
-
 def _mps_available() -> bool:
     return bool(hasattr(torch.backends, "mps") and torch.backends.mps.is_available())
 
@@ -170,7 +114,11 @@ def software() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    return versions | {"cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": str(cudnn) if cudnn else None}
+    return versions | {
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "cudnn": str(cudnn) if cudnn else None,
+    }
 
 
 def speed_settings() -> dict[str, Any]:
@@ -187,22 +135,23 @@ def speed_settings() -> dict[str, Any]:
 
 def git_state(path: str | Path = ".") -> dict[str, Any]:
     """`commit` (full hash) and `dirty` of the work tree at `path`; both None outside one, or without git."""
-    commit = _output("git", "-C", str(path), "rev-parse", "HEAD")
-    status = _output("git", "-C", str(path), "status", "--porcelain", "--untracked-files=no")
+    commit = system.output("git", "-C", str(path), "rev-parse", "HEAD")
+    status = system.output("git", "-C", str(path), "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit or None, "dirty": bool(status) if commit else None}
 
 
-# ---- meters -----------------------------------------------------------------------------------------------------------
+# ---- meters -------------------------------------------------------------------------------
 
 
 def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
-    """Most memory in use since the process began or `reset_peak_memory`: allocated by torch on a GPU, resident on a CPU."""
+    """Most memory in use since the process began or `reset_peak_memory`: allocated by torch on a GPU,
+    resident on a CPU."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())  # no high-water mark there: what is held now
-    for line in _lines(Path("/proc/self/status")):
+    for line in system.lines(Path("/proc/self/status")):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     import resource  # not on Windows
@@ -225,7 +174,8 @@ def reset_peak_memory(device: torch.device | str = "cpu") -> bool:
 
 
 class EnergyMeter:
-    """Joules between entering and leaving: of the GPU by NVML, of the CPU packages by RAPL where it may be read.
+    """Joules between entering and leaving: of the GPU by NVML, of the CPU packages by RAPL where it may be
+    read.
 
     `joules` is None where neither is there; `source` says which it was ("nvml", "rapl" or None).
     """
@@ -234,7 +184,13 @@ class EnergyMeter:
         self.device = torch.device(device)
         self._card = _card_of(self.device)
         self._domains = [] if self.device.type == "cuda" else rapl_domains(RAPL)
-        self.source = "nvml" if self._card and self._card.energy_joules() is not None else "rapl" if self._domains else None
+        self.source = (
+            "nvml"
+            if self._card and self._card.energy_joules() is not None
+            else "rapl"
+            if self._domains
+            else None
+        )
         self.joules: float | None = None
 
     def __enter__(self) -> EnergyMeter:
@@ -251,7 +207,11 @@ class EnergyMeter:
             assert self._card is not None
             value = self._card.energy_joules()
             return [] if value is None else [value]
-        return [int(_lines(domain / "energy_uj")[0]) / 1e6 for domain in self._domains] if self.source else []
+        return (
+            [int(system.lines(domain / "energy_uj")[0]) / 1e6 for domain in self._domains]
+            if self.source
+            else []
+        )
 
     def _difference(self, after: list[float]) -> float | None:
         if not after or len(after) != len(self._before):
@@ -259,14 +219,18 @@ class EnergyMeter:
         total = 0.0
         for index, (first, last) in enumerate(zip(self._before, after)):
             if last < first:  # RAPL's counter wraps around
-                last += int(_lines(self._domains[index] / "max_energy_range_uj")[0]) / 1e6 if self._domains else 0.0
+                last += (
+                    int(system.lines(self._domains[index] / "max_energy_range_uj")[0]) / 1e6
+                    if self._domains
+                    else 0.0
+                )
             total += last - first
         return total
 
 
 def rapl_domains(root: Path) -> list[Path]:
     """Package-level RAPL domains under `root` whose counters this process may read."""
-    return [path for path in sorted(root.glob("intel-rapl:[0-9]")) if _lines(path / "energy_uj")]
+    return [path for path in sorted(root.glob("intel-rapl:[0-9]")) if system.lines(path / "energy_uj")]
 
 
 def throttle_reasons(device: torch.device | str = "cuda") -> list[str] | None:
@@ -276,7 +240,8 @@ def throttle_reasons(device: torch.device | str = "cuda") -> list[str] | None:
 
 
 def condition(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state that explains a slow sample: temperature, clock, power and throttling of a GPU; the load of the machine."""
+    """The state that explains a slow sample: temperature, clock, power and throttling of a GPU; the load of
+    the machine."""
     card = _card_of(device)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if card is None:
@@ -290,10 +255,14 @@ def condition(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def matmul_ceiling(device: torch.device | str, dtype: torch.dtype, *, tf32: bool = False, seconds: float = 0.3) -> float:
-    """The best rate, FLOP/s, of a large square matrix product on `device` in `dtype`, measured for about `seconds`.
+def matmul_ceiling(
+    device: torch.device | str, dtype: torch.dtype, *, tf32: bool = False, seconds: float = 0.3
+) -> float:
+    """The best rate, FLOP/s, of a large square matrix product on `device` in `dtype`, measured for about
+    `seconds`.
 
-    The fastest of several samples over two sizes: a ceiling is what the machine can do, not what it does on average.
+    The fastest of several samples over two sizes: a ceiling is what the machine can do, not what it does on
+    average.
     """
     device = torch.device(device)
     sizes = (4096, 8192) if device.type == "cuda" else (1024, 2048)
@@ -315,20 +284,6 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype, size: int, seconds: f
 
 
 def mfu(flops_per_image: float, images_per_second: float, ceiling: float) -> float:
-    """Model FLOPs utilisation of training: three forward passes' worth of arithmetic an image (backward is about two),
-    as a share of the measured matrix-multiply `ceiling` (FLOP/s) of the training dtype."""
+    """Model FLOPs utilisation of training: three forward passes' worth of arithmetic an image (backward is
+    about two), as a share of the measured matrix-multiply `ceiling` (FLOP/s) of the training dtype."""
     return 3 * flops_per_image * images_per_second / ceiling
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

@@ -1,4 +1,5 @@
-"""NVIDIA's management library through ctypes: clocks, temperature, power, energy. Knows no torch and never changes a setting.
+"""NVIDIA's management library through ctypes: clocks, temperature, power, energy. Knows no torch and never
+changes a setting.
 
 Names and units: https://docs.nvidia.com/deploy/nvml-api. A figure that the driver doesn't give is None.
 """
@@ -96,7 +97,8 @@ def library() -> Any | None:
 
 
 def find(uuid: str) -> Gpu | None:
-    """The GPU with this UUID (with or without the «GPU-» in front), or None where NVML or the card isn't there."""
+    """The GPU with this UUID (with or without the «GPU-» in front), or None where NVML or the card isn't
+    there."""
     loaded = library()
     if loaded is None:
         return None

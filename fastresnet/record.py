@@ -1,7 +1,7 @@
 """The results of runs as data: read, written and checked against the JSON Schemas that ship with the package.
 
-Refuses to measure, to judge and to write half a file. Three kinds of file: `result` (one training run), `record` (many runs
-of one recipe) and `benchmark` (one machine's speeds).
+Refuses to measure, to judge and to write half a file. Three kinds of file: `result` (one training run),
+`record` (many runs of one recipe) and `benchmark` (one machine's speeds).
 """
 
 from __future__ import annotations
@@ -20,12 +20,28 @@ from fastresnet import hardware
 KINDS = ("result", "record", "benchmark")
 SCHEMA_VERSION = 1
 _TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,), "array": (list, tuple), "string": (str,), "integer": (int,), "number": (int, float),
-    "boolean": (bool,), "null": (type(None),),
+    "object": (dict,),
+    "array": (list, tuple),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
 }
 _SILENT = {"$schema", "$defs", "title", "description"}
-_CHECKED = {"type", "const", "enum", "required", "properties", "additionalProperties", "items", "minimum", "maximum",
-            "anyOf", "$ref"}
+_CHECKED = {
+    "type",
+    "const",
+    "enum",
+    "required",
+    "properties",
+    "additionalProperties",
+    "items",
+    "minimum",
+    "maximum",
+    "anyOf",
+    "$ref",
+}
 
 
 class RecordError(ValueError):
@@ -37,8 +53,8 @@ def schema(kind: str = "result") -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `kind`, one of KINDS."""
     if kind not in KINDS:
         raise RecordError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    text = resources.files("fastresnet").joinpath("schemas", f"{kind}.schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    file = resources.files("fastresnet") / "schemas" / f"{kind}.schema.json"
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def __getattr__(name: str) -> Any:
@@ -48,7 +64,8 @@ def __getattr__(name: str) -> Any:
 
 
 def validate(record: Any, kind: str | None = None) -> None:
-    """Check `record` against the schema of `kind` (by default the one its own `kind` field names, else `result`).
+    """Check `record` against the schema of `kind` (by default the one its own `kind` field names, else
+    `result`).
 
     Raises RecordError naming the place and the rule of the first problem, and how many more there are.
     """
@@ -58,8 +75,10 @@ def validate(record: Any, kind: str | None = None) -> None:
     rules = schema(kind)
     version = record.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise RecordError(f"{kind}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}: "
-                          "use the release that wrote it, or run again")
+        raise RecordError(
+            f"{kind}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}: "
+            "use the release that wrote it, or run again"
+        )
     problems = list(_problems(record, rules, rules, ""))
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -67,7 +86,8 @@ def validate(record: Any, kind: str | None = None) -> None:
 
 
 def _problems(value: Any, rule: dict[str, Any], root: dict[str, Any], place: str) -> list[str]:
-    """What is wrong with `value`: the part of JSON Schema that our schemas use, and an assertion where one uses more."""
+    """What is wrong with `value`: the part of JSON Schema that our schemas use, and an assertion where one
+    uses more."""
     unknown = set(rule) - _CHECKED - _SILENT
     assert not unknown, f"the checker doesn't know {unknown}"
     here = place or "the whole"
@@ -86,16 +106,26 @@ def _problems(value: Any, rule: dict[str, Any], root: dict[str, Any], place: str
     if isinstance(value, dict):
         return _problems_inside(value, rule, root, place)
     if isinstance(value, (list, tuple)) and "items" in rule:
-        return [text for i, item in enumerate(value) for text in _problems(item, rule["items"], root, f"{place}[{i}]")]
+        return [
+            text
+            for i, item in enumerate(value)
+            for text in _problems(item, rule["items"], root, f"{place}[{i}]")
+        ]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value != value or value in (float("inf"), -float("inf")):
             return [f"{here} is {value}, which JSON has no word for: write null"]
         low, high = rule.get("minimum", value), rule.get("maximum", value)
-        return [] if low <= value <= high else [f"{here} must lie in {rule.get('minimum')}..{rule.get('maximum')}, got {value}"]
+        return (
+            []
+            if low <= value <= high
+            else [f"{here} must lie in {rule.get('minimum')}..{rule.get('maximum')}, got {value}"]
+        )
     return []
 
 
-def _problems_inside(value: dict[str, Any], rule: dict[str, Any], root: dict[str, Any], place: str) -> list[str]:
+def _problems_inside(
+    value: dict[str, Any], rule: dict[str, Any], root: dict[str, Any], place: str
+) -> list[str]:
     dot = f"{place}." if place else ""
     found = [f"{dot}{name} is missing" for name in rule.get("required", ()) if name not in value]
     others = rule.get("additionalProperties", {})
@@ -119,7 +149,8 @@ def _is_any(value: Any, kinds: str | list[str]) -> bool:
 
 
 def write(path: str | Path, record: dict[str, Any]) -> None:
-    """Validate `record`, write it beside `path` and rename it into place. Raises RecordError and writes nothing if invalid."""
+    """Validate `record`, write it beside `path` and rename it into place. Raises RecordError and writes
+    nothing if invalid."""
     validate(record)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +172,8 @@ def pretty(record: dict[str, Any]) -> str:
 
 
 def read(path: str | Path, kind: str | None = None) -> dict[str, Any]:
-    """Read and validate. Raises RecordError, naming the file, where it is missing, no JSON, of another kind, or invalid."""
+    """Read and validate. Raises RecordError, naming the file, where it is missing, no JSON, of another kind,
+    or invalid."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -162,11 +194,12 @@ def dumps(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-# ---- one line for a person --------------------------------------------------------------------------------------------
+# ---- one line for a person ----------------------------------------------------------------
 
 
 def line(record: dict[str, Any]) -> str:
-    """One aligned line of a result or a record: `speed94  n=200  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  1x H200`."""
+    """One aligned line of a result or a record: `speed94  n=200  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  1x
+    H200`."""
     machine = hardware.short_name(record["hardware"])
     mark = "  SYNTHETIC DATA" if record["data"]["synthetic"] else ""
     fields = _record_fields(record) if record.get("kind") == "record" else _result_fields(record)
@@ -175,8 +208,11 @@ def line(record: dict[str, Any]) -> str:
 
 def _record_fields(record: dict[str, Any]) -> list[str]:
     summary = record["summary"]
-    return [f"n={summary['n']}", f"acc {_percent(summary['mean'], summary['std'])}",
-            f"time {_seconds(summary['seconds_mean'], summary['seconds_std'])}"]
+    return [
+        f"n={summary['n']}",
+        f"acc {_percent(summary['mean'], summary['std'])}",
+        f"time {_seconds(summary['seconds_mean'], summary['seconds_std'])}",
+    ]
 
 
 def _result_fields(record: dict[str, Any]) -> list[str]:

@@ -69,8 +69,8 @@ def time_calls(
 ) -> list[float]:
     """Seconds a call of `function`, `count` samples of `repeats` calls each.
 
-    CUDA and ROCm: device events around each sample, one synchronise at the end, so that the host may run ahead as it does in training.
-    Elsewhere: the monotonic clock with a synchronise on both sides.
+    CUDA and ROCm: device events around each sample, one synchronise at the end, so that the host may run
+    ahead as it does in training. Elsewhere: the monotonic clock with a synchronise on both sides.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -137,7 +137,9 @@ def confidence_interval(samples: Sequence[float], level: float = 0.95) -> Interv
     if n == 1:
         return Interval(samples[0], math.inf, 0.0, 1)
     spread = stdev(samples)
-    return Interval(fmean(samples), student_t_quantile((1 + level) / 2, n - 1) * spread / math.sqrt(n), spread, n)
+    return Interval(
+        fmean(samples), student_t_quantile((1 + level) / 2, n - 1) * spread / math.sqrt(n), spread, n
+    )
 
 
 def p_value_mean_above(samples: Sequence[float], target: float) -> float:

@@ -1,4 +1,5 @@
-"""hardware and nvml: what can be known is right, what can't be is None, and nothing names the person or the host."""
+"""hardware and nvml: what can be known is right, what can't be is None, and nothing names the person or the
+host."""
 
 import ctypes
 import getpass
@@ -10,7 +11,7 @@ import time
 import pytest
 import torch
 
-from fastresnet import hardware, nvml
+from fastresnet import hardware, nvml, system
 
 
 def test_the_description_is_plain_json_and_names_neither_host_nor_user():
@@ -28,18 +29,21 @@ def test_the_description_has_a_cpu_and_usable_cores():
     assert (machine["gpu"] is None) == (machine["gpus"] == [])
 
 
-@pytest.mark.parametrize("files, cores", [
-    ({"cpu.max": "150000 100000\n"}, 1.5),
-    ({"cpu.max": "max 100000\n"}, None),
-    ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
-    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-    ({}, None),
-])
+@pytest.mark.parametrize(
+    "files, cores",
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
 def test_the_quota_of_a_control_group_counts_as_cores(tmp_path, files, cores):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert hardware.cgroup_quota(tmp_path) == cores
+    assert system.cgroup_quota(tmp_path) == cores
 
 
 def test_peak_memory_sees_an_allocation():
@@ -57,8 +61,11 @@ def test_the_matmul_ceiling_is_of_a_plausible_order():
 
 def test_git_state_tells_clean_from_dirty_from_no_work_tree(tmp_path):
     def git(*arguments):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True,
-                       capture_output=True)
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            check=True,
+            capture_output=True,
+        )
 
     assert hardware.git_state(tmp_path / "nowhere") == {"commit": None, "dirty": None}
     git("init")

@@ -1,4 +1,5 @@
-"""record: valid results pass and come back as written, invalid ones are refused with the place and the rule."""
+"""record: valid results pass and come back as written, invalid ones are refused with the place and the
+rule."""
 
 import copy
 import json
@@ -12,25 +13,76 @@ from fastresnet import hardware, record
 def a_result() -> dict:
     seconds = {"startup": 1.0, "compile": 0.0, "train": 52.1, "eval": 1.2, "wall": 55.0}
     return {
-        "schema_version": 1, "kind": "result", "recipe": "rn18", "config": {"optim": {"lr": 0.1}}, "seed": 3,
+        "schema_version": 1,
+        "kind": "result",
+        "recipe": "rn18",
+        "config": {"optim": {"lr": 0.1}},
+        "seed": 3,
         "git": {"commit": "a" * 40, "dirty": False},
-        "data": {"name": "cifar10", "digest": "d" * 64, "synthetic": False, "train_size": 50000, "test_size": 10000},
-        "accuracy": {"test": 0.9512, "test_tta": 0.954, "best": 0.9512, "best_epoch": 16}, "loss": 0.21,
-        "seconds": seconds, "images_per_second": 15400.0, "flops_per_image": 1.11e9, "mfu": 0.23,
-        "peak_memory_bytes": 10**9, "energy_joules": None,
-        "hardware": hardware.describe(), "software": hardware.software(),
-        "per_epoch": [{"epoch": 1, "step": 97, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 0.4, "test_loss": None,
-                       "test_accuracy": None, "seconds": 3.2, "images_per_second": 15000.0}],
+        "data": {
+            "name": "cifar10",
+            "digest": "d" * 64,
+            "synthetic": False,
+            "train_size": 50000,
+            "test_size": 10000,
+        },
+        "accuracy": {"test": 0.9512, "test_tta": 0.954, "best": 0.9512, "best_epoch": 16},
+        "loss": 0.21,
+        "seconds": seconds,
+        "images_per_second": 15400.0,
+        "flops_per_image": 1.11e9,
+        "mfu": 0.23,
+        "peak_memory_bytes": 10**9,
+        "energy_joules": None,
+        "hardware": hardware.describe(),
+        "software": hardware.software(),
+        "per_epoch": [
+            {
+                "epoch": 1,
+                "step": 97,
+                "lr": 0.1,
+                "train_loss": 1.5,
+                "train_accuracy": 0.4,
+                "test_loss": None,
+                "test_accuracy": None,
+                "seconds": 3.2,
+                "images_per_second": 15000.0,
+            }
+        ],
     }
 
 
 def a_record() -> dict:
     result = a_result()
-    runs = [{"seed": seed, "status": "ok", "accuracy": 0.93, "accuracy_tta": 0.9402,
-             "seconds": {"init": 0.1, "augment": 0.0, "train": 0.5, "eval": 0.1, "total": 0.7}} for seed in range(3)]
-    summary = {"n": 3, "mean": 0.9402, "std": 0.0014, "ci95": 0.0035, "p_value": 0.4, "seconds_mean": 0.71, "seconds_std": 0.01}
-    return {"schema_version": 1, "kind": "record", "recipe": "speed94", "published": None, "target": 0.94, "runs": runs,
-            "summary": summary, "rivals": []} | {key: result[key] for key in ("hardware", "software", "git", "data")}
+    runs = [
+        {
+            "seed": seed,
+            "status": "ok",
+            "accuracy": 0.93,
+            "accuracy_tta": 0.9402,
+            "seconds": {"init": 0.1, "augment": 0.0, "train": 0.5, "eval": 0.1, "total": 0.7},
+        }
+        for seed in range(3)
+    ]
+    summary = {
+        "n": 3,
+        "mean": 0.9402,
+        "std": 0.0014,
+        "ci95": 0.0035,
+        "p_value": 0.4,
+        "seconds_mean": 0.71,
+        "seconds_std": 0.01,
+    }
+    return {
+        "schema_version": 1,
+        "kind": "record",
+        "recipe": "speed94",
+        "published": None,
+        "target": 0.94,
+        "runs": runs,
+        "summary": summary,
+        "rivals": [],
+    } | {key: result[key] for key in ("hardware", "software", "git", "data")}
 
 
 @pytest.mark.parametrize("kind", record.KINDS)
@@ -49,7 +101,10 @@ BREAKS = {
     "a missing field": (lambda r: r.pop("seed"), "seed is missing"),
     "a missing inner field": (lambda r: r["accuracy"].pop("test_tta"), "accuracy.test_tta is missing"),
     "a wrong type": (lambda r: r.update(seed="3"), "seed must be integer, got '3'"),
-    "percent instead of a share": (lambda r: r["accuracy"].update(test=95.1), "accuracy.test must lie in 0..1, got 95.1"),
+    "percent instead of a share": (
+        lambda r: r["accuracy"].update(test=95.1),
+        "accuracy.test must lie in 0..1, got 95.1",
+    ),
     "not a number": (lambda r: r.update(loss=float("nan")), "loss is nan"),
     "a broken row": (lambda r: r["per_epoch"][0].pop("step"), r"per_epoch\[0\].step is missing"),
     "a truth value as a number": (lambda r: r.update(mfu=True), "mfu must be number or null"),
@@ -65,7 +120,9 @@ def test_an_invalid_result_is_refused_with_the_place_and_nothing_is_written(name
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in BREAKS if name != "not a number"])  # NaN is a number to jsonschema
+@pytest.mark.parametrize(
+    "name", [name for name in BREAKS if name != "not a number"]
+)  # NaN is a number to jsonschema
 def test_our_checker_agrees_with_jsonschema(name):
     validator = jsonschema.Draft202012Validator(record.schema("result"))
     assert validator.is_valid(a_result())
@@ -79,7 +136,10 @@ def test_another_schema_version_is_refused():
         record.validate(a_result() | {"schema_version": 7})
 
 
-@pytest.mark.parametrize("content, message", [("{", "can't be read as JSON"), ("[]", "a record is an object"), (None, "no such file")])
+@pytest.mark.parametrize(
+    "content, message",
+    [("{", "can't be read as JSON"), ("[]", "a record is an object"), (None, "no such file")],
+)
 def test_reading_names_the_file_and_what_is_wrong(tmp_path, content, message):
     path = tmp_path / "result.json"
     if content is not None:
