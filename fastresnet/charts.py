@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. `mark`: index of the point to mark with a star and `mark_text`, or None."""
+    """One line of a chart. `mark`: index of the point to ring, or None; `mark_text`: what the legend adds about it."""
 
     name: str
     x: Sequence[float]
@@ -63,16 +63,23 @@ def lines(chart: Sequence[Line], *, title: str, x_label: str, y_label: str, star
         return (LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT),
                 HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM))  # fmt: skip
 
-    parts = [_frame(x_ticks, y_ticks, x_low, x_high, at, x_label, y_label, text)]
+    parts = [_frame(x_ticks, y_ticks, x_low, x_high, at, x_label, text)]
     for index, line, points in kept:
         parts.append(_line(index, line, points, at))
-    legend = "".join(f'<span class="key s{index % 7}"><i></i>{escape(line.name)}</span>' for index, line, _ in kept)
-    return (f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{escape(title, quote=True)}">{"".join(parts)}</svg><p class="legend">{legend}</p></figure>')  # fmt: skip
+    legend = "".join(f'<span class="key s{index % 7}"><i></i>{escape(line.name)}{escape(line.mark_text)}</span>'
+                     for index, line, _ in kept)  # fmt: skip
+    return _figure(title, y_label, "".join(parts), legend)
+
+
+def _figure(title: str, y_label: str, drawing: str, legend: str) -> str:
+    """The vertical axis is named above it, where its name is readable and takes no width on a phone."""
+    return (f'<figure><figcaption>{escape(title)} <span class="soft">{escape(y_label)}</span></figcaption>'
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}, '
+            f'{escape(y_label, quote=True)}">{drawing}</svg><p class="legend">{legend}</p></figure>')  # fmt: skip
 
 
 def _frame(x_ticks: list[float], y_ticks: list[float], x_low: float, x_high: float, at: Callable[..., tuple[float, float]],
-           x_label: str, y_label: str, text: Callable[[float], str]) -> str:  # fmt: skip
+           x_label: str, text: Callable[[float], str]) -> str:  # fmt: skip
     parts = []
     for value in y_ticks:
         _, y = at(x_low, value)
@@ -82,10 +89,7 @@ def _frame(x_ticks: list[float], y_ticks: list[float], x_low: float, x_high: flo
         if x_low <= value <= x_high:
             x, _ = at(value, y_ticks[0])
             parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{plain(value)}</text>')
-    middle = TOP + (HEIGHT - TOP - BOTTOM) / 2
-    parts.append(f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
-                 f'{escape(x_label)}</text><text class="name" transform="translate(13 {middle}) rotate(-90)" '
-                 f'text-anchor="middle">{escape(y_label)}</text>')  # fmt: skip
+    parts.append(f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     return "".join(parts)
 
 
@@ -100,11 +104,7 @@ def _line(index: int, line: Line, points: list[tuple[float, float]], at: Callabl
                          f'{y:.5g} at {x:g}</title></circle>')  # fmt: skip
     if line.mark is not None:
         px, py = at(line.x[line.mark], line.y[line.mark])
-        above = py > TOP + 34
-        anchor = "end" if px > WIDTH * 0.6 else "start"
-        parts.append(f'<circle class="ring {style}" cx="{px:.1f}" cy="{py:.1f}" r="6"/><text class="mark {style}" '
-                     f'x="{px + (4 if anchor == "end" else -4):.1f}" y="{py - 12 if above else py + 22:.1f}" '
-                     f'text-anchor="{anchor}">{escape(line.mark_text)}</text>')  # fmt: skip
+        parts.append(f'<circle class="ring {style}" cx="{px:.1f}" cy="{py:.1f}" r="6"/>')
     return "".join(parts)
 
 
@@ -118,7 +118,7 @@ def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
         return f"{100 * value:.0f}"
 
     grid = [0.0, 0.25, 0.5, 0.75, 1.0]
-    parts = [_frame([], grid, 0.0, 1.0, at, "confidence in the predicted class (%)", "accuracy (%)", percent)]
+    parts = [_frame([], grid, 0.0, 1.0, at, "confidence in the predicted class (%)", percent)]
     for value in grid:
         x, _ = at(value, 0)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{percent(value)}</text>')
@@ -130,6 +130,6 @@ def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
                          f'accuracy {100 * row["accuracy"]:.1f} %</title></rect>')  # fmt: skip
     (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
     parts.append(f'<line class="diagonal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')
-    return (f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{escape(title, quote=True)}">{"".join(parts)}</svg><p class="legend"><span class="key bars"><i></i>'
-            'accuracy in the bin</span><span class="key diagonal"><i></i>perfectly calibrated</span></p></figure>')  # fmt: skip
+    legend = ('<span class="key bars"><i></i>accuracy in the bin</span>'
+              '<span class="key diagonal"><i></i>perfectly calibrated</span>')  # fmt: skip
+    return _figure(title, "accuracy (%)", "".join(parts), legend)

@@ -33,14 +33,14 @@ p { margin: .4rem 0; } .soft { color: var(--soft); }
 .card span { color: var(--soft); font-size: .84rem; display: block; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); border-radius: .6rem; padding: .7rem .8rem .4rem; min-width: 0; }
-figcaption { font-weight: 600; font-size: .95rem; }
+figcaption { font-weight: 600; font-size: .95rem; } figcaption .soft { font-weight: 400; font-size: .85rem; }
 svg { width: 100%; height: auto; display: block; }
 .grid { stroke: var(--rule); stroke-width: 1; } .tick { fill: var(--soft); font-size: 12px; }
-.name { fill: var(--soft); font-size: 13px; } .mark { font-size: 13px; font-weight: 600; }
+.name { fill: var(--soft); font-size: 13px; }
 .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } .ring { fill: none; stroke-width: 2; }
 .s0 { --c: var(--c0); } .s1 { --c: var(--c1); --dash: 7 4; } .s2 { --c: var(--c2); --dash: 2 4; } .s3 { --c: var(--c3); --dash: 9 3 2 3; }
 .s4 { --c: var(--c4); } .s5 { --c: var(--c5); --dash: 7 4; } .s6 { --c: var(--c6); --dash: 2 4; }
-.line, .ring { stroke: var(--c); } .line { stroke-dasharray: var(--dash, none); } .dot, .mark { fill: var(--c); }
+.line, .ring { stroke: var(--c); } .line { stroke-dasharray: var(--dash, none); } .dot { fill: var(--c); }
 .bar { fill: var(--c0); } .diagonal { stroke: var(--text); stroke-dasharray: 6 4; stroke-width: 1.5; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .85rem; color: var(--soft); margin: .2rem 0; }
 .key i { display: inline-block; width: 1.6em; border-top: 3px solid var(--c, var(--text)); margin-right: .4em; vertical-align: .25em; }
@@ -57,7 +57,7 @@ td.n, th.n { text-align: right; white-space: nowrap; } th { color: var(--soft); 
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; }
 details summary { cursor: pointer; font-weight: 600; } a { color: var(--c0); }
 @media (max-width: 40rem) { body { padding: .8rem .7rem 3rem; } h1 { font-size: 1.3rem; } .card b { font-size: 1.2rem; }
-  .tick { font-size: 17px; } .name, .mark { font-size: 18px; } }
+  .tick { font-size: 17px; } .name { font-size: 18px; } }
 @media print { body { max-width: none; } figure, .card { break-inside: avoid; } }
 """
 

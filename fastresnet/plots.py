@@ -31,8 +31,8 @@ def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs (counted from 1; the history counts from 0) and values of `key` where an epoch has it: an epoch that wasn't evaluated has none, or null."""
-    rows = [(row["epoch"] + 1, row[key]) for row in history if row.get(key) is not None]
+    """Epochs (counted from 1) and values of `key` where an epoch has it: an epoch that wasn't evaluated has none, or null."""
+    rows = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
     return [float(epoch) for epoch, _ in rows], [float(value) for _, value in rows]
 
 

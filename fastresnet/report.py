@@ -19,7 +19,7 @@ from fastresnet import charts, hardware, metrics, page
 
 Predictions = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # logits (N, K), labels (N,), images uint8 (N, H, W, 3)
 WORST = 24
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
+SPLITS = {"train": "training", "test": "test", "val": "validation"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Finished:
 
     def best(self, key: str = "test_accuracy") -> tuple[float, int] | None:
         """The greatest value of `key` and its epoch, counted from 1; None where it never was measured."""
-        rows = [(row[key], row["epoch"] + 1) for row in self.history if row.get(key) is not None]
+        rows = [(row[key], row["epoch"]) for row in self.history if row.get(key) is not None]
         return max(rows, key=lambda row: row[0]) if rows else None
 
 
@@ -126,8 +126,8 @@ def _curves(run: Finished) -> str:
         chart = [line(run.history, f"{split}_{key}", name, scale, mark=None if split == "train" else key)
                  for split, name in SPLITS.items()]  # fmt: skip
         drawn.append(charts.lines(chart, title=title, x_label="epoch", y_label=unit))
-    drawn.append(charts.lines([line(run.history, "lr", "learning rate at the epoch's end")], title="Learning rate",
-                              x_label="epoch", y_label="learning rate", start_at_zero=True))  # fmt: skip
+    drawn.append(charts.lines([line(run.history, "lr", "first group's")], title="Learning rate",
+                              x_label="epoch", y_label="at the end of each epoch", start_at_zero=True))  # fmt: skip
     drawn.append(charts.lines([line(run.history, "images_per_second", "training")], title="Throughput", x_label="epoch",
                               y_label="images a second", start_at_zero=True))  # fmt: skip
     inside = "".join(drawn)
@@ -136,13 +136,13 @@ def _curves(run: Finished) -> str:
 
 def line(history: Sequence[Mapping[str, Any]], key: str, name: str, scale: float = 1.0, mark: str | None = None) -> charts.Line:
     """`key` over epochs counted from 1. mark: "accuracy" marks the maximum, "loss" the minimum."""
-    rows = [(row["epoch"] + 1, row[key] * scale) for row in history if row.get(key) is not None]
+    rows = [(row["epoch"], row[key] * scale) for row in history if row.get(key) is not None]
     x, y = [float(epoch) for epoch, _ in rows], [float(value) for _, value in rows]
     if mark is None or not y:
         return charts.Line(name, x, y)
     best = int(np.argmax(y) if mark == "accuracy" else np.argmin(y))
     text = f"max {y[best]:.2f} %" if mark == "accuracy" else f"min {y[best]:.3f}"
-    return charts.Line(name, x, y, best, f"{text}, epoch {x[best]:g}")
+    return charts.Line(name, x, y, best, f" ({text} in epoch {x[best]:g})")
 
 
 def _judgement(judged: Mapping[str, Any] | None, images: np.ndarray | None) -> str:
@@ -150,7 +150,7 @@ def _judgement(judged: Mapping[str, Any] | None, images: np.ndarray | None) -> s
         return ""
     names = judged["class_names"]
     calibration = judged["calibration"]
-    title = f"Calibration: expected error {100 * calibration['ece']:.2f} %, largest in a bin {100 * calibration['max_error']:.1f} %"
+    title = f"Calibration: expected error {100 * calibration['ece']:.2f} %,"
     classes = page.table(["class", "precision %", "recall %", "F1 %", "images"],
                          [[row["class"], *(f"{100 * row[key]:.2f}" for key in ("precision", "recall", "f1")), str(row["support"])]
                           for row in judged["per_class"]])  # fmt: skip
