@@ -1,4 +1,4 @@
-"""The command line of every script: --config, --section.key=value, --help with every setting, --print-config."""
+"""The command line of every script: --config, --section.key=value, --print-config, --help with them all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (--help lists every option)")
 
 
-def parse(argv: Sequence[str] | None, description: str, extra: Callable[[argparse.ArgumentParser], Any] | None,
+def parse(argv: Sequence[str] | None, description: str,
+          extra: Callable[[argparse.ArgumentParser], Any] | None,
           default: str | None) -> tuple[Config, argparse.Namespace]:
     """See config.parse_args."""
     parser = _Parser(description=description, allow_abbrev=False, epilog=settings_table(),
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=default, metavar="NAME|PATH",
                         help=f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})")
-    parser.add_argument("--print-config", action="store_true", help="print every setting and who set it, as YAML, and leave")
+    parser.add_argument("--print-config", action="store_true",
+                        help="print every setting and who set it, as YAML, and leave")
     if extra is not None:
         extra(parser)
     settings, rest = take_settings(sys.argv[1:] if argv is None else argv)
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
-        raise ConfigError(_unknown(unknown[0], [o for action in parser._actions for o in action.option_strings]))
+        raise ConfigError(_unknown(unknown[0], list(parser._option_string_actions)))
     cfg = load(namespace.config, settings)
     if namespace.print_config:
         print(cfg.to_yaml(), end="")
@@ -48,7 +50,8 @@ def _unknown(word: str, options: list[str]) -> str:
     guesses = [f"--{key}" for key in SETTINGS if key.partition(".")[2] == name.lstrip("-").replace("-", "_")]
     guesses = guesses or difflib.get_close_matches(name, options, 1) or difflib.get_close_matches(
         name, [f"--{key}" for key in SETTINGS], 1)
-    return f"unknown option {name}." + (f" Did you mean {' or '.join(guesses)}?" if guesses else " --help lists every option")
+    hint = f"Did you mean {' or '.join(guesses)}?" if guesses else "--help lists every option"
+    return f"unknown option {name}. {hint}"
 
 
 def settings_table() -> str:
@@ -59,8 +62,9 @@ def settings_table() -> str:
         for key, setting in SETTINGS.items():
             if not key.startswith(section + "."):
                 continue
-            limits = f"one of {', '.join(setting.choices)}" if setting.choices else setting.rule.range().removeprefix("be ")
-            about = "; ".join(part for part in (setting.help, setting.unit and f"unit: {setting.unit}", limits) if part)
+            limits = setting.rule.range().removeprefix("be ").removeprefix("lie ")
+            limits = f"one of {', '.join(setting.choices)}" if setting.choices else limits
+            about = "; ".join(filter(None, (setting.help, setting.unit and f"unit: {setting.unit}", limits)))
             default = _default(setting.default)
             head = f"  --{key:<30} {setting.type_name():<14} {default:<11} "
             lines += textwrap.wrap(about, WIDTH, initial_indent=head, subsequent_indent=" " * 62)

@@ -1,4 +1,7 @@
-"""How every script ends: 0 done, 1 the run failed, 2 the user's input is wrong, 130 interrupted. Never a traceback for the user's mistakes."""
+"""How every script ends: 0 done, 1 the run failed, 2 the user's input is wrong, 130 interrupted.
+
+The user's mistakes are one line on standard error, never a traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, NoReturn
 
+PACKAGE = Path(__file__).parent
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_main(main: Callable[..., Any], *arguments: Any) -> NoReturn:
     """Call a script's main and leave the process with its exit code (None counts as 0).
 
-    A ValueError that our own code raised, and any OSError, is the user's input: one line on standard error, exit 2.
-    A RuntimeError that our own code raised (a run that diverged, say) is one line and exit 1; anything else keeps its traceback.
+    A ValueError that our own code raised, and any OSError, is the user's input: one line, exit 2.
+    A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1.
+    Anything else keeps its traceback, exit 1.
     """
     sys.exit(exit_code(main, *arguments))
 
@@ -26,22 +31,18 @@ def exit_code(main: Callable[..., Any], *arguments: Any) -> int:
         code = main(*arguments)
         sys.stdout.flush()
         return DONE if code is None else int(code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left (`| head`): nothing more can be said there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        return _one_line(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), USER_ERROR)
-    except ValueError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _one_line(named, USER_ERROR)
+    except (ValueError, RuntimeError) as error:
         if _is_ours(error, main):
-            return _one_line(str(error), USER_ERROR)
-        traceback.print_exc()
-        return FAILED
-    except RuntimeError as error:
-        if _is_ours(error, main):
-            return _one_line(str(error), FAILED)
+            return _one_line(str(error), USER_ERROR if isinstance(error, ValueError) else FAILED)
         traceback.print_exc()
         return FAILED
     except Exception:
@@ -55,9 +56,10 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _is_ours(error: BaseException, main: Callable[..., Any]) -> bool:
-    """Whether the package, or the script itself, raised it: a library's ValueError is a bug of ours, not of the user."""
+    """Whether the package, or the script itself, raised it: a library's ValueError is a bug of ours."""
     last = error.__traceback__
-    while last is not None and last.tb_next is not None:
+    assert last is not None
+    while last.tb_next is not None:
         last = last.tb_next
-    homes = [Path(__file__).parent, Path(main.__code__.co_filename).parent]
-    return last is not None and any(Path(last.tb_frame.f_code.co_filename).is_relative_to(home) for home in homes)
+    raised_in = Path(last.tb_frame.f_code.co_filename)
+    return any(raised_in.is_relative_to(home) for home in (PACKAGE, Path(main.__code__.co_filename).parent))

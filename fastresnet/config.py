@@ -1,23 +1,20 @@
-"""The settings of one run: defaults, then a recipe and its bases, then the command line. Strict, and knows who said what.
+"""The settings of one run: defaults, then a recipe and its bases, then the command line. Knows who said what.
 
-Nothing else speaks: no environment variable, no second file. What is wrong ends in a ConfigError of one line that names the
-file, the key, the rule and the likely mistake. Reads YAML as people write it: `true` and `false` are the only booleans (so that
-`compile: off` is a word), `1e-3` is a number, a key twice is an error.
+Nothing else speaks: no environment variable, no second file. What is wrong ends in a ConfigError of one line
+that names the file, the key, the rule and the likely mistake.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
-import re
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-import yaml
-
+from fastresnet import strict_yaml
 from fastresnet.settings import SECTIONS, SETTINGS
 
-__all__ = ["SETTINGS", "SECTIONS", "Config", "ConfigError", "Values", "load", "from_dict", "recipes", "parse_args"]
+__all__ = ["SETTINGS", "SECTIONS", "Config", "ConfigError", "Values", "load", "from_dict", "recipes",
+           "parse_args"]
 
 RECIPES = Path(__file__).parent / "recipes"
 COMMAND_LINE, DEFAULT = "command line", "default"
@@ -39,7 +36,8 @@ class Values:
         raise AttributeError(f"unknown setting {self._name}.{key}.{_meant(f'{self._name}.{key}', SETTINGS)}")
 
     def __setattr__(self, key: str, value: Any) -> None:
-        raise AttributeError(f"settings don't change: use Config.replace({{'{self._name}.{key}': {value!r}}})")
+        change = {f"{self._name}.{key}": value}
+        raise AttributeError(f"settings don't change: use Config.replace({change!r})")
 
     def __repr__(self) -> str:
         return f"{self._name}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k != '_name')})"
@@ -49,7 +47,7 @@ class Config:
     """Every setting of a run, checked: `cfg.optim.lr`, `cfg.recipe`, `cfg.provenance["optim.lr"]`.
 
     recipe:      name of the recipe, without folder and ending
-    provenance:  for each setting "default", the name of the file it stands in, "command line", or what a caller gave
+    provenance:  for each setting "default", the file it stands in, "command line", or what a caller said
     """
 
     data: Values
@@ -69,7 +67,8 @@ class Config:
             keys = [key for key in SETTINGS if key.startswith(name + ".")]
             setattr(self, name, Values(name, {key.partition(".")[2]: flat[key] for key in keys}))
         for keys_at_fault, rule in _conflicts(self):
-            origin = next((self.provenance[k] for k in keys_at_fault if self.provenance[k] != DEFAULT), DEFAULT)
+            origin = next((self.provenance[k] for k in keys_at_fault if self.provenance[k] != DEFAULT),
+                          DEFAULT)
             raise ConfigError(rule if origin in (DEFAULT, COMMAND_LINE) else f"{origin}: {rule}")
 
     def flat(self) -> dict[str, Any]:
@@ -87,17 +86,18 @@ class Config:
     def replace(self, changes: Mapping[str, Any], origin: str = "replaced") -> Config:
         """Another Config with some settings changed, checked like any other."""
         changes = {_known(key): value for key, value in changes.items()}
-        provenance = {**{k: p for k, p in self.provenance.items() if p != DEFAULT}, **dict.fromkeys(changes, origin)}
+        provenance = {**{k: p for k, p in self.provenance.items() if p != DEFAULT},
+                      **dict.fromkeys(changes, origin)}
         given = {k: v for k, v in self.flat().items() if k in provenance}
         return Config(self.recipe, {**given, **changes}, provenance)
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML that `load` reads back; each line that isn't a default says who set it."""
-        lines = [f"recipe: {_yaml(self.recipe)}"]
+        """The whole configuration as YAML that `load` reads back; each line says who set it."""
+        lines = [f"recipe: {strict_yaml.write(self.recipe)}"]
         for section, values in self.to_dict().items():
             lines += ["", f"{section}:  # {SECTIONS[section]}"]
             for name, value in values.items():
-                text = f"  {name}: {_yaml(value)}"
+                text = f"  {name}: {strict_yaml.write(value)}"
                 lines.append(f"{text:<40}  # {self.provenance[f'{section}.{name}']}")
         return "\n".join(lines) + "\n"
 
@@ -114,12 +114,13 @@ class Config:
 
 
 def load(name: str | Path | None = "rn18.yaml", overrides: Mapping[str, Any] | Sequence[str] = ()) -> Config:
-    """The settings of a recipe (a path, or a name in fastresnet/recipes; None: defaults alone), then the overrides.
+    """The settings of a recipe, then the overrides.
 
+    name:      a path, or a name in fastresnet/recipes; None for the defaults alone
     overrides: {"section.key": value}, or ["--section.key=value", ...] as on a command line.
     Raises ConfigError, in one line, for anything that is wrong.
     """
-    given, provenance, recipe = _read_chain(_find(str(name)), ()) if name is not None else ({}, {}, "defaults")
+    given, provenance, recipe = ({}, {}, "defaults") if name is None else _read_chain(_find(str(name)), ())
     if isinstance(overrides, Mapping):
         extra = {_known(key): value for key, value in overrides.items()}
     else:
@@ -129,7 +130,8 @@ def load(name: str | Path | None = "rn18.yaml", overrides: Mapping[str, Any] | S
     return Config(recipe, {**given, **extra}, {**provenance, **dict.fromkeys(extra, COMMAND_LINE)})
 
 
-def from_dict(nested: Mapping[str, Any], *, recipe: str = "defaults", origin: str = "saved settings") -> Config:
+def from_dict(nested: Mapping[str, Any], *, recipe: str = "defaults",
+              origin: str = "saved settings") -> Config:
     """The Config that `Config.to_dict` gave; `origin` names the file in messages. Raises ConfigError."""
     given = _flatten(nested, origin)
     return Config(recipe, given, dict.fromkeys(given, origin))
@@ -137,22 +139,22 @@ def from_dict(nested: Mapping[str, Any], *, recipe: str = "defaults", origin: st
 
 def recipes() -> dict[str, str]:
     """The shipped recipes: file name -> the first line of its head comment."""
-    heads = {path.name: path.read_text(encoding="utf-8").partition("\n")[0] for path in sorted(RECIPES.glob("*.yaml"))}
-    return {name: head.lstrip("# ").strip() for name, head in heads.items()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(RECIPES.glob("*.yaml"))}
+    return {name: text.partition("\n")[0].lstrip("# ").strip() for name, text in texts.items()}
 
 
 def parse_args(argv: Sequence[str] | None = None, description: str = "", extra: Any = None,
                default: str | None = "rn18.yaml") -> tuple[Config, Any]:
-    """The command line of a script: --config, --help, --print-config, --section.key=value, and what `extra(parser)` adds.
+    """The command line of a script: --config, --help, --print-config, --section.key=value, `extra(parser)`.
 
-    Returns the Config and argparse's Namespace. Raises ConfigError; --help and --print-config leave by SystemExit(0).
+    Returns the Config and argparse's Namespace. Raises ConfigError; --help and --print-config SystemExit.
     """
     from fastresnet import arguments
 
     return arguments.parse(argv, description, extra, default)
 
 
-# ---- recipes and their bases -----------------------------------------------------------------------------------------
+# ---- recipes and their bases -------------------------------------------------------------------------------
 
 
 def _find(name: str, folder: Path | None = None) -> Path:
@@ -163,16 +165,20 @@ def _find(name: str, folder: Path | None = None) -> Path:
             return path
     if Path(name).is_dir():
         raise ConfigError(f"{name} is a folder: --config wants a YAML file or the name of a recipe")
-    raise ConfigError(f"no file and no recipe is called {name}.{_meant(name, recipes())} "
-                      f"The recipes are {', '.join(recipes())}")
+    names = [recipe.removesuffix(".yaml") for recipe in recipes()]
+    guess = _meant(name.removesuffix(".yaml"), names)
+    raise ConfigError(f"no file and no recipe is called {name}.{guess} The recipes are {', '.join(names)}")
 
 
 def _read_chain(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str], str]:
-    """What a recipe says on top of its base: flat values, the file that each comes from, the recipe's name."""
+    """What a recipe and its bases say: flat values, the file that each comes from, the recipe's name."""
     if path.resolve() in above:
         chain = " -> ".join(p.name for p in (*above, path))
         raise ConfigError(f"{above[0].name}: the recipes inherit in a circle: {chain}")
-    content = _read_yaml(path)
+    try:
+        content = strict_yaml.read(path)
+    except strict_yaml.YamlError as error:
+        raise ConfigError(str(error)) from None
     base, recipe = content.pop("base", None), content.pop("recipe", path.stem)
     for key, value in (("base", base), ("recipe", recipe)):
         if not isinstance(value, str) and not (key == "base" and value is None):
@@ -196,75 +202,22 @@ def _flatten(content: Mapping[str, Any], origin: str) -> dict[str, Any]:
     flat = {}
     for section, values in content.items():
         if section in SETTINGS:
-            raise ConfigError(f"{origin}: write {str(section).partition('.')[2]} under {str(section).partition('.')[0]}:, "
-                              f"not {section}")
+            name, _, key = str(section).partition(".")
+            raise ConfigError(f"{origin}: {section} is written as {key}: in the section {name}:")
         if section not in SECTIONS:
             guess = _meant(str(section), [*SECTIONS, *SETTINGS, "base"])
-            raise ConfigError(f"{origin}: unknown section {section}.{guess}")
+            raise ConfigError(f"{origin}: unknown section {section}.{guess}".rstrip("."))
         if values is not None and not isinstance(values, Mapping):
-            raise ConfigError(f"{origin}: {section} must hold settings (key: value, indented), got {values!r}")
+            raise ConfigError(f"{origin}: {section} must hold indented lines of key: value, got {values!r}")
         flat.update({_known(f"{section}.{key}", origin): value for key, value in (values or {}).items()})
     return flat
 
 
-# ---- YAML ------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the surprises taken out; see the module's head."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (list, dict)) or key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice" if key in seen else
-                                                        "a key must be a word", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-):
-    for _letter in _first:
-        _Loader.yaml_implicit_resolvers.setdefault("" if _letter == "\0" else _letter, []).append(
-            (f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$")))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-
-
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path.name}{line}: broken YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: not a YAML text: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path.name}: a recipe holds sections (data:, model:, ...), this file holds {type(content).__name__}")
-    return content
-
-
-def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
+# ---- the command line --------------------------------------------------------------------------------------
 
 
 def take_settings(arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split a command line into its settings (--section.key=value, --section.key value) and everything else."""
+    """Split a command line into its settings (--section.key=value, --section.key value) and the rest."""
     settings: dict[str, Any] = {}
     rest: list[str] = []
     words = iter(arguments)
@@ -277,25 +230,27 @@ def take_settings(arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
         if not equals:
             text = next(words, "--")
             if text.startswith("--"):
-                raise ConfigError(f"--{key} needs a value: --{key}={_yaml(SETTINGS[key].default)}, for example")
+                example = strict_yaml.write(SETTINGS[key].default)
+                raise ConfigError(f"--{key} needs a value: --{key}={example}, for example")
         settings[key] = _from_text(key, text)
     return settings, rest
 
 
 def _from_text(key: str, text: str) -> Any:
-    """What the text after --section.key= means: text as it stands where text is wanted, else YAML; lists need no brackets."""
+    """What stands after --section.key=: text where text is wanted, else YAML; a list needs no brackets."""
     setting = SETTINGS[key]
     if setting.type is str and not setting.items:
         return None if setting.optional and text == "null" else text
-    source = f"[{text}]" if setting.items and not text.startswith("[") and text not in ("null", "") else text
+    bare_list = setting.items and not text.startswith("[") and text not in ("null", "")
+    source = f"[{text}]" if bare_list else text
     try:
-        value = yaml.load(source, _Loader)
-    except yaml.YAMLError:
+        value = strict_yaml.parse(source)
+    except strict_yaml.YamlError:
         value = text
     return _checked(key, text if value is None and text != "null" else value, COMMAND_LINE)
 
 
-# ---- rules -----------------------------------------------------------------------------------------------------------
+# ---- rules -------------------------------------------------------------------------------------------------
 
 
 def _checked(key: str, value: Any, origin: str) -> Any:
@@ -316,9 +271,11 @@ def _known(key: Any, origin: str = "") -> str:
 
 
 # Names that people know from elsewhere, where letters alone don't lead to ours.
-ALIASES = {"optim.learning_rate": "optim.lr", "optim.wd": "optim.weight_decay", "train.bs": "train.batch_size",
-           "train.amp": "train.precision", "train.dtype": "train.precision", "train.ema": "train.ema_decay",
-           "train.mixup": "train.label_smoothing", "optim.optimizer": "optim.name", "data.dataset": "data.name"}
+ALIASES = {
+    "optim.learning_rate": "optim.lr", "optim.wd": "optim.weight_decay", "optim.optimizer": "optim.name",
+    "train.bs": "train.batch_size", "train.amp": "train.precision", "train.dtype": "train.precision",
+    "train.ema": "train.ema_decay", "data.dataset": "data.name",
+}
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -336,44 +293,46 @@ def _meant(name: str, known: Iterable[str]) -> str:
 def _conflicts(cfg: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """Settings that can't stand together: (their names, the rule in words)."""
     data, optim, schedule, train = cfg.data, cfg.optim, cfg.schedule, cfg.train
+    show = strict_yaml.write
     if data.subset is not None and data.subset >= 1 and data.subset != int(data.subset):
         yield ("data.subset",), f"data.subset must be a share below 1 or a whole count, got {data.subset}"
     if (data.train is None) != (data.test is None):
-        yield ("data.train", "data.test"), "data.train and data.test come together: name both betons or neither"
+        both = ("data.train", "data.test")
+        yield both, "data.train and data.test come together: name both betons or neither"
     if schedule.name == "piecewise" and not schedule.points:
-        yield ("schedule.name",), "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]"
-    if schedule.points and not _pairs(schedule.points, first_above=None):
-        yield ("schedule.points",), ("schedule.points must be [[epoch, factor], ...] with rising epochs, "
-                                     f"got {_yaml(schedule.points)}")
-    if train.resolutions and not (_pairs(train.resolutions, first_above=0) and train.resolutions[-1][0] <= 1
+        yield (("schedule.name",),
+               "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]")
+    if schedule.points and not _rising_pairs(schedule.points):
+        yield (("schedule.points",), "schedule.points must be [[epoch, factor], ...] with rising epochs, "
+               f"got {show(schedule.points)}")
+    if train.resolutions and not (_rising_pairs(train.resolutions) and train.resolutions[-1][0] <= 1
                                   and all(px == int(px) for _, px in train.resolutions)):
-        yield ("train.resolutions",), ("train.resolutions must be [[until share of the run, px], ...] with rising shares up to "
-                                       f"1 and whole px, got {_yaml(train.resolutions)}")
+        yield (("train.resolutions",), "train.resolutions must be [[until share of the run, px], ...] with "
+               f"rising shares up to 1 and whole px, got {show(train.resolutions)}")
     if (schedule.momentum_low is None) != (schedule.momentum_high is None):
         yield (("schedule.momentum_low", "schedule.momentum_high"),
                "schedule.momentum_low and schedule.momentum_high come together: set both or neither")
     if optim.name in ("sgd", "muon") and optim.nesterov and optim.momentum == 0:
-        yield ("optim.momentum",), "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false"
+        yield (("optim.momentum", "optim.nesterov"),
+               "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false")
     if train.ema_decay and train.average_tail:
         yield (("train.ema_decay", "train.average_tail"),
                "train.ema_decay and train.average_tail both average the weights: set one of them to 0")
     if train.accumulate > train.batch_size:
-        yield (("train.accumulate", "train.batch_size"),
-               f"train.accumulate={train.accumulate} cuts a batch of {train.batch_size} into less than one image each")
+        yield (("train.accumulate", "train.batch_size"), f"train.accumulate={train.accumulate} cuts a batch "
+               f"of {train.batch_size} into parts of less than one image")
     if train.proxy_width and train.hard_fraction == 1:
-        yield ("train.proxy_width",), "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it"
+        yield (("train.proxy_width",),
+               "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it")
     if train.cuda_graph and train.compile in ("reduce-overhead", "max-autotune"):
-        yield (("train.cuda_graph", "train.compile"),
-               f"train.cuda_graph captures the step and so does train.compile={train.compile}: "
-               "use train.compile=default with it")
+        yield (("train.cuda_graph", "train.compile"), "train.cuda_graph captures the step and so does "
+               f"train.compile={train.compile}: use train.compile=default with it")
     if train.cuda_graph and schedule.momentum_low is not None:
-        yield (("train.cuda_graph", "schedule.momentum_low"),
-               "train.cuda_graph can't follow a momentum schedule: leave schedule.momentum_low and momentum_high null")
+        yield (("train.cuda_graph", "schedule.momentum_low"), "train.cuda_graph can't follow a momentum "
+               "schedule: leave schedule.momentum_low and schedule.momentum_high null")
 
 
-def _pairs(points: Sequence[Any], first_above: float | None) -> bool:
+def _rising_pairs(points: Sequence[Any]) -> bool:
     """Whether these are pairs whose first items rise."""
-    if not all(isinstance(p, list) and len(p) == 2 for p in points):
-        return False
-    firsts = [p[0] for p in points]
-    return all(a < b for a, b in zip(firsts, firsts[1:])) and (first_above is None or firsts[0] > first_above)
+    pairs = all(isinstance(point, list) and len(point) == 2 for point in points)
+    return pairs and all(a[0] < b[0] for a, b in zip(points, points[1:]))

@@ -12,13 +12,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 @pytest.fixture
 def tiny_images() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """`tiny_images(n=…)` -> uint8 images (n, size, size, 3), int64 labels (n,) that cycle through the classes; seeded."""
+    """`tiny_images(n=…)` -> uint8 images (n, size, size, 3), int64 labels (n,), each class in turn."""
 
     def make(n: int = 40, size: int = 32, classes: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         random = np.random.default_rng(seed)
         labels = np.arange(n, dtype=np.int64) % classes
         images = random.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-        images[..., 0] = (images[..., 0] // 4 + (labels * (192 // max(classes, 1)))[:, None, None]).astype(np.uint8)
+        shade = labels * (192 // classes)
+        images[..., 0] = (images[..., 0] // 4 + shade[:, None, None]).astype(np.uint8)
         return images, labels
 
     return make
