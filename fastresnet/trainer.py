@@ -48,7 +48,10 @@ class StepOptions:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began, loss is a mean per image."""
+    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began, loss is a mean per image.
+
+    `images`, `loss` and `accuracy` cover the epoch from its beginning, `seconds` and `images_per_second` this call alone.
+    """
 
     epoch: int
     step: int
@@ -56,6 +59,7 @@ class EpochResult:
     loss: float
     accuracy: float
     seconds: float
+    images_per_second: float
     lr: float
 
 
@@ -68,15 +72,18 @@ class Trainer:
     momentum:   one entry a step, or None where it stays what the groups say
     averages:   objects with .update(step), called after each optimizer step (EMA, lookahead, tail average)
     select:     images, labels -> the batch that is trained on (a proxy's choice, say)
+    freeze:     parameters, and the step from which they no longer learn: the backward pass then leaves their part out
     """
 
     def __init__(self, model: nn.Module, optimizer: Any, lr_factor: Sequence[float], *, device: torch.device,
                  precision: Precision, options: StepOptions = StepOptions(), momentum: Sequence[float] | None = None,
                  group_factor: dict[str, Sequence[float]] | None = None, averages: Iterable[Any] = (),
-                 select: Callable[[Tensor, Tensor], Batch] | None = None) -> None:
+                 select: Callable[[Tensor, Tensor], Batch] | None = None,
+                 freeze: tuple[Sequence[nn.Parameter], int] = ((), 0)) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.precision, self.options = precision, options
         self.averages, self.select = list(averages), select
+        self.freezable, self.freeze_step = freeze
         self.lr_factor = list(lr_factor)
         self.total_steps = len(self.lr_factor)
         self.steps_done = 0
@@ -85,7 +92,7 @@ class Trainer:
         self._rates = _Rates(optimizer, self.lr_factor, momentum, group_factor or {},
                              device if options.cuda_graph else None)
         self._forward = self._compiled(self._loss_and_hits)
-        self._graphs: dict[tuple[int, ...], CapturedStep] = {}
+        self._graphs: dict[tuple[Any, ...], CapturedStep] = {}
         if options.cuda_graph and (device.type != "cuda" or precision.scales_loss):
             raise ValueError("train.cuda_graph captures the step on a CUDA GPU and can't contain fp16's loss scaling: "
                              f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false")
@@ -94,6 +101,8 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on one batch; adds (summed loss, hits, images) to `totals` on the device."""
+        for parameter in self.freezable:
+            parameter.requires_grad_(self.steps_done < self.freeze_step)
         if self.options.cuda_graph:
             self._captured(images, labels).replay(images, labels)
         else:
@@ -136,7 +145,7 @@ class Trainer:
         return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
 
     def _captured(self, images: Tensor, labels: Tensor) -> CapturedStep:
-        key = tuple(images.shape)
+        key = (tuple(images.shape), self.steps_done < self.freeze_step)
         if key not in self._graphs:
             snapshot = Snapshot(self.model, self.optimizer, [self.totals, self._rates.counter])
             self._graphs[key] = CapturedStep(self._update, self._rates.set_on_device, snapshot, images, labels)
@@ -157,11 +166,13 @@ class Trainer:
         if not skip:
             self.totals.zero_()
         limit = self.total_steps if limit is None else min(limit, self.total_steps)
+        trained = 0
         began = timing.now(self.device)
         for images, labels in itertools.islice(batches, skip, None):
             if self.steps_done >= limit:
                 break
             self.step(images, labels)
+            trained += len(labels)
             if on_step is not None and on_step(self):
                 break
         seconds = timing.now(self.device) - began
@@ -171,20 +182,25 @@ class Trainer:
             raise Diverged(f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}): "
                            "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps")
         return EpochResult(epoch, self.steps_done, int(images_seen), loss, hits / max(images_seen, 1.0), seconds,
-                           self._rates.base_lr(max(self.steps_done - 1, 0)))
+                           trained / seconds, self._rates.base_lr(max(self.steps_done - 1, 0)))
 
     # ---- before and after -----------------------------------------------------------------------------------------
 
     def warm_up(self, images: Tensor, steps: int = 3) -> None:
-        """Compile, capture and allocate on random labels, then put every weight, buffer and optimizer state back."""
+        """Compile, capture and allocate on random labels, then put every weight, buffer and optimizer state back.
+
+        Every phase of the run is visited: before and after `freeze_step`.
+        """
         before = Snapshot(self.model, self.optimizer, [])
+        averages, self.averages = self.averages, []
+        self.model.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             labels = torch.randint(0, 2, (len(images),), device=self.device)
-            self.model.train()
-            averages, self.averages = self.averages, []
-            for _ in range(min(steps, self.total_steps)):
-                self.step(images, labels)
-            self.averages = averages
+            for start in {0, min(self.freeze_step, self.total_steps - 1)}:
+                self.steps_done = start
+                for _ in range(min(steps, self.total_steps - start)):
+                    self.step(images, labels)
+        self.averages = averages
         before.restore()
         self.reset()
         timing.synchronize(self.device)

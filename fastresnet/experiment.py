@@ -1,0 +1,199 @@
+"""An experiment: data, model, optimizer, schedule and loaders as a Config describes them, ready to be trained and timed.
+
+The place where all rooms of the package meet. Writes no files and prints nothing; `run.py` keeps what comes out.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastresnet import data, distributed, evaluate, loader, models, optim, precision, proxy, schedule, timing, trainer
+from fastresnet.augment import Augment
+from fastresnet.config import Config
+from fastresnet.distributed import World
+from fastresnet.evaluate import Score
+from fastresnet.loader import Loader
+
+WHITENING_IMAGES = 5000  # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
+
+
+def choose_device(name: str, place: World = World()) -> torch.device:
+    """The device that run.device means. Raises ValueError where it isn't there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("run.device=cuda, but PyTorch sees no CUDA GPU here: check the driver, or use run.device=auto")
+    return torch.device("cuda", place.local_rank) if name == "cuda" else torch.device("cpu")
+
+
+class Experiment:
+    """What a Config describes, built. The same Config and seed give the same weights and batches.
+
+    cfg:     the resolved settings
+    place:   this process among those of torchrun
+    splits:  the data, where the caller has it already (several runs on one set)
+    notes:   called with one line for each choice made on the user's behalf
+    Raises ValueError for settings that can't work together or on this device.
+    """
+
+    def __init__(self, cfg: Config, place: World = World(), splits: data.Splits | None = None,
+                 notes: Callable[[str], None] = lambda line: None) -> None:
+        self.cfg, self.place = cfg, place
+        self.device = choose_device(cfg.run.device, place)
+        self.precision = precision.resolve(cfg.train.precision, self.device)
+        notes(f"precision {self.precision.name} ({self.precision.reason})")
+        self._set_process_wide()
+        clock = timing.Stopwatch(self.device)
+        self.splits = splits if splits is not None else data.prepare(cfg, notes)
+        self.data_seconds = clock.lap("data")
+        self.seed = cfg.run.seed
+        self.model = self._new_model(self.seed).to(self.device)
+        if cfg.train.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._build_loaders(notes)
+        self._build_trainer()
+        self._eval_forward = self._compiled_for_evaluation()
+
+    # ---- building -------------------------------------------------------------------------------------------------
+
+    def _set_process_wide(self) -> None:
+        cfg = self.cfg
+        if cfg.run.threads:
+            torch.set_num_threads(cfg.run.threads)
+        torch.use_deterministic_algorithms(cfg.run.deterministic)
+        precision.apply_globally(self.precision, self.device)
+
+    def _new_model(self, seed: int) -> nn.Module:
+        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return models.build(self.cfg.model, len(self.splits.class_names), self.splits.image_size)
+
+    def _build_loaders(self, notes: Callable[[str], None]) -> None:
+        cfg, splits = self.cfg, self.splits
+        local_batch = distributed.local_batch_size(cfg.train.batch_size, self.place)
+        train = cfg.train
+        augmentation = Augment(crop_padding_px=train.crop_padding_px, crop_mode=train.crop_mode, flip=train.flip,
+                               cutout_px=train.cutout_px, brightness=train.brightness, contrast=train.contrast)
+        shared = dict(device=self.device, dtype=self.precision.compute, mean=splits.mean, std=splits.std,
+                      channels_last=train.channels_last, kernel=cfg.data.kernel)
+        self.train_loader = loader.make(
+            cfg.data, splits.train, **shared, batch_size=local_batch, augment=augmentation, shuffle=True,
+            drop_last=train.drop_last, seed=self.seed, rank=self.place.rank, world_size=self.place.size,
+            resolution=self._resolution if train.resolutions else None, notes=notes)
+        self._eval_loaders = {
+            name: loader.make(cfg.data, self._own_share(part), **shared, batch_size=cfg.eval.batch_size, augment=None,
+                              shuffle=False, drop_last=False, seed=0, notes=lambda line: None)
+            for name, part in (("val", splits.val), ("test", splits.test)) if part is not None}
+        self.steps_per_epoch = len(self.train_loader)
+        if not self.steps_per_epoch:
+            raise ValueError(f"train.batch_size={train.batch_size} is more than the {self.train_size} training images, and "
+                             "train.drop_last leaves out a smaller batch: take a smaller batch or train.drop_last=false")
+        self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
+        self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def _build_trainer(self) -> None:
+        cfg = self.cfg
+        self.optimizer = optim.build(self.model, cfg.optim, device=self.device, capturable=cfg.train.cuda_graph)
+        table = schedule.table(cfg.schedule, self.total_steps, self.steps_per_epoch)
+        self.averages = optim.averages(self.model, cfg, self.total_steps)
+        freezable, freeze_step = self._freeze()
+        alone = self.place.size == 1  # DDP expects a gradient of every parameter in each step: there the rate becomes zero
+        late = {"whiten_bias": [f if step < freeze_step else 0.0 for step, f in enumerate(table.lr_factor)]}
+        self.trainer = trainer.Trainer(
+            distributed.wrap(self.model, self.place, self.device), self.optimizer, table.lr_factor, device=self.device,
+            precision=self.precision, options=self._step_options(), momentum=table.momentum, averages=self.averages,
+            group_factor=late if freezable and not alone else {}, select=self._select(),
+            freeze=(freezable, freeze_step) if alone else ((), 0))
+
+    def _step_options(self) -> trainer.StepOptions:
+        train = self.cfg.train
+        return trainer.StepOptions(label_smoothing=train.label_smoothing, loss_reduction=train.loss_reduction,
+                                   clip_norm=train.clip_norm, accumulate=train.accumulate, compile=self.compile_mode,
+                                   cuda_graph=train.cuda_graph)
+
+    def _freeze(self) -> tuple[list[nn.Parameter], int]:
+        """The whitening bias and the step from which it no longer learns (train.freeze_whiten_after)."""
+        parameters = [p for group in self.optimizer.param_groups if group["name"] == "whiten_bias" for p in group["params"]]
+        return parameters, round(self.cfg.train.freeze_whiten_after * self.steps_per_epoch)
+
+    def _resolution(self, epoch: int, step: int) -> int:
+        """Height and width in pixels of the batch that `train.resolutions` wants: [[until share of the run, px], ...]."""
+        share = (epoch * self.steps_per_epoch + step) / self.total_steps
+        return next((int(px) for until, px in self.cfg.train.resolutions if share < until), self.image_size)
+
+    # ---- training and evaluation ----------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        """What a fresh run computes from its data before the first step: the whitening convolution. On the clock."""
+        if hasattr(self.model, "init_whitening"):
+            images = self._plain_images(min(WHITENING_IMAGES, self.train_size))
+            self.model.init_whitening(images)
+
+    def fit_epoch(self, epoch: int, *, limit: int | None = None,
+                  on_step: Callable[[trainer.Trainer], bool] | None = None) -> trainer.EpochResult:
+        """Train on epoch `epoch` (from 0), from the batch where the trainer stands; see Trainer.fit_epoch."""
+        batches = self.train_loader.epoch(epoch)
+        try:
+            return self.trainer.fit_epoch(batches, epoch, skip=self.trainer.steps_done - epoch * self.steps_per_epoch,
+                                          limit=limit, on_step=on_step)
+        finally:
+            getattr(batches, "close", lambda: None)()
+
+    def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
+        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order, by the averaged weights where
+        the run averages. Every process gets the whole."""
+        model = self.averaged_model or self.model
+        logits_NK, labels_N = evaluate.predict(
+            model, self.eval_loaders[split].epoch(0), precision=self.precision, device=self.device, tta=tta,
+            tta_share=self.cfg.eval.tta_share)
+        logits_NK = distributed.gather_rows(logits_NK.to(self.device), self.place).cpu()
+        return logits_NK, distributed.gather_rows(labels_N.to(self.device), self.place).cpu()
+
+    def evaluate(self, split: str = "test", tta: str = "none") -> Score:
+        """Accuracy and loss on a split."""
+        return evaluate.score(*self.predict(split, tta))
+
+    @property
+    def averaged_model(self) -> nn.Module | None:
+        """A model with the averaged weights (EMA or tail average) as of now; None where the run averages nothing."""
+        source = next((average for average in self.averages if hasattr(average, "copy_to")), None)
+        if source is None:
+            return None
+        if self._averaged is None:
+            self._averaged = copy.deepcopy(self.model)
+        source.copy_to(self._averaged)
+        return self._averaged
+
+    def warm_up(self) -> None:
+        """Compile, capture and allocate, at every resolution of the run, on random images; changes no weight."""
+        sizes = {self.image_size, *(int(px) for _, px in self.cfg.train.resolutions or [])}
+        local_batch = self.train_loader.batch_size
+        for size in sorted(sizes):
+            images = torch.rand((local_batch, 3, size, size), device=self.device).to(self.precision.compute)
+            if self.cfg.train.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            self.trainer.warm_up(images)
+
+    def reset(self, seed: int) -> None:
+        """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches. Compiled and
+        captured steps stay valid."""
+        self.seed = seed
+        with torch.no_grad():
+            for own, fresh in zip(self.model.state_dict().values(), self._new_model(seed).state_dict().values()):
+                own.copy_(fresh)
+        for average in self.averages:
+            average.reset()
+        self.trainer.reset()
+        self.train_loader.reseed(seed)
+
+    def close(self) -> None:
+        """Let go of the loaders' threads."""
+        for one in (self.train_loader, *self.eval_loaders.values()):
+            one.close()

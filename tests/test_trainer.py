@@ -1,0 +1,250 @@
+"""The training step and the loop, on a model small enough to follow by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastresnet import precision
+from fastresnet.trainer import Diverged, StepOptions, Trainer
+
+CPU = torch.device("cpu")
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+
+
+def sgd(model: nn.Module, lr: float = 0.1, momentum: float = 0.9) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for group in optimizer.param_groups:
+        group["base_lr"], group["name"] = lr, "all"
+    return optimizer
+
+
+def batches(count: int, size: int = 8, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(size, 3, 8, 8, generator=generator), torch.randint(0, 10, (size,), generator=generator))
+            for _ in range(count)]
+
+
+def make(model: nn.Module, steps: int, factor: float = 1.0, **more) -> Trainer:
+    return Trainer(model, more.pop("optimizer", None) or sgd(model), [factor] * steps, device=CPU,
+                   precision=more.pop("precision", precision.resolve("fp32", CPU)), **more)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_a_step_equals_the_textbook_step():
+    model, same = net(), net()
+    images, labels = batches(1)[0]
+    make(model, 1).step(images, labels)
+    optimizer = torch.optim.SGD(same.parameters(), lr=0.1, momentum=0.9)
+    nn.functional.cross_entropy(same(images), labels).backward()
+    optimizer.step()
+    assert torch.equal(weights(model), weights(same))
+
+
+def test_the_rate_of_each_step_is_its_entry_in_the_table():
+    model = net()
+    seen = []
+    trainer = Trainer(model, sgd(model, lr=2.0), [0.0, 0.25, 1.0], device=CPU, precision=precision.resolve("fp32", CPU))
+    trainer.fit_epoch(batches(3), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["lr"])))
+    assert seen == [0.0, 0.5, 2.0]
+
+
+def test_momentum_follows_its_table_too():
+    model, seen = net(), []
+    trainer = make(model, 2, momentum=[0.95, 0.85])
+    trainer.fit_epoch(batches(2), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["momentum"])))
+    assert seen == [0.95, 0.85]
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch():
+    images, labels = batches(1, size=12)[0]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))  # without batch norm, which looks at the micro-batch
+    cut = copy.deepcopy(plain)
+    make(plain, 1).step(images, labels)
+    make(cut, 1, options=StepOptions(accumulate=3)).step(images, labels)
+    torch.testing.assert_close(weights(cut), weights(plain), rtol=1e-6, atol=1e-7)
+
+
+def test_summed_loss_is_the_mean_loss_times_the_batch():
+    images, labels = batches(1, size=8)[0]
+    mean, total = net(), net()
+    make(mean, 1, optimizer=sgd(mean, lr=0.8, momentum=0.0)).step(images, labels)
+    make(total, 1, optimizer=sgd(total, lr=0.1, momentum=0.0), options=StepOptions(loss_reduction="sum")).step(images, labels)
+    torch.testing.assert_close(weights(total), weights(mean), rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_bounds_the_whole_gradient():
+    model = net()
+    before = weights(model)
+    make(model, 1, optimizer=sgd(model, lr=1.0, momentum=0.0), options=StepOptions(clip_norm=0.01)).step(*batches(1)[0])
+    assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_label_smoothing_changes_the_gradient_and_the_reported_loss():
+    images, labels = batches(1)[0]
+    sharp, smooth = make(net(), 1), make(net(), 1, options=StepOptions(label_smoothing=0.2))
+    first, second = sharp.fit_epoch([(images, labels)], 0), smooth.fit_epoch([(images, labels)], 0)
+    assert first.loss != second.loss
+    assert first.accuracy == second.accuracy
+
+
+def test_the_epoch_reports_the_mean_over_its_images():
+    model = net()
+    data = batches(3, size=8) + batches(1, size=4, seed=2)
+    frozen = copy.deepcopy(model)
+    result = make(model, 4, factor=0.0).fit_epoch(data, 0)
+    frozen.train()
+    with torch.no_grad():
+        losses = [nn.functional.cross_entropy(frozen(x), y, reduction="sum").item() for x, y in data]
+        hits = [(frozen(x).argmax(1) == y).sum().item() for x, y in data]
+    assert result.images == 28 and result.step == 4
+    assert result.loss == pytest.approx(sum(losses) / 28, rel=1e-6)
+    assert result.accuracy == pytest.approx(sum(hits) / 28)
+
+
+def test_training_lowers_the_loss():
+    trainer = make(net(), 40)
+    data = batches(4, size=16)
+    losses = [trainer.fit_epoch(data, epoch).loss for epoch in range(10)]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_a_limit_stops_inside_an_epoch_and_leaves_the_schedule():
+    trainer = make(net(), 8)
+    assert trainer.fit_epoch(batches(4), 0, limit=3).step == 3
+    assert trainer.total_steps == 8
+
+
+def test_continuing_in_the_middle_of_an_epoch_equals_the_uninterrupted_run_bit_for_bit():
+    data = batches(5)
+    whole = make(net(), 5)
+    expected = whole.fit_epoch(data, 0)
+    first = make(net(), 5)
+    first.fit_epoch(data, 0, limit=2)
+    saved = copy.deepcopy((first.model.state_dict(), first.state_dict()))
+    second = make(net(seed=7), 5)
+    second.model.load_state_dict(saved[0])
+    second.load_state_dict(saved[1])
+    result = second.fit_epoch(data, 0, skip=2)
+    assert torch.equal(weights(second.model), weights(whole.model))
+    assert (result.loss, result.accuracy, result.images) == (expected.loss, expected.accuracy, expected.images)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice():
+    trainer = make(net(), 2)
+    images, labels = batches(1)[0]
+    with pytest.raises(Diverged, match=r"epoch 1 .*optim\.lr"):
+        trainer.fit_epoch([(images * math.inf, labels)], 0)
+
+
+def test_warming_up_changes_nothing():
+    trainer = make(net(), 6)
+    before = copy.deepcopy(trainer.model.state_dict())
+    random_state = torch.get_rng_state()
+    trainer.warm_up(batches(1)[0][0])
+    assert all(torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
+    assert torch.equal(random_state, torch.get_rng_state())
+    fresh = make(net(), 6)
+    for one in (trainer, fresh):
+        one.fit_epoch(batches(6), 0)
+    assert torch.equal(weights(trainer.model), weights(fresh.model))
+
+
+def test_frozen_parameters_stay_from_their_step_on_and_cost_no_gradient():
+    model = net()
+    head = model[4].bias
+    trainer = make(model, 4, freeze=([head], 2))
+    seen = []
+    trainer.fit_epoch(batches(4), 0, on_step=lambda t: bool(seen.append((head.detach().clone(), head.requires_grad))))
+    assert not torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[1][0], seen[2][0]) and torch.equal(seen[2][0], seen[3][0])
+    assert [needs for _, needs in seen] == [True, True, False, False]
+
+
+def test_averages_hear_of_every_step():
+    class Counter:
+        def __init__(self):
+            self.steps = []
+
+        def update(self, step):
+            self.steps.append(step)
+
+    counter = Counter()
+    make(net(), 3, averages=[counter]).fit_epoch(batches(3), 0)
+    assert counter.steps == [1, 2, 3]
+
+
+def test_the_selected_batch_is_what_is_trained_on():
+    trainer = make(net(), 1, select=lambda images, labels: (images[:2], labels[:2]))
+    assert trainer.fit_epoch(batches(1, size=8), 0).images == 2
+
+
+def test_a_captured_graph_is_refused_without_a_gpu():
+    with pytest.raises(ValueError, match="cuda_graph"):
+        make(net(), 1, options=StepOptions(cuda_graph=True))
+
+
+class _Reads(TorchDispatchMode):
+    """Counts the calls that make the host wait for a device: reading a value out of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [StepOptions(), StepOptions(label_smoothing=0.1, accumulate=2, loss_reduction="sum")])
+def test_a_step_never_reads_a_value_back(options):
+    trainer = make(net(), 3, options=options)
+    data = batches(3)
+    trainer.step(*data[0])
+    with _Reads() as reads:
+        trainer.step(*data[1])
+    assert reads.names == []
+
+
+def test_the_counter_of_reads_would_see_one():
+    with _Reads() as reads:
+        torch.ones(1).item()
+    assert reads.names
+
+
+def test_bf16_trains_and_keeps_weights_in_fp32():
+    model = net()
+    trainer = make(model, 20, precision=precision.resolve("bf16", CPU))
+    data = [(images.bfloat16(), labels) for images, labels in batches(2, size=16)]
+    losses = [trainer.fit_epoch(data, epoch).loss for epoch in range(10)]
+    assert losses[-1] < losses[0]
+    assert all(p.dtype is torch.float32 for p in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("frozen_from", [100, 3])
+def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
+    device = torch.device("cuda")
+    data = [(images.to(device), labels.to(device)) for images, labels in batches(6)]
+    results = []
+    for graph in (False, True):
+        model = net().to(device)
+        optimizer = sgd(model)
+        trainer = Trainer(model, optimizer, [0.1 * step for step in range(6)], device=device,
+                          precision=precision.resolve("fp32", device), options=StepOptions(cuda_graph=graph),
+                          freeze=([model[4].bias], frozen_from))
+        result = trainer.fit_epoch(data, 0)
+        results.append((weights(model), result.loss))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
