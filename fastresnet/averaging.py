@@ -1,0 +1,134 @@
+"""Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead. None of them waits for the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Any]
+
+
+class _Average:
+    """A second set of the model's parameters and buffers, kept beside it. `update` is called after each optimizer step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.names = [name for name, _ in _tensors(model)]
+        self.live = [value for _, value in _tensors(model)]
+        self.kept = [value.detach().clone() for value in self.live]
+        self.floating = [i for i, value in enumerate(self.live) if value.is_floating_point()]
+        self.counting = [i for i, value in enumerate(self.live) if not value.is_floating_point()]
+        self.updates = 0
+
+    @torch.no_grad()
+    def _move(self, share: float) -> None:
+        """kept += share * (live - kept); whole numbers (batch norm's counters) are copied."""
+        if share >= 1.0:
+            torch._foreach_copy_(self.kept, self.live)
+            return
+        if self.floating:
+            torch._foreach_lerp_([self.kept[i] for i in self.floating], [self.live[i] for i in self.floating], share)
+        for i in self.counting:
+            self.kept[i].copy_(self.live[i])
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Write the averaged parameters and buffers into `model`, which has the shape of the one averaged."""
+        targets = dict(_tensors(model))
+        assert list(targets) == self.names, "averages go into a model of the same shape"
+        torch._foreach_copy_(list(targets.values()), self.kept)
+
+    def restart(self) -> None:
+        """Begin again from the model's present weights."""
+        self.updates = 0
+        self._move(1.0)
+
+    def state_dict(self) -> State:
+        """What a bit-exact continuation needs: the averaged tensors by name and the count of updates."""
+        return {"updates": self.updates, "weights": {name: value.clone() for name, value in zip(self.names, self.kept)}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`. Raises ValueError where the names or shapes are another model's."""
+        weights = state["weights"]
+        if list(weights) != self.names or any(weights[n].shape != k.shape for n, k in zip(self.names, self.kept)):
+            raise ValueError("the averaged weights in this checkpoint belong to another model (check model.*)")
+        for name, value in zip(self.names, self.kept):
+            value.copy_(weights[name])
+        self.updates = int(state["updates"])
+
+
+class Ema(_Average):
+    """Exponential moving average: each step the average moves by 1 - decay towards the weights.
+
+    Early on decay is at most (1+n)/(10+n) after n updates, so that the first, random weights are forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"train.ema_decay must lie between 0 and 1, got {decay}")
+        super().__init__(model)
+        self.decay = decay
+
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer step number `step` (counted from 1)."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        self._move(1.0 - decay)
+
+
+class TailAverage(_Average):
+    """The plain mean of the weights after each step later than `start_step`; before that, the present weights."""
+
+    def __init__(self, model: nn.Module, start_step: int) -> None:
+        super().__init__(model)
+        self.start_step = start_step
+
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer step number `step` (counted from 1)."""
+        if step > self.start_step:
+            self.updates += 1
+            self._move(1.0 / self.updates)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Write the mean into `model`, or the present weights where the tail hasn't begun."""
+        if not self.updates:
+            self._move(1.0)
+        super().copy_to(model)
+
+
+class Lookahead(_Average):
+    """Slow weights that every `steps` steps move by alpha towards the fast ones, which then start again from there
+    (Zhang et al. 2019, arXiv 1907.08610). Writes into the model itself; buffers take part like parameters.
+
+    ramp_steps: the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the run done
+                (Jordan 2024); 0 keeps it constant. On the ramp's last step the slow weights are what remains.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0) -> None:
+        if steps < 1 or not 0.0 < alpha <= 1.0:
+            raise ValueError(f"optim.lookahead must be at least 1 and its alpha within (0, 1], got {steps} and {alpha}")
+        super().__init__(model)
+        self.steps, self.alpha, self.ramp_steps = steps, alpha, ramp_steps
+
+    def update(self, step: int) -> None:
+        """Look at the weights after optimizer step number `step` (counted from 1)."""
+        last = bool(self.ramp_steps) and step == self.ramp_steps
+        if step % self.steps and not last:
+            return
+        self.updates += 1
+        if not last:
+            self._move(self._share(step))
+        with torch.no_grad():
+            torch._foreach_copy_(self.live, self.kept)
+
+    def _share(self, step: int) -> float:
+        if not self.ramp_steps:
+            return self.alpha
+        return 1.0 - (1.0 - self.alpha) * min(1.0, step / self.ramp_steps) ** 3
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]

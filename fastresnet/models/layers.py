@@ -1,0 +1,42 @@
+"""Pieces that the networks share: activations, channel counts, convolution with batch norm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def activation(name: str) -> nn.Module:
+    """relu (in place: nothing before it needs its input), gelu (exact, by the error function) or silu."""
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "gelu":
+        return nn.GELU()
+    if name == "silu":
+        return nn.SiLU(inplace=False)
+    raise ValueError(f"model.activation must be one of relu, gelu, silu, got {name!r}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, rounded to a multiple of 8 (matrix units and vector registers work on those), at least 8;
+    exactly `channels` where width is 1."""
+    return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias that keeps height and width (or divides them by the stride, rounded up)."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm, activation."""
+
+    def __init__(self, inputs: int, outputs: int, act: str, kernel: int = 3, stride: int = 1, padding: int = 1) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs),
+                         activation(act))
+
+
+class Residual(nn.Sequential):
+    """x + f(x) for the modules in a row f, which keep the shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
