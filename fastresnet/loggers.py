@@ -1,6 +1,8 @@
-"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Never inside a step.
+"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Never inside
+a step.
 
-A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (record None: the run failed).
+A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (record None: the run
+                        failed).
 TensorBoard and wandb are imported only when they are asked for.
 """
 
@@ -21,7 +23,8 @@ class Logger(Protocol):
 
 
 def open_all(names: Sequence[str], run_dir: str | Path, cfg: Any) -> list[Logger]:
-    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't installed or is unknown."""
+    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't installed or is
+    unknown."""
     unknown = [name for name in names if name not in _KINDS]
     if unknown:
         raise ValueError(f"run.loggers: unknown {', '.join(unknown)}; there are {', '.join(_KINDS)}")
@@ -35,7 +38,9 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("run.loggers=tensorboard needs the package tensorboard: pip install tensorboard") from error
+            raise ValueError(
+                "run.loggers=tensorboard needs the package tensorboard: pip install tensorboard"
+            ) from error
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))
         settings = "\n".join(f"    {key}: {value}" for key, value in flat(cfg.to_dict()).items())
         self.writer.add_text("settings", settings)
@@ -51,7 +56,8 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A wandb run under <run>/wandb. Without WANDB_API_KEY or WANDB_MODE it stays offline: `wandb sync` sends it later."""
+    """A wandb run under <run>/wandb. Without WANDB_API_KEY or WANDB_MODE it stays offline: `wandb sync` sends
+    it later."""
 
     def __init__(self, run_dir: Path, cfg: Any) -> None:
         try:
@@ -59,15 +65,23 @@ class WeightsAndBiases:
         except ImportError as error:
             raise ValueError("run.loggers=wandb needs the package wandb: pip install wandb") from error
         mode = None if {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) else "offline"
-        self.run = wandb.init(project="fastresnet", name=run_dir.name, dir=str(run_dir), config=flat(cfg.to_dict()),
-                              mode=mode, settings=wandb.Settings(silent=True, console="off"))  # fmt: skip
+        self.run = wandb.init(
+            project="fastresnet",
+            name=run_dir.name,
+            dir=str(run_dir),
+            config=flat(cfg.to_dict()),
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         self.run.log({_grouped(key): value for key, value in _numbers(row).items()}, step=int(row["step"]))
 
     def close(self, record: Mapping[str, Any] | None) -> None:
         if record is not None:
-            self.run.summary.update({f"final/{key}": value for key, value in _numbers(record["accuracy"]).items()})
+            self.run.summary.update(
+                {f"final/{key}": value for key, value in _numbers(record["accuracy"]).items()}
+            )
         self.run.finish(exit_code=0 if record is not None else 1)
 
 

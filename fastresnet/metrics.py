@@ -1,7 +1,9 @@
-"""What a classifier's logits say about it: accuracy with its interval, calibration, confusions, worst mistakes.
+"""What a classifier's logits say about it: accuracy with its interval, calibration, confusions, worst
+mistakes.
 
-Small exact numpy, in float64; scikit-learn is the oracle in the tests. Runs no model, reads and draws nothing.
-Accuracies are shares between 0 and 1. Rows of a confusion matrix are true classes, columns predicted ones.
+Small exact numpy, in float64; scikit-learn is the oracle in the tests. Runs no model, reads and draws
+nothing. Accuracies are shares between 0 and 1. Rows of a confusion matrix are true classes, columns predicted
+ones.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ CALIBRATION_BINS = 15  # as in Guo et al. 2017, "On Calibration of Modern Neural
 
 
 def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927): holds near 0 and 1, where mean ± z·σ leaves [0, 1]."""
+    """Wilson's score interval of a share (Wilson 1927): holds near 0 and 1, where mean ± z·σ leaves [0,
+    1]."""
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"an interval needs 0 <= correct <= total and total > 0, got {correct} of {total}")
     share = correct / total
@@ -58,7 +61,8 @@ def confusion_matrix(predicted_N: np.ndarray, labels_N: np.ndarray, num_classes:
 
 
 def normalised(confusion_KK: np.ndarray) -> np.ndarray:
-    """Each row divided by its sum, float64: the share of a true class that went where. An empty class stays zero."""
+    """Each row divided by its sum, float64: the share of a true class that went where. An empty class stays
+    zero."""
     totals = confusion_KK.sum(axis=1, keepdims=True)
     return np.divide(confusion_KK, totals, out=np.zeros(confusion_KK.shape), where=totals > 0)
 
@@ -71,10 +75,15 @@ def per_class(confusion_KK: np.ndarray, class_names: Sequence[str]) -> list[dict
     recall = right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(support + chosen, 1)
     return [
-        {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i]),
-         "support": int(support[i])}
+        {
+            "class": name,
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(support[i]),
+        }
         for i, name in enumerate(class_names)
-    ]  # fmt: skip
+    ]
 
 
 def calibration(
@@ -127,7 +136,8 @@ def most_confused(
 def most_confidently_wrong(
     probabilities_NK: np.ndarray, labels_N: np.ndarray, count: int = 24
 ) -> list[dict[str, Any]]:
-    """The wrong answers given with the greatest probability: index, label, predicted, and both probabilities."""
+    """The wrong answers given with the greatest probability: index, label, predicted, and both
+    probabilities."""
     predicted_N = probabilities_NK.argmax(axis=1)
     wrong = np.flatnonzero(predicted_N != labels_N)
     order = wrong[np.argsort(-probabilities_NK[wrong, predicted_N[wrong]], kind="stable")][:count]
@@ -143,7 +153,9 @@ def most_confidently_wrong(
     ]
 
 
-def evaluation(logits_NK: Any, labels_N: Any, class_names: Sequence[str], *, worst: int = 24) -> dict[str, Any]:
+def evaluation(
+    logits_NK: Any, labels_N: Any, class_names: Sequence[str], *, worst: int = 24
+) -> dict[str, Any]:
     """Everything above about one set of predictions, as plain data that JSON can hold.
 
     logits_NK: float (N, K), tensor or array; labels_N: integers (N,) in 0..K-1; class_names: K names.
@@ -173,12 +185,16 @@ def evaluation(logits_NK: Any, labels_N: Any, class_names: Sequence[str], *, wor
 def _checked(logits_NK: Any, labels_N: Any, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     logits, labels = np.asarray(logits_NK, dtype=np.float64), np.asarray(labels_N)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
-        raise ValueError(f"logits must be (N, K) and labels (N,), N > 0; got {logits.shape} and {labels.shape}")
+        raise ValueError(
+            f"logits must be (N, K) and labels (N,), N > 0; got {logits.shape} and {labels.shape}"
+        )
     if logits.shape[1] != len(class_names):
         raise ValueError(f"the model answers for {logits.shape[1]} classes, the data has {len(class_names)}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}, got {labels.min()}..{labels.max()}")
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise ValueError(f"{bad} of {len(logits)} images have logits that aren't finite: has training diverged?")
+        raise ValueError(
+            f"{bad} of {len(logits)} images have logits that aren't finite: has training diverged?"
+        )
     return logits, labels

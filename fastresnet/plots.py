@@ -1,7 +1,9 @@
-"""Pictures as PNG files, drawn with matplotlib on no display: curves, learning-rate tests, confusions, calibration, image grids.
+"""Pictures as PNG files, drawn with matplotlib on no display: curves, learning-rate tests, confusions,
+calibration, image grids.
 
-Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, reads no run. Every colour is from
-Okabe and Ito's palette or viridis, which readers with any colour vision can tell apart, and every line also has its own dash.
+Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, reads no run. Every colour
+is from Okabe and Ito's palette or viridis, which readers with any colour vision can tell apart, and every
+line also has its own dash.
 """
 
 from __future__ import annotations
@@ -16,8 +18,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")  # fmt: skip
-SPLITS = {"train": ("training", BLUE, "-"), "val": ("validation", GREEN, "-."), "test": ("test", VERMILION, "--")}
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+)
+SPLITS = {
+    "train": ("training", BLUE, "-"),
+    "val": ("validation", GREEN, "-."),
+    "test": ("test", VERMILION, "--"),
+}
 DPI = 120
 
 
@@ -31,16 +44,18 @@ def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs (counted from 1) and values of `key` where an epoch has it: an epoch that wasn't evaluated has none, or null."""
+    """Epochs (counted from 1) and values of `key` where an epoch has it: an epoch that wasn't evaluated has
+    none, or null."""
     rows = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
     return [float(epoch) for epoch, _ in rows], [float(value) for _, value in rows]
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Loss and accuracy over epochs, for training, validation and test; the best epoch of each held-out curve is marked.
+    """Loss and accuracy over epochs, for training, validation and test; the best epoch of each held-out curve
+    is marked.
 
-    history: a run's `per_epoch` (epoch, train_loss, train_accuracy, test_loss, test_accuracy, val_loss, val_accuracy);
-             accuracies are shares. Raises ValueError where there is no epoch to draw.
+    history: a run's `per_epoch` (epoch, train_loss, train_accuracy, test_loss, test_accuracy, val_loss,
+             val_accuracy); accuracies are shares. Raises ValueError where there is no epoch to draw.
     """
     if not history:
         raise ValueError(f"{path}: no epoch was finished, so there are no curves to draw")
@@ -59,11 +74,21 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     return Path(path)
 
 
-def _mark_best(axes: Axes, epochs: Sequence[float], values: Sequence[float], *, lowest: bool, colour: str) -> None:
+def _mark_best(
+    axes: Axes, epochs: Sequence[float], values: Sequence[float], *, lowest: bool, colour: str
+) -> None:
     best = int(np.argmin(values) if lowest else np.argmax(values))
     text = f"{'min' if lowest else 'max'} {values[best]:.3g}" if lowest else f"max {values[best]:.2f} %"
-    axes.plot(epochs[best], values[best], marker="*", markersize=13, color=colour, markeredgecolor="white",
-              label=f"{text} at epoch {epochs[best]:g}", linestyle="none")  # fmt: skip
+    axes.plot(
+        epochs[best],
+        values[best],
+        marker="*",
+        markersize=13,
+        color=colour,
+        markeredgecolor="white",
+        label=f"{text} at epoch {epochs[best]:g}",
+        linestyle="none",
+    )
 
 
 def _label(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> None:
@@ -76,8 +101,13 @@ def _label(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> No
         axes.legend(frameon=False)
 
 
-def lr_finder(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float],
-              suggestions: Mapping[str, float], path: str | Path) -> Path:  # fmt: skip
+def lr_finder(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestions: Mapping[str, float],
+    path: str | Path,
+) -> Path:
     """Loss against learning rate (logarithmic), raw and smoothed, with the suggested rates marked."""
     with _figure(path, 7.5, 4.5) as figure:
         axes = figure.subplots()
@@ -93,8 +123,11 @@ def lr_finder(rates: Sequence[float], losses: Sequence[float], smoothed: Sequenc
     return Path(path)
 
 
-def confusion(counts_KK: np.ndarray, class_names: Sequence[str], path: str | Path, *, shares: bool = False) -> Path:
-    """A confusion matrix, rows true and columns predicted; `shares`: rows divided by their sums, in percent."""
+def confusion(
+    counts_KK: np.ndarray, class_names: Sequence[str], path: str | Path, *, shares: bool = False
+) -> Path:
+    """A confusion matrix, rows true and columns predicted; `shares`: rows divided by their sums, in
+    percent."""
     size = max(5.0, 0.55 * len(class_names) + 1.8)
     values = counts_KK.astype(float)
     if shares:
@@ -109,8 +142,15 @@ def confusion(counts_KK: np.ndarray, class_names: Sequence[str], path: str | Pat
             for row, column in np.ndindex(values.shape):
                 value = values[row, column]
                 bright = value > 0.6 * values.max()
-                axes.text(column, row, f"{value:.1f}" if shares else f"{value:.0f}", ha="center", va="center",
-                          fontsize=8, color="black" if bright else "white")  # fmt: skip
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.1f}" if shares else f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="black" if bright else "white",
+                )
         unit = "share of the true class (%)" if shares else "images"
         figure.colorbar(image, ax=axes, label=unit, shrink=0.8)
         axes.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix")
@@ -118,16 +158,29 @@ def confusion(counts_KK: np.ndarray, class_names: Sequence[str], path: str | Pat
 
 
 def reliability(calibration: Mapping[str, Any], path: str | Path) -> Path:
-    """Accuracy against confidence in bins, and how many images fall in each; `calibration` as metrics.calibration gives it."""
+    """Accuracy against confidence in bins, and how many images fall in each; `calibration` as
+    metrics.calibration gives it."""
     bins = [row for row in calibration["bins"] if row["count"]]
     middles = [(row["low"] + row["high"]) / 2 for row in bins]
     width = calibration["bins"][0]["high"] - calibration["bins"][0]["low"]
     with _figure(path, 5.5, 6) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        axes.bar(middles, [row["accuracy"] for row in bins], width=0.94 * width, color=BLUE, label="accuracy in the bin")
+        axes.bar(
+            middles,
+            [row["accuracy"] for row in bins],
+            width=0.94 * width,
+            color=BLUE,
+            label="accuracy in the bin",
+        )
         axes.plot([0, 1], [0, 1], "--", color=BLACK, label="perfectly calibrated")
-        axes.plot([row["confidence"] for row in bins], [row["accuracy"] for row in bins], "o", color=ORANGE,
-                  markeredgecolor="black", label="mean confidence")  # fmt: skip
+        axes.plot(
+            [row["confidence"] for row in bins],
+            [row["accuracy"] for row in bins],
+            "o",
+            color=ORANGE,
+            markeredgecolor="black",
+            label="mean confidence",
+        )
         _label(axes, f"Reliability, ECE {100 * calibration['ece']:.2f} %", "", "accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         below.bar(middles, [row["count"] for row in bins], width=0.94 * width, color=SKY)
@@ -136,8 +189,15 @@ def reliability(calibration: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path, *, columns: int = 8,
-               title: str = "", right: Sequence[bool | None] | None = None) -> Path:  # fmt: skip
+def image_grid(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    path: str | Path,
+    *,
+    columns: int = 8,
+    title: str = "",
+    right: Sequence[bool | None] | None = None,
+) -> Path:
     """uint8 (H, W, 3) images in a grid with a caption each; `right` colours a caption (None: unknown)."""
     if not len(images):
         raise ValueError(f"{path}: no image to draw")
@@ -163,10 +223,15 @@ def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -
         loss, accuracy = figure.subplots(1, 2)
         colours = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
         for index, (name, history) in enumerate(runs.items()):
-            style = {"color": colours[index % len(colours)], "linestyle": ("-", "--", "-.", ":")[index // len(colours) % 4]}
+            style = {
+                "color": colours[index % len(colours)],
+                "linestyle": ("-", "--", "-.", ":")[index // len(colours) % 4],
+            }
             for axes, key, scale in ((loss, "test_loss", 1.0), (accuracy, "test_accuracy", 100.0)):
                 epochs, values = series(history, key)
-                axes.plot(epochs, [value * scale for value in values], label=name, marker="o", markersize=3, **style)
+                axes.plot(
+                    epochs, [value * scale for value in values], label=name, marker="o", markersize=3, **style
+                )
         _label(loss, "Test loss", "epoch", "cross-entropy (nats)")
         _label(accuracy, "Test accuracy", "epoch", "accuracy (%)")
     return Path(path)
