@@ -1,6 +1,8 @@
-"""Captured training steps: one CUDA graph holds rates, forward, backward and optimizer, and a replay is one launch.
+"""Captured training steps: one CUDA graph holds rates, forward, backward and optimizer, and a replay is one
+launch.
 
-Capturing has to run the step first. A Snapshot puts everything back that those runs changed, in place, because the
+Capturing has to run the step first. A Snapshot puts everything back that those runs changed, in place,
+because the
 graph keeps the addresses.
 """
 
@@ -12,7 +14,9 @@ from typing import Any, Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-WARM_UP_STEPS = 3  # before a capture, on a side stream: lazily created states and workspaces must exist by then
+WARM_UP_STEPS = (
+    3  # before a capture, on a side stream: lazily created states and workspaces must exist by then
+)
 
 
 def optimizer_parts(optimizer: Any) -> Sequence[Any]:
@@ -23,7 +27,8 @@ def optimizer_parts(optimizer: Any) -> Sequence[Any]:
 class Snapshot:
     """Copies of weights, buffers, optimizer states and `more` tensors; `restore` writes them back in place.
 
-    Optimizer states that were made after the snapshot become zero, which is what a fresh state means for SGD, Adam and Muon.
+    Optimizer states that were made after the snapshot become zero, which is what a fresh state means for
+    SGD, Adam and Muon.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any, more: Iterable[Tensor]) -> None:
@@ -41,8 +46,13 @@ class Snapshot:
                     value.zero_()
 
     def _states(self) -> list[Tensor]:
-        return [value for part in optimizer_parts(self.optimizer) for state in part.state.values()
-                for value in state.values() if isinstance(value, Tensor)]
+        return [
+            value
+            for part in optimizer_parts(self.optimizer)
+            for state in part.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
 
 
 class CapturedStep:
@@ -53,8 +63,14 @@ class CapturedStep:
     snapshot:  of everything that `update` changes, taken just before
     """
 
-    def __init__(self, update: Callable[[Tensor, Tensor], None], advance: Callable[[], None], snapshot: Snapshot,
-                 images: Tensor, labels: Tensor) -> None:
+    def __init__(
+        self,
+        update: Callable[[Tensor, Tensor], None],
+        advance: Callable[[], None],
+        snapshot: Snapshot,
+        images: Tensor,
+        labels: Tensor,
+    ) -> None:
         self.images, self.labels = images.clone(memory_format=torch.preserve_format), labels.clone()
         here = torch.cuda.current_stream(images.device)
         side = torch.cuda.Stream(images.device)

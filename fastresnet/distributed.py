@@ -28,18 +28,24 @@ class World:
         return self.rank == 0
 
 
+ALONE = World()
+
+
 @contextmanager
 def world(device_type: str) -> Iterator[World]:
-    """Join the group that torchrun describes in the environment (nccl on CUDA, gloo elsewhere) and leave it at the end."""
+    """Join the group that torchrun describes in the environment (nccl on CUDA, gloo elsewhere) and leave it
+    at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ALONE
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if device_type == "cuda":
         if local_rank >= torch.cuda.device_count():
-            raise ValueError(f"process {rank} wants GPU {local_rank}, this machine has {torch.cuda.device_count()}: "
-                             "start torchrun with --nproc-per-node no larger than that")
+            raise ValueError(
+                f"process {rank} wants GPU {local_rank}, this machine has {torch.cuda.device_count()}: "
+                "start torchrun with --nproc-per-node no larger than that"
+            )
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
@@ -51,13 +57,16 @@ def world(device_type: str) -> Iterator[World]:
 def local_batch_size(global_batch_size: int, place: World) -> int:
     """Images a process takes of each batch. Raises ValueError where the batch doesn't divide evenly."""
     if global_batch_size % place.size:
-        raise ValueError(f"train.batch_size={global_batch_size} doesn't divide over {place.size} processes: "
-                         f"take a multiple of {place.size}")
+        raise ValueError(
+            f"train.batch_size={global_batch_size} doesn't divide over {place.size} processes: "
+            f"take a multiple of {place.size}"
+        )
     return global_batch_size // place.size
 
 
 def wrap(model: nn.Module, place: World, device: torch.device) -> nn.Module:
-    """DDP around the model: gradients averaged while the backward pass runs. A world of one gets the model back."""
+    """DDP around the model: gradients averaged while the backward pass runs. A world of one gets the model
+    back."""
     if place.size == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None

@@ -16,7 +16,8 @@ TTA_MODES = ("none", "flip", "crops")
 
 @dataclass(frozen=True)
 class Score:
-    """accuracy: share of right answers, 0..1; loss: mean cross-entropy in nats, without label smoothing; count: images."""
+    """accuracy: share of right answers, 0..1; loss: mean cross-entropy in nats, without label smoothing;
+    count: images."""
 
     accuracy: float
     loss: float
@@ -24,11 +25,21 @@ class Score:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: Precision, device: torch.device,
-            tta: str = "none", tta_share: float = 1.0, forward: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Logits (N,K) fp32 and labels (N,) int64 on the CPU, in the batches' order. Leaves the model in evaluation mode.
+def predict(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: Precision,
+    device: torch.device,
+    tta: str = "none",
+    tta_share: float = 1.0,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits (N,K) fp32 and labels (N,) int64 on the CPU, in the batches' order. Leaves the model in
+    evaluation mode.
 
-    tta:        none; flip: the mean of an image's and its mirror image's logits; crops: flip for half the weight, two
+    tta:        none; flip: the mean of an image's and its mirror image's logits; crops: flip for half the
+                weight, two
                 one-pixel diagonal shifts and their mirrors for the other half (Jordan 2024, arXiv 2404.00498)
     tta_share:  share of each batch, the least confident, that gets TTA; the rest keeps its plain logits
     forward:    a compiled stand-in for `model`
@@ -50,7 +61,9 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, preci
     return torch.cat(all_logits).cpu(), torch.cat(all_labels).cpu()
 
 
-def _with_tta(forward: Callable[[Tensor], Tensor], images: Tensor, plain_NK: Tensor, tta: str, share: float) -> Tensor:
+def _with_tta(
+    forward: Callable[[Tensor], Tensor], images: Tensor, plain_NK: Tensor, tta: str, share: float
+) -> Tensor:
     count = max(1, round(share * len(images)))
     if count == len(images):
         return _tta_logits(forward, images, plain_NK, tta)
@@ -70,7 +83,7 @@ def _tta_logits(forward: Callable[[Tensor], Tensor], images: Tensor, plain_NK: T
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     shifted = torch.zeros_like(plain_NK)
     for top, left in ((0, 0), (2, 2)):
-        view = padded[:, :, top:top + height, left:left + width].contiguous(memory_format=_format(images))
+        view = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=_format(images))
         shifted += 0.25 * (forward(view).float() + forward(_mirror(view)).float())
     return 0.5 * upright + 0.5 * shifted
 

@@ -1,34 +1,38 @@
-"""An experiment: data, model, optimizer, schedule and loaders as a Config describes them, ready to be trained and timed.
+"""An experiment: data, model, optimizer, schedule and loaders as a Config describes them, ready to be
+trained and timed.
 
-The place where all rooms of the package meet. Writes no files and prints nothing; `run.py` keeps what comes out.
+The place where all rooms of the package meet. Writes no files and prints nothing; `run.py` keeps what comes
+out.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastresnet import data, distributed, evaluate, loader, models, optim, precision, proxy, schedule, timing, trainer
-from fastresnet.augment import Augment
+from fastresnet import data, distributed, evaluate, models, optim, precision, proxy, schedule, timing, trainer
+from fastresnet.augment import Augment, no_choices
 from fastresnet.config import Config
-from fastresnet.distributed import World
+from fastresnet.distributed import ALONE, World
 from fastresnet.evaluate import Score
-from fastresnet.loader import Loader
+from fastresnet.loader import Loader, ResidentLoader
 
 WHITENING_IMAGES = 5000  # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
 
 
-def choose_device(name: str, place: World = World()) -> torch.device:
+def choose_device(name: str, place: World = ALONE) -> torch.device:
     """The device that run.device means. Raises ValueError where it isn't there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run.device=cuda, but PyTorch sees no CUDA GPU here: check the driver, or use run.device=auto")
+        raise ValueError(
+            "run.device=cuda, but PyTorch sees no CUDA GPU here: check the driver, or use run.device=auto"
+        )
     return torch.device("cuda", place.local_rank) if name == "cuda" else torch.device("cpu")
 
 
@@ -42,8 +46,13 @@ class Experiment:
     Raises ValueError for settings that can't work together or on this device.
     """
 
-    def __init__(self, cfg: Config, place: World = World(), splits: data.Splits | None = None,
-                 notes: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        place: World = ALONE,
+        splits: data.Splits | None = None,
+        notes: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.cfg, self.place = cfg, place
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
@@ -56,11 +65,14 @@ class Experiment:
         self.model = self._new_model(self.seed).to(self.device)
         if cfg.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._averaged: nn.Module | None = None
+        self.compile_mode = cfg.train.compile
+        if self.compile_mode == "auto":
+            self.compile_mode = "default" if self.device.type == "cuda" else "off"
         self._build_loaders(notes)
         self._build_trainer()
-        self._eval_forward = self._compiled_for_evaluation()
 
-    # ---- building -------------------------------------------------------------------------------------------------
+    # ---- building ------------------------------------------------------------------------------------------
 
     def _set_process_wide(self) -> None:
         cfg = self.cfg
@@ -70,89 +82,190 @@ class Experiment:
         precision.apply_globally(self.precision, self.device)
 
     def _new_model(self, seed: int) -> nn.Module:
-        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state is left as it was."""
+        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state is left as it
+        was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return models.build(self.cfg.model, len(self.splits.class_names), self.splits.image_size)
+            return models.build(self.cfg.model, len(self.splits.class_names), self.image_size)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of the images that the network is made for."""
+        return int(self.cfg.data.image_size or self.splits.train.images.shape[1])
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]:
+        """The splits that can be evaluated: test, and val where the run holds some images back."""
+        return tuple(self.eval_loaders)
 
     def _build_loaders(self, notes: Callable[[str], None]) -> None:
-        cfg, splits = self.cfg, self.splits
-        local_batch = distributed.local_batch_size(cfg.train.batch_size, self.place)
-        train = cfg.train
-        augmentation = Augment(crop_padding_px=train.crop_padding_px, crop_mode=train.crop_mode, flip=train.flip,
-                               cutout_px=train.cutout_px, brightness=train.brightness, contrast=train.contrast)
-        shared = dict(device=self.device, dtype=self.precision.compute, mean=splits.mean, std=splits.std,
-                      channels_last=train.channels_last, kernel=cfg.data.kernel)
-        self.train_loader = loader.make(
-            cfg.data, splits.train, **shared, batch_size=local_batch, augment=augmentation, shuffle=True,
-            drop_last=train.drop_last, seed=self.seed, rank=self.place.rank, world_size=self.place.size,
-            resolution=self._resolution if train.resolutions else None, notes=notes)
-        self._eval_loaders = {
-            name: loader.make(cfg.data, self._own_share(part), **shared, batch_size=cfg.eval.batch_size, augment=None,
-                              shuffle=False, drop_last=False, seed=0, notes=lambda line: None)
-            for name, part in (("val", splits.val), ("test", splits.test)) if part is not None}
+        cfg, splits, train = self.cfg, self.splits, self.cfg.train
+        augmentation = Augment(
+            crop_padding_px=train.crop_padding_px,
+            crop_mode=train.crop_mode,
+            flip=train.flip,
+            cutout_px=train.cutout_px,
+            brightness=train.brightness,
+            contrast=train.contrast,
+        )
+        shared: dict[str, Any] = dict(
+            device=self.device,
+            dtype=self.precision.compute,
+            mean=splits.mean,
+            std=splits.std,
+            channels_last=train.channels_last,
+            kernel=cfg.data.kernel,
+        )
+        self.loader_name = "resident"
+        self.train_loader = ResidentLoader(
+            splits.train.images,
+            splits.train.labels,
+            **shared,
+            augment=augmentation,
+            shuffle=True,
+            seed=self.seed,
+            batch_size=distributed.local_batch_size(train.batch_size, self.place),
+            drop_last=train.drop_last,
+            rank=self.place.rank,
+            world_size=self.place.size,
+            resolution=self._resolution if train.resolutions else None,
+        )
+        notes(f"augmentation by the {self.train_loader.kernel} kernel ({self.train_loader.kernel_reason})")
+        self.eval_loaders: dict[str, Loader] = {
+            name: ResidentLoader(*self._own_share(part), **shared, batch_size=cfg.eval.batch_size)
+            for name, part in (("val", splits.val), ("test", splits.test))
+            if part is not None
+        }
         self.steps_per_epoch = len(self.train_loader)
-        if not self.steps_per_epoch:
-            raise ValueError(f"train.batch_size={train.batch_size} is more than the {self.train_size} training images, and "
-                             "train.drop_last leaves out a smaller batch: take a smaller batch or train.drop_last=false")
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
 
+    def _own_share(self, part: Any) -> tuple[np.ndarray, np.ndarray]:
+        """This process's consecutive piece of a set that is evaluated by all of them together."""
+        cuts = [len(part.labels) * rank // self.place.size for rank in (self.place.rank, self.place.rank + 1)]
+        return part.images[slice(*cuts)], part.labels[slice(*cuts)]
+
     def _build_trainer(self) -> None:
         cfg = self.cfg
-        self.optimizer = optim.build(self.model, cfg.optim, device=self.device, capturable=cfg.train.cuda_graph)
+        self.optimizer = optim.build(
+            self.model, cfg.optim, device=self.device, capturable=cfg.train.cuda_graph
+        )
         table = schedule.table(cfg.schedule, self.total_steps, self.steps_per_epoch)
-        self.averages = optim.averages(self.model, cfg, self.total_steps)
+        self.averages = self._new_averages()
         freezable, freeze_step = self._freeze()
-        alone = self.place.size == 1  # DDP expects a gradient of every parameter in each step: there the rate becomes zero
-        late = {"whiten_bias": [f if step < freeze_step else 0.0 for step, f in enumerate(table.lr_factor)]}
+        alone = (
+            self.place.size == 1
+        )  # DDP expects a gradient of every parameter in each step: there only the rate is zero
         self.trainer = trainer.Trainer(
-            distributed.wrap(self.model, self.place, self.device), self.optimizer, table.lr_factor, device=self.device,
-            precision=self.precision, options=self._step_options(), momentum=table.momentum, averages=self.averages,
-            group_factor=late if freezable and not alone else {}, select=self._select(),
-            freeze=(freezable, freeze_step) if alone else ((), 0))
+            distributed.wrap(self.model, self.place, self.device),
+            self.optimizer,
+            table.lr_factor,
+            device=self.device,
+            precision=self.precision,
+            options=self._step_options(),
+            momentum=table.momentum,
+            averages=self.averages,
+            group_factor={"whiten_bias": schedule.falling(self.total_steps, freeze_step)}
+            if freezable
+            else {},
+            select=self._select(),
+            freeze=(freezable, freeze_step) if alone else ((), 0),
+        )
 
     def _step_options(self) -> trainer.StepOptions:
         train = self.cfg.train
-        return trainer.StepOptions(label_smoothing=train.label_smoothing, loss_reduction=train.loss_reduction,
-                                   clip_norm=train.clip_norm, accumulate=train.accumulate, compile=self.compile_mode,
-                                   cuda_graph=train.cuda_graph)
+        return trainer.StepOptions(
+            label_smoothing=train.label_smoothing,
+            loss_reduction=train.loss_reduction,
+            clip_norm=train.clip_norm,
+            accumulate=train.accumulate,
+            compile=self.compile_mode,
+            cuda_graph=train.cuda_graph,
+        )
+
+    def _new_averages(self) -> list[Any]:
+        cfg = self.cfg
+        averages: list[Any] = []
+        if cfg.optim.lookahead:
+            averages.append(optim.Lookahead(self.model, cfg.optim.lookahead, cfg.optim.lookahead_alpha))
+        if cfg.train.ema_decay:
+            averages.append(optim.Ema(self.model, cfg.train.ema_decay))
+        if cfg.train.average_tail:
+            averages.append(
+                optim.TailAverage(self.model, round((1 - cfg.train.average_tail) * self.total_steps))
+            )
+        return averages
+
+    def _select(self) -> Callable[[Tensor, Tensor], trainer.Batch] | None:
+        """The choice of the hardest share of each batch, by a proxy net or by the model itself
+        (train.hard_fraction)."""
+        train = self.cfg.train
+        if train.hard_fraction >= 1.0:
+            return None
+        return proxy.HardExamples(self.model, train.hard_fraction)
 
     def _freeze(self) -> tuple[list[nn.Parameter], int]:
         """The whitening bias and the step from which it no longer learns (train.freeze_whiten_after)."""
-        parameters = [p for group in self.optimizer.param_groups if group["name"] == "whiten_bias" for p in group["params"]]
+        parameters = [
+            p
+            for group in self.optimizer.param_groups
+            if group["name"] == "whiten_bias"
+            for p in group["params"]
+        ]
         return parameters, round(self.cfg.train.freeze_whiten_after * self.steps_per_epoch)
 
-    def _resolution(self, epoch: int, step: int) -> int:
-        """Height and width in pixels of the batch that `train.resolutions` wants: [[until share of the run, px], ...]."""
-        share = (epoch * self.steps_per_epoch + step) / self.total_steps
-        return next((int(px) for until, px in self.cfg.train.resolutions if share < until), self.image_size)
+    def _resolution(self, step: int) -> int | None:
+        """Height and width in pixels of a step's images, None as stored: train.resolutions is [[until share
+        of the run, px], ...]."""
+        return next(
+            (int(px) for until, px in self.cfg.train.resolutions if step < until * self.total_steps), None
+        )
 
-    # ---- training and evaluation ----------------------------------------------------------------------------------
+    # ---- training and evaluation ---------------------------------------------------------------------------
 
     def initialise(self) -> None:
-        """What a fresh run computes from its data before the first step: the whitening convolution. On the clock."""
-        if hasattr(self.model, "init_whitening"):
-            images = self._plain_images(min(WHITENING_IMAGES, self.train_size))
-            self.model.init_whitening(images)
+        """What a fresh run computes from its data before the first step: the whitening convolution. On the
+        clock."""
+        if not hasattr(self.model, "init_whitening"):
+            return
+        count = min(WHITENING_IMAGES, len(self.splits.train.labels))
+        first = torch.arange(count, device=self.device)
+        images, _ = self.train_loader.batch(first, no_choices(count))
+        self.model.init_whitening(images.float())
 
-    def fit_epoch(self, epoch: int, *, limit: int | None = None,
-                  on_step: Callable[[trainer.Trainer], bool] | None = None) -> trainer.EpochResult:
+    def fit_epoch(
+        self,
+        epoch: int,
+        *,
+        limit: int | None = None,
+        on_step: Callable[[trainer.Trainer], bool] | None = None,
+    ) -> trainer.EpochResult:
         """Train on epoch `epoch` (from 0), from the batch where the trainer stands; see Trainer.fit_epoch."""
         batches = self.train_loader.epoch(epoch)
         try:
-            return self.trainer.fit_epoch(batches, epoch, skip=self.trainer.steps_done - epoch * self.steps_per_epoch,
-                                          limit=limit, on_step=on_step)
+            return self.trainer.fit_epoch(
+                batches,
+                epoch,
+                skip=self.trainer.steps_done - epoch * self.steps_per_epoch,
+                limit=limit,
+                on_step=on_step,
+            )
         finally:
             getattr(batches, "close", lambda: None)()
 
     def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
-        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order, by the averaged weights where
+        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order, by the
+        averaged weights where
         the run averages. Every process gets the whole."""
         model = self.averaged_model or self.model
         logits_NK, labels_N = evaluate.predict(
-            model, self.eval_loaders[split].epoch(0), precision=self.precision, device=self.device, tta=tta,
-            tta_share=self.cfg.eval.tta_share)
+            model,
+            self.eval_loaders[split].epoch(0),
+            precision=self.precision,
+            device=self.device,
+            tta=tta,
+            tta_share=self.cfg.eval.tta_share,
+        )
         logits_NK = distributed.gather_rows(logits_NK.to(self.device), self.place).cpu()
         return logits_NK, distributed.gather_rows(labels_N.to(self.device), self.place).cpu()
 
@@ -162,8 +275,12 @@ class Experiment:
 
     @property
     def averaged_model(self) -> nn.Module | None:
-        """A model with the averaged weights (EMA or tail average) as of now; None where the run averages nothing."""
-        source = next((average for average in self.averages if hasattr(average, "copy_to")), None)
+        """A model with the averaged weights (EMA or tail average) as of now; None where the run averages
+        nothing."""
+        source = next(
+            (average for average in self.averages if isinstance(average, (optim.Ema, optim.TailAverage))),
+            None,
+        )
         if source is None:
             return None
         if self._averaged is None:
@@ -172,7 +289,8 @@ class Experiment:
         return self._averaged
 
     def warm_up(self) -> None:
-        """Compile, capture and allocate, at every resolution of the run, on random images; changes no weight."""
+        """Compile, capture and allocate, at every resolution of the run, on random images; changes no
+        weight."""
         sizes = {self.image_size, *(int(px) for _, px in self.cfg.train.resolutions or [])}
         local_batch = self.train_loader.batch_size
         for size in sorted(sizes):
@@ -182,16 +300,19 @@ class Experiment:
             self.trainer.warm_up(images)
 
     def reset(self, seed: int) -> None:
-        """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches. Compiled and
+        """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
+        Compiled and
         captured steps stay valid."""
         self.seed = seed
         with torch.no_grad():
-            for own, fresh in zip(self.model.state_dict().values(), self._new_model(seed).state_dict().values()):
+            for own, fresh in zip(
+                self.model.state_dict().values(), self._new_model(seed).state_dict().values()
+            ):
                 own.copy_(fresh)
         for average in self.averages:
-            average.reset()
+            average.restart()
         self.trainer.reset()
-        self.train_loader.reseed(seed)
+        self.train_loader.seed = seed
 
     def close(self) -> None:
         """Let go of the loaders' threads."""

@@ -1,4 +1,5 @@
-"""Numeric precision of a run: which dtypes, which autocast, which gradient scaling. Decides once, before the first step."""
+"""Numeric precision of a run: which dtypes, which autocast, which gradient scaling. Decides once, before the
+first step."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Precision:
 
 
 def cpu_is_fast_at_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); without it bf16 is about 10x slower than fp32."""
+    """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); without it bf16 is about 10x slower
+    than fp32."""
     capability = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(
         capability.get("avx512_bf16")
@@ -55,9 +57,13 @@ def resolve(name: str, device: torch.device) -> Precision:
     if name == "auto":
         name, reason = _fastest(device)
     if name == "fp16" and device.type == "cpu":
-        raise ValueError("train.precision=fp16 needs a GPU: CPUs have no fp16 convolutions. Use bf16, fp32 or auto")
+        raise ValueError(
+            "train.precision=fp16 needs a GPU: CPUs have no fp16 convolutions. Use bf16, fp32 or auto"
+        )
     if name == "tf32" and device.type != "cuda":
-        raise ValueError(f"train.precision=tf32 exists on CUDA GPUs alone, this run is on {device.type}. Use fp32 or auto")
+        raise ValueError(
+            f"train.precision=tf32 exists on CUDA GPUs alone, this run is on {device.type}. Use fp32 or auto"
+        )
     compute = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)
     return Precision(name, compute, scales_loss=name == "fp16", reason=reason)
 

@@ -1,6 +1,8 @@
-"""What a person sees while a run trains: notes, a live line on a terminal, a line an epoch. Measures and decides nothing.
+"""What a person sees while a run trains: notes, a live line on a terminal, a line an epoch. Measures and
+decides nothing.
 
-Notes and the live line go to standard error; the lines of epochs, which people redirect and grep, to standard output.
+Notes and the live line go to standard error; the lines of epochs, which people redirect and grep, to
+standard output.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Progress:
     peek:    whether a running loss may be read in the middle of an epoch: free on a CPU, a wait on a GPU
     """
 
-    def __init__(self, mode: str = "auto", *, peek: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, mode: str = "auto", *, peek: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
         self.out, self.err = out or sys.stdout, err or sys.stderr
         self.silent = mode == "off"
         self.live = mode == "auto" and self.err.isatty()
@@ -41,7 +45,9 @@ class Progress:
         self._shown_at = 0.0
         self._advised = False
 
-    def start(self, *, epochs: float, total_steps: int, batch_size: int, first_step: int, advise: bool) -> None:
+    def start(
+        self, *, epochs: float, total_steps: int, batch_size: int, first_step: int, advise: bool
+    ) -> None:
         """The training begins at `first_step`; `advise` allows the word about slow runs on a CPU."""
         self.epochs, self.total_steps, self.batch_size = epochs, total_steps, batch_size
         self._began = self._shown_at = time.monotonic()
@@ -58,11 +64,17 @@ class Progress:
         self._clear()
         rows = lines.splitlines()
         width = max(map(len, rows))
-        print("\n".join(["", "!" * (width + 6), *(f"!! {row:<{width}} !!" for row in rows), "!" * (width + 6), ""]),
-              file=self.err, flush=True)
+        print(
+            "\n".join(
+                ["", "!" * (width + 6), *(f"!! {row:<{width}} !!" for row in rows), "!" * (width + 6), ""]
+            ),
+            file=self.err,
+            flush=True,
+        )
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """After each step; cheap, and prints now and then. `loss`: the epoch's mean so far, None where unknown."""
+        """After each step; cheap, and prints now and then. `loss`: the epoch's mean so far, None where
+        unknown."""
         if self.silent:
             return
         now = time.monotonic()
@@ -73,9 +85,12 @@ class Progress:
             return
         self._shown_at = now
         per_step = (now - self._began) / max(done, 1)
-        text = (f"epoch {epoch + 1}/{self.epochs:g}  step {step}/{self.total_steps}"
-                + (f"  loss {loss:.3f}" if loss is not None else "")
-                + f"  {self.batch_size / per_step:,.0f} images/s  left {duration(per_step * (self.total_steps - step))}")
+        text = (
+            f"epoch {epoch + 1}/{self.epochs:g}  step {step}/{self.total_steps}"
+            + (f"  loss {loss:.3f}" if loss is not None else "")
+            + f"  {self.batch_size / per_step:,.0f} images/s"
+            + f"  left {duration(per_step * (self.total_steps - step))}"
+        )
         if self.live:
             self._clear()
             self.err.write(text)
@@ -89,11 +104,21 @@ class Progress:
         if self.silent:
             return
         self._clear()
-        cells = [f"epoch {row['epoch']:>3}/{self.epochs:g}", f"loss {row['train_loss']:.3f}",
-                 f"train {100 * row['train_accuracy']:5.2f} %"]
-        cells += [f"{split} {100 * row[f'{split}_accuracy']:5.2f} %" for split in ("val", "test")
-                  if row.get(f"{split}_accuracy") is not None]
-        cells += [f"lr {row['lr']:.4g}", f"{row['images_per_second']:,.0f} images/s", f"left {duration(max(seconds_left, 0))}"]
+        cells = [
+            f"epoch {row['epoch']:>3}/{self.epochs:g}",
+            f"loss {row['train_loss']:.3f}",
+            f"train {100 * row['train_accuracy']:5.2f} %",
+        ]
+        cells += [
+            f"{split} {100 * row[f'{split}_accuracy']:5.2f} %"
+            for split in ("val", "test")
+            if row.get(f"{split}_accuracy") is not None
+        ]
+        cells += [
+            f"lr {row['lr']:.4g}",
+            f"{row['images_per_second']:,.0f} images/s",
+            f"left {duration(max(seconds_left, 0))}",
+        ]
         print("  ".join(cells), file=self.out, flush=True)
 
     def say(self, line: str) -> None:
@@ -106,8 +131,10 @@ class Progress:
         self._advised = True
         expected = seconds / steps * (self.total_steps - self._first_step)
         if expected > LONG_RUN_SECONDS:
-            self.note(f"this run will take about {duration(expected)} on this CPU; `--config cpu.yaml` suits a CPU and "
-                      "learns in minutes")
+            self.note(
+                f"this run will take about {duration(expected)} on this CPU; `--config cpu.yaml` suits a CPU "
+                "and learns in minutes"
+            )
 
     def _clear(self) -> None:
         if self._line_length:

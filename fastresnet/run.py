@@ -1,4 +1,5 @@
-"""One run from settings to result: trains an Experiment, keeps its folder, can be interrupted and continued exactly."""
+"""One run from settings to result: trains an Experiment, keeps its folder, can be interrupted and continued
+exactly."""
 
 from __future__ import annotations
 
@@ -12,18 +13,44 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastresnet import checkpoint, config, distributed, evaluate, experiment, hardware, loggers, models, plots, record, report, timing
+from fastresnet import (
+    checkpoint,
+    config,
+    distributed,
+    evaluate,
+    experiment,
+    hardware,
+    loggers,
+    models,
+    plots,
+    record,
+    report,
+    timing,
+)
 from fastresnet.config import Config
 from fastresnet.distributed import World
 from fastresnet.experiment import Experiment
-from fastresnet.progress import Progress, duration
+from fastresnet.progress import Progress
 from fastresnet.runfolder import RunFolder
 from fastresnet.trainer import EpochResult, Trainer
 
 DEFAULT_RECIPE = "rn18.yaml"
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
-FREE_ON_RESUME = ("run.", "eval.", "train.max_steps", "train.compile", "train.cuda_graph", "data.source", "data.root",
-                  "data.train", "data.test", "data.betons", "data.workers", "data.kernel", "data.allow_synthetic")
+FREE_ON_RESUME = (
+    "run.",
+    "eval.",
+    "train.max_steps",
+    "train.compile",
+    "train.cuda_graph",
+    "data.source",
+    "data.root",
+    "data.train",
+    "data.test",
+    "data.betons",
+    "data.workers",
+    "data.kernel",
+    "data.allow_synthetic",
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -57,13 +84,18 @@ class Run:
         return plots.curves(self.history, self.dir / "plots" / "curves.png")
 
 
-def train(settings: str | Path | Config = DEFAULT_RECIPE, overrides: Mapping[str, Any] | Sequence[str] = (), *,
-          progress: Progress | None = None) -> Run:
+def train(
+    settings: str | Path | Config = DEFAULT_RECIPE,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+) -> Run:
     """Train as `settings` say and return the finished Run.
 
     settings:   name of a recipe, path of a YAML file, or a Config
     overrides:  {"train.epochs": 1}, stands above the recipe; beside a name or path also ["--train.epochs=1"]
-    Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number, Interrupted on Ctrl-C.
+    Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number,
+    Interrupted on Ctrl-C.
     """
     began = timing.now(torch.device("cpu"))
     cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
@@ -74,21 +106,28 @@ def train(settings: str | Path | Config = DEFAULT_RECIPE, overrides: Mapping[str
         cfg = _continued(cfg, payload)
     device_type = experiment.choose_device(cfg.run.device).type
     with distributed.world(device_type) as place:
-        progress = progress or Progress(cfg.run.progress if place.is_main else "off", peek=device_type == "cpu")
+        progress = progress or Progress(
+            cfg.run.progress if place.is_main else "off", peek=device_type == "cpu"
+        )
         return _Session(cfg, place, progress, payload, began).run()
 
 
 def _continued(cfg: Config, payload: dict[str, Any]) -> Config:
-    """The checkpoint's settings with those of `cfg` that are free to differ. Raises ValueError for the others."""
+    """The checkpoint's settings with those of `cfg` that are free to differ. Raises ValueError for the
+    others."""
     stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(cfg.run.resume))
     if cfg.recipe not in (stored.recipe, Path(DEFAULT_RECIPE).stem):
-        raise ValueError(f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming")
+        raise ValueError(
+            f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming"
+        )
     asked = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == config.COMMAND_LINE}
     old = stored.flat()
     for key, value in asked.items():
         if value != old[key] and not key.startswith(FREE_ON_RESUME):
-            raise ValueError(f"{key}={value} differs from {old[key]} in {cfg.run.resume}: a resumed run keeps the settings it "
-                             "began with (start a new run to change them)")
+            raise ValueError(
+                f"{key}={value} differs from {old[key]} in {cfg.run.resume}: a resumed run keeps the settings "
+                "it began with (start a new run to change them)"
+            )
     kept = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
     if "run.dir" not in kept:
         kept["run.dir"] = str(checkpoint.find(cfg.run.resume).parent.parent)
@@ -101,7 +140,7 @@ class _Stop:
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> "_Stop":
+    def __enter__(self) -> _Stop:
         self._before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -133,7 +172,8 @@ class _Best:
 
 @dataclass
 class _Seconds:
-    """The run's clock by what it went into; `train` and `eval` include what earlier sessions of a resumed run spent."""
+    """The run's clock by what it went into; `train` and `eval` include what earlier sessions of a resumed
+    run spent."""
 
     startup: float = 0.0
     compile: float = 0.0
@@ -161,8 +201,11 @@ class _Session:
         experiment_ = self.experiment = Experiment(cfg, self.place, notes=progress.note)
         self.folder = self._open_folder()
         self.seconds.startup = self._since_began()
-        if cfg.train.compile != "off" or cfg.train.cuda_graph:
-            progress.note(f"compiling the step (train.compile={cfg.train.compile}, cuda_graph={cfg.train.cuda_graph}) ...")
+        if experiment_.compile_mode != "off" or cfg.train.cuda_graph:
+            progress.note(
+                f"compiling the step (train.compile={experiment_.compile_mode}, "
+                f"cuda_graph={cfg.train.cuda_graph}) ..."
+            )
             experiment_.warm_up()
             self.seconds.compile = self._since_began() - self.seconds.startup
         self._restore() if self.payload else self._initialise()
@@ -172,7 +215,7 @@ class _Session:
                 self._epochs()
             return self._finish()
 
-    # ---- training -------------------------------------------------------------------------------------------------
+    # ---- training ------------------------------------------------------------------------------------------
 
     def _initialise(self) -> None:
         clock = timing.Stopwatch(self.experiment.device)
@@ -183,8 +226,13 @@ class _Session:
         experiment_, trainer = self.experiment, self.experiment.trainer
         per_epoch = experiment_.steps_per_epoch
         limit = min(self.cfg.train.max_steps or experiment_.total_steps, experiment_.total_steps)
-        self.progress.start(epochs=self.cfg.train.epochs, total_steps=limit, batch_size=self.cfg.train.batch_size,
-                            first_step=trainer.steps_done, advise=experiment_.device.type == "cpu")
+        self.progress.start(
+            epochs=self.cfg.train.epochs,
+            total_steps=limit,
+            batch_size=self.cfg.train.batch_size,
+            first_step=trainer.steps_done,
+            advise=experiment_.device.type == "cpu",
+        )
         while trainer.steps_done < limit:
             epoch = trainer.steps_done // per_epoch
             result = experiment_.fit_epoch(epoch, limit=limit, on_step=self._on_step)
@@ -204,14 +252,25 @@ class _Session:
         if self.progress.peek:
             loss_sum, _, images = trainer.totals.tolist()
             loss = loss_sum / max(images, 1.0)
-        self.progress.step((trainer.steps_done - 1) // self.experiment.steps_per_epoch, trainer.steps_done, loss)
+        self.progress.step(
+            (trainer.steps_done - 1) // self.experiment.steps_per_epoch, trainer.steps_done, loss
+        )
         return self.stop.asked and self.place.size == 1
 
     def _finish_epoch(self, result: EpochResult, *, last: bool) -> None:
-        row: dict[str, Any] = {"epoch": result.epoch + 1, "step": result.step, "lr": result.lr, "train_loss": result.loss,
-                               "train_accuracy": result.accuracy, "val_loss": None, "val_accuracy": None, "test_loss": None,
-                               "test_accuracy": None, "seconds": result.seconds,
-                               "images_per_second": result.images_per_second}
+        row: dict[str, Any] = {
+            "epoch": result.epoch + 1,
+            "step": result.step,
+            "lr": result.lr,
+            "train_loss": result.loss,
+            "train_accuracy": result.accuracy,
+            "val_loss": None,
+            "val_accuracy": None,
+            "test_loss": None,
+            "test_accuracy": None,
+            "seconds": result.seconds,
+            "images_per_second": result.images_per_second,
+        }
         every = self.cfg.eval.every
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
@@ -243,15 +302,20 @@ class _Session:
     def _interrupted(self) -> None:
         if not self.cfg.run.save_checkpoints:
             raise Interrupted("interrupted; nothing was kept (run.save_checkpoints=false)")
-        raise Interrupted(f"interrupted at step {self.experiment.trainer.steps_done}; continue with --run.resume={self.folder.path}")
+        raise Interrupted(
+            f"interrupted at step {self.experiment.trainer.steps_done}; "
+            f"continue with --run.resume={self.folder.path}"
+        )
 
-    # ---- keeping --------------------------------------------------------------------------------------------------
+    # ---- keeping -------------------------------------------------------------------------------------------
 
     def _open_folder(self) -> RunFolder:
         if not self.place.is_main:
             return RunFolder.__new__(RunFolder)
         resumed_here = bool(self.payload) and bool(self.cfg.run.dir)
-        folder = RunFolder(Path(self.cfg.run.dir), continued=True) if resumed_here else RunFolder.fresh(self.cfg)
+        folder = (
+            RunFolder(Path(self.cfg.run.dir), continued=True) if resumed_here else RunFolder.fresh(self.cfg)
+        )
         self.cfg.dump(folder.path / "config.yaml")
         self.progress.note(f"run folder {folder.path}")
         return folder
@@ -273,35 +337,56 @@ class _Session:
             "image_size": experiment_.image_size,
             "step": experiment_.trainer.steps_done,
             "epoch": experiment_.trainer.steps_done // experiment_.steps_per_epoch,
-            "accuracy": {name: self.history[-1][f"{name}_accuracy"] if self.history else None for name in ("val", "test")},
+            "accuracy": {
+                name: self.history[-1][f"{name}_accuracy"] if self.history else None
+                for name in ("val", "test")
+            },
         }
 
     def _save(self, finished_rows: list[dict[str, Any]]) -> None:
-        """checkpoints/last.pt: the weights and all that an exact continuation needs; rows of finished epochs only."""
+        """checkpoints/last.pt: the weights and all that an exact continuation needs; rows of finished epochs
+        only."""
         if not (self.place.is_main and self.cfg.run.save_checkpoints):
             return
-        self.folder.save_checkpoint("last", {
-            **self._weights(), "trainer": self.experiment.trainer.state_dict(), "history": finished_rows,
-            "best": asdict(self.best), "seconds": asdict(self.seconds)})
+        self.folder.save_checkpoint(
+            "last",
+            {
+                **self._weights(),
+                "trainer": self.experiment.trainer.state_dict(),
+                "history": finished_rows,
+                "best": asdict(self.best),
+                "seconds": asdict(self.seconds),
+            },
+        )
 
     def _restore(self) -> None:
         payload, experiment_ = self.payload, self.experiment
         assert payload is not None
         origin = str(self.cfg.run.resume)
         if "trainer" not in payload:
-            raise ValueError(f"{origin}: holds weights alone (best.pt?), a run continues from checkpoints/last.pt")
+            raise ValueError(
+                f"{origin}: holds weights alone (best.pt?), a run continues from checkpoints/last.pt"
+            )
         if payload["data"]["digest"] != experiment_.splits.info["digest"]:
-            raise ValueError(f"{origin}: was trained on other data (digest {payload['data']['digest']}, this set's is "
-                             f"{experiment_.splits.info['digest']}): give data.root and data.source of the first run")
+            raise ValueError(
+                f"{origin}: was trained on other data (digest {payload['data']['digest']}, this set's is "
+                f"{experiment_.splits.info['digest']}): give data.root and data.source of the first run"
+            )
         checkpoint.load_weights(experiment_.model, payload["model"], origin)
         experiment_.trainer.load_state_dict(payload["trainer"])
         self.history = list(payload["history"])
         self.best = _Best(**payload["best"])
         spent = payload["seconds"]
-        self.seconds.init, self.seconds.train, self.seconds.eval = spent["init"], spent["train"], spent["eval"]
-        self.progress.note(f"continuing {origin} at step {experiment_.trainer.steps_done} of {experiment_.total_steps}")
+        self.seconds.init, self.seconds.train, self.seconds.eval = (
+            spent["init"],
+            spent["train"],
+            spent["eval"],
+        )
+        self.progress.note(
+            f"continuing {origin} at step {experiment_.trainer.steps_done} of {experiment_.total_steps}"
+        )
 
-    # ---- the end --------------------------------------------------------------------------------------------------
+    # ---- the end -------------------------------------------------------------------------------------------
 
     def _finish(self) -> Run:
         experiment_, cfg = self.experiment, self.cfg
@@ -328,7 +413,13 @@ class _Session:
             self.progress.say(record.line(result))
         else:
             result = {}
-        return Run(folder.path if self.place.is_main else Path(), result, model.eval(), self.history, experiment_.splits.class_names)
+        return Run(
+            folder.path if self.place.is_main else Path(),
+            result,
+            model.eval(),
+            self.history,
+            experiment_.splits.class_names,
+        )
 
     def _report(self, logits_NK: np.ndarray, labels_N: np.ndarray) -> None:
         plots.curves(self.history, self.folder.path / "plots" / "curves.png")
@@ -341,20 +432,40 @@ class _Session:
         images = sum(row["images_per_second"] * row["seconds"] for row in self.history)
         rate = images / seconds.train if seconds.train else None
         flops = models.flops_per_image(experiment_.model, experiment_.image_size)
-        ceiling = hardware.matmul_ceiling(experiment_.device, experiment_.precision.compute,
-                                          tf32=experiment_.precision.name == "tf32") * self.place.size
+        ceiling = (
+            hardware.matmul_ceiling(
+                experiment_.device, experiment_.precision.compute, tf32=experiment_.precision.name == "tf32"
+            )
+            * self.place.size
+        )
         return {
-            "schema_version": record.SCHEMA_VERSION, "kind": "result", "recipe": self.cfg.recipe, "config": self.cfg.to_dict(),
-            "seed": self.cfg.run.seed, "git": hardware.git_state(Path(__file__).parent), "data": splits.info,
-            "accuracy": {"test": plain.accuracy, "test_tta": with_tta.accuracy if with_tta else None,
-                         "best": self.best.accuracy if self.best.epoch else plain.accuracy,
-                         "best_epoch": self.best.epoch or self.history[-1]["epoch"],
-                         "best_on": self.cfg.eval.best_on if self.best.epoch else "last weights"},
-            "loss": plain.loss, "seconds": asdict(seconds), "images_per_second": rate, "flops_per_image": flops,
+            "schema_version": record.SCHEMA_VERSION,
+            "kind": "result",
+            "recipe": self.cfg.recipe,
+            "config": self.cfg.to_dict(),
+            "seed": self.cfg.run.seed,
+            "git": hardware.git_state(Path(__file__).parent),
+            "data": splits.info,
+            "accuracy": {
+                "test": plain.accuracy,
+                "test_tta": with_tta.accuracy if with_tta else None,
+                "best": self.best.accuracy if self.best.epoch else plain.accuracy,
+                "best_epoch": self.best.epoch or self.history[-1]["epoch"],
+                "best_on": self.cfg.eval.best_on if self.best.epoch else "last weights",
+            },
+            "loss": plain.loss,
+            "seconds": asdict(seconds),
+            "images_per_second": rate,
+            "flops_per_image": flops,
             "mfu": hardware.mfu(flops, rate, ceiling) if rate else None,
-            "peak_memory_bytes": hardware.peak_memory_bytes(experiment_.device), "energy_joules": self.energy.joules,
-            "hardware": hardware.describe(), "software": hardware.software(), "precision": experiment_.precision.name,
-            "loader": experiment_.loader_name, "world_size": self.place.size, "steps": experiment_.trainer.steps_done,
+            "peak_memory_bytes": hardware.peak_memory_bytes(experiment_.device),
+            "energy_joules": self.energy.joules,
+            "hardware": hardware.describe(),
+            "software": hardware.software(),
+            "precision": experiment_.precision.name,
+            "loader": experiment_.loader_name,
+            "world_size": self.place.size,
+            "steps": experiment_.trainer.steps_done,
             "per_epoch": self.history,
         }
 

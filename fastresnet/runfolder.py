@@ -1,6 +1,8 @@
-"""A run's folder: settings, metrics, checkpoints, result. Each file is whole or absent; nothing of an earlier run is lost.
+"""A run's folder: settings, metrics, checkpoints, result. Each file is whole or absent; nothing of an
+earlier run is lost.
 
-    config.yaml  metrics.jsonl  metrics.csv  result.json  predictions.npz  checkpoints/{last,best}.pt  plots/  report.html
+config.yaml  metrics.jsonl  metrics.csv  result.json  predictions.npz  checkpoints/{last,best}.pt  plots/
+report.html
 """
 
 from __future__ import annotations
@@ -18,8 +20,19 @@ import numpy as np
 from fastresnet import checkpoint
 from fastresnet.config import Config
 
-COLUMNS = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
-           "seconds", "images_per_second")
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "seconds",
+    "images_per_second",
+)
 
 
 class RunFolder:
@@ -31,7 +44,10 @@ class RunFolder:
     def __init__(self, path: Path, *, continued: bool = False) -> None:
         self.path = path
         if not continued and (path / "config.yaml").exists():
-            raise ValueError(f"run.dir={path} already holds a run: name another folder, or continue it with --run.resume={path}")
+            raise ValueError(
+                f"run.dir={path} already holds a run: name another folder, or continue it with "
+                f"--run.resume={path}"
+            )
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             probe = path / ".writable"
@@ -41,7 +57,7 @@ class RunFolder:
             raise ValueError(f"run.dir={path}: can't be written ({error.strerror})") from error
 
     @classmethod
-    def fresh(cls, cfg: Config) -> "RunFolder":
+    def fresh(cls, cfg: Config) -> RunFolder:
         """`run.dir`, or a new `runs/<recipe>/<time>-s<seed>`."""
         if cfg.run.dir:
             return cls(Path(cfg.run.dir))
@@ -70,8 +86,11 @@ class RunFolder:
             temporary.unlink(missing_ok=True)
 
     def write_predictions(self, logits_NK: np.ndarray, labels_N: np.ndarray) -> None:
-        """The last weights' logits and labels of the test set, for pictures that are drawn later without the data."""
-        np.savez_compressed(self.path / "predictions.npz", logits=logits_NK.astype(np.float32), labels=labels_N)
+        """The last weights' logits and labels of the test set, for pictures that are drawn later without the
+        data."""
+        np.savez_compressed(
+            self.path / "predictions.npz", logits=logits_NK.astype(np.float32), labels=labels_N
+        )
 
     def save_checkpoint(self, name: str, payload: dict[str, Any]) -> Path:
         """checkpoints/<name>.pt; returns where."""

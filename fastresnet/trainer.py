@@ -1,7 +1,9 @@
 """The training step and the loop: batches in, weights out. Knows no files, no loader, prints nothing.
 
-The host never waits for the device inside a step: losses and hits add up on the device and are read once an epoch,
-learning rates come from a table. With `cuda_graph` a step is one replay of a captured graph for each input shape.
+The host never waits for the device inside a step: losses and hits add up on the device and are read once an
+epoch,
+learning rates come from a table. With `cuda_graph` a step is one replay of a captured graph for each input
+shape.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ class StepOptions:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began, loss is a mean per image.
+    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began, loss is a
+    mean per image.
 
-    `images`, `loss` and `accuracy` cover the epoch from its beginning, `seconds` and `images_per_second` this call alone.
+    `images`, `loss` and `accuracy` cover the epoch from its beginning, `seconds` and `images_per_second`
+    this call alone.
     """
 
     epoch: int
@@ -72,14 +76,25 @@ class Trainer:
     momentum:   one entry a step, or None where it stays what the groups say
     averages:   objects with .update(step), called after each optimizer step (EMA, lookahead, tail average)
     select:     images, labels -> the batch that is trained on (a proxy's choice, say)
-    freeze:     parameters, and the step from which they no longer learn: the backward pass then leaves their part out
+    freeze:     parameters, and the step from which they no longer learn: the backward pass then leaves their
+                part out
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, lr_factor: Sequence[float], *, device: torch.device,
-                 precision: Precision, options: StepOptions = StepOptions(), momentum: Sequence[float] | None = None,
-                 group_factor: dict[str, Sequence[float]] | None = None, averages: Iterable[Any] = (),
-                 select: Callable[[Tensor, Tensor], Batch] | None = None,
-                 freeze: tuple[Sequence[nn.Parameter], int] = ((), 0)) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        lr_factor: Sequence[float],
+        *,
+        device: torch.device,
+        precision: Precision,
+        options: StepOptions = StepOptions(),
+        momentum: Sequence[float] | None = None,
+        group_factor: dict[str, Sequence[float]] | None = None,
+        averages: Iterable[Any] = (),
+        select: Callable[[Tensor, Tensor], Batch] | None = None,
+        freeze: tuple[Sequence[nn.Parameter], int] = ((), 0),
+    ) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.precision, self.options = precision, options
         self.averages, self.select = list(averages), select
@@ -88,16 +103,21 @@ class Trainer:
         self.total_steps = len(self.lr_factor)
         self.steps_done = 0
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
-        self.totals = torch.zeros(3, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-        self._rates = _Rates(optimizer, self.lr_factor, momentum, group_factor or {},
-                             device if options.cuda_graph else None)
+        self.totals = torch.zeros(
+            3, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device
+        )
+        self._rates = _Rates(
+            optimizer, self.lr_factor, momentum, group_factor or {}, device if options.cuda_graph else None
+        )
         self._forward = self._compiled(self._loss_and_hits)
         self._graphs: dict[tuple[Any, ...], CapturedStep] = {}
         if options.cuda_graph and (device.type != "cuda" or precision.scales_loss):
-            raise ValueError("train.cuda_graph captures the step on a CUDA GPU and can't contain fp16's loss scaling: "
-                             f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false")
+            raise ValueError(
+                "train.cuda_graph captures the step on a CUDA GPU and can't contain fp16's loss scaling: "
+                f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false"
+            )
 
-    # ---- one step -------------------------------------------------------------------------------------------------
+    # ---- one step ------------------------------------------------------------------------------------------
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on one batch; adds (summed loss, hits, images) to `totals` on the device."""
@@ -116,10 +136,14 @@ class Trainer:
         if self.select is not None:
             images, labels = self.select(images, labels)
         share = 1.0 if self.options.loss_reduction == "sum" else 1.0 / self.options.accumulate
-        for some_images, some_labels in zip(images.chunk(self.options.accumulate), labels.chunk(self.options.accumulate)):
+        for some_images, some_labels in zip(
+            images.chunk(self.options.accumulate), labels.chunk(self.options.accumulate)
+        ):
             loss, loss_sum, hits = self._forward(some_images, some_labels)
             self.scaler.scale(loss * share).backward()
-            self.totals += torch.stack([loss_sum, hits, torch.full_like(hits, len(some_labels))]).to(self.totals.dtype)
+            self.totals += torch.stack([loss_sum, hits, torch.full_like(hits, len(some_labels))]).to(
+                self.totals.dtype
+            )
         if self.options.clip_norm:
             for optimizer in optimizer_parts(self.optimizer):
                 self.scaler.unscale_(optimizer)
@@ -133,8 +157,12 @@ class Trainer:
         with self.precision.autocast(self.device):
             logits_NK = self.model(images)
         logits_NK = logits_NK.float()
-        loss = F.cross_entropy(logits_NK, labels, label_smoothing=self.options.label_smoothing,
-                               reduction=self.options.loss_reduction)
+        loss = F.cross_entropy(
+            logits_NK,
+            labels,
+            label_smoothing=self.options.label_smoothing,
+            reduction=self.options.loss_reduction,
+        )
         with torch.no_grad():
             loss_sum = loss if self.options.loss_reduction == "sum" else loss * len(labels)
             hits = (logits_NK.argmax(1) == labels).sum().to(loss.dtype)
@@ -148,13 +176,22 @@ class Trainer:
         key = (tuple(images.shape), self.steps_done < self.freeze_step)
         if key not in self._graphs:
             snapshot = Snapshot(self.model, self.optimizer, [self.totals, self._rates.counter])
-            self._graphs[key] = CapturedStep(self._update, self._rates.set_on_device, snapshot, images, labels)
+            self._graphs[key] = CapturedStep(
+                self._update, self._rates.set_on_device, snapshot, images, labels
+            )
         return self._graphs[key]
 
-    # ---- the loop -------------------------------------------------------------------------------------------------
+    # ---- the loop ------------------------------------------------------------------------------------------
 
-    def fit_epoch(self, batches: Iterable[Batch], epoch: int, *, skip: int = 0, limit: int | None = None,
-                  on_step: Callable[["Trainer"], bool] | None = None) -> EpochResult:
+    def fit_epoch(
+        self,
+        batches: Iterable[Batch],
+        epoch: int,
+        *,
+        skip: int = 0,
+        limit: int | None = None,
+        on_step: Callable[[Trainer], bool] | None = None,
+    ) -> EpochResult:
         """Train on one epoch's batches.
 
         skip:     batches that were trained on before an interruption (`totals` then holds their sums)
@@ -179,15 +216,26 @@ class Trainer:
         loss_sum, hits, images_seen = self.totals.tolist()
         loss = loss_sum / max(images_seen, 1.0)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}): "
-                           "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps")
-        return EpochResult(epoch, self.steps_done, int(images_seen), loss, hits / max(images_seen, 1.0), seconds,
-                           trained / seconds, self._rates.base_lr(max(self.steps_done - 1, 0)))
+            raise Diverged(
+                f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}): "
+                "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps"
+            )
+        return EpochResult(
+            epoch,
+            self.steps_done,
+            int(images_seen),
+            loss,
+            hits / max(images_seen, 1.0),
+            seconds,
+            trained / seconds,
+            self._rates.base_lr(max(self.steps_done - 1, 0)),
+        )
 
-    # ---- before and after -----------------------------------------------------------------------------------------
+    # ---- before and after ----------------------------------------------------------------------------------
 
     def warm_up(self, images: Tensor, steps: int = 3) -> None:
-        """Compile, capture and allocate on random labels, then put every weight, buffer and optimizer state back.
+        """Compile, capture and allocate on random labels, then put every weight, buffer and optimizer state
+        back.
 
         Every phase of the run is visited: before and after `freeze_step`.
         """
@@ -230,8 +278,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`. Raises ValueError where it comes from other settings."""
         if len(state["averages"]) != len(self.averages):
-            raise ValueError("the checkpoint was trained with other averages (train.ema_decay, optim.lookahead, "
-                             "train.average_tail): resume with the settings it was made with")
+            raise ValueError(
+                "the checkpoint was trained with other averages (train.ema_decay, optim.lookahead, "
+                "train.average_tail): resume with the settings it was made with"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals.copy_(state["totals"])
@@ -242,11 +292,18 @@ class Trainer:
 
 
 class _Rates:
-    """Learning rates and momenta by step: Python numbers, or (device given) tables on the device and a step counter
+    """Learning rates and momenta by step: Python numbers, or (device given) tables on the device and a step
+    counter
     there, so that a captured graph moves along the schedule by itself."""
 
-    def __init__(self, optimizer: Any, factor: Sequence[float], momentum: Sequence[float] | None,
-                 group_factor: dict[str, Sequence[float]], device: torch.device | None) -> None:
+    def __init__(
+        self,
+        optimizer: Any,
+        factor: Sequence[float],
+        momentum: Sequence[float] | None,
+        group_factor: dict[str, Sequence[float]],
+        device: torch.device | None,
+    ) -> None:
         self.groups = optimizer.param_groups
         names = {group.get("name") for group in self.groups}
         unknown = set(group_factor) - names
@@ -257,8 +314,10 @@ class _Rates:
         if device is not None:
             assert momentum is None, "momentum cycling isn't capturable"
             self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-            self.tables = [torch.tensor(f, device=device, dtype=torch.float32) * float(group["base_lr"])
-                           for f, group in zip(self.factors, self.groups)]
+            self.tables = [
+                torch.tensor(f, device=device, dtype=torch.float32) * float(group["base_lr"])
+                for f, group in zip(self.factors, self.groups)
+            ]
             for group in self.groups:
                 if not isinstance(group["lr"], Tensor):
                     group["lr"] = torch.tensor(float(group["lr"]), device=device)
@@ -268,7 +327,9 @@ class _Rates:
             group["lr"] = group["base_lr"] * factor[step]
             if self.momentum is not None:
                 key = "momentum" if "momentum" in group else "betas"
-                group[key] = self.momentum[step] if key == "momentum" else (self.momentum[step], *group["betas"][1:])
+                group[key] = (
+                    self.momentum[step] if key == "momentum" else (self.momentum[step], *group["betas"][1:])
+                )
 
     def set_on_device(self) -> None:
         for group, table in zip(self.groups, self.tables):

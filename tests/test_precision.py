@@ -19,7 +19,9 @@ def test_auto_takes_fp32_on_a_cpu_that_does_not(monkeypatch):
     assert precision.resolve("auto", CPU).name == "fp32"
 
 
-@pytest.mark.parametrize(("capability", "name"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")])
+@pytest.mark.parametrize(
+    ("capability", "name"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")]
+)
 def test_auto_follows_the_generation_of_the_gpu(monkeypatch, capability, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     chosen = precision.resolve("auto", CUDA)

@@ -7,8 +7,15 @@ import pytest
 from fastresnet import progress
 from fastresnet.progress import Progress, duration
 
-ROW = {"epoch": 1, "train_loss": 1.5, "train_accuracy": 0.5, "val_accuracy": None, "test_accuracy": 0.6125, "lr": 0.4,
-       "images_per_second": 1234.4}
+ROW = {
+    "epoch": 1,
+    "train_loss": 1.5,
+    "train_accuracy": 0.5,
+    "val_accuracy": None,
+    "test_accuracy": 0.6125,
+    "lr": 0.4,
+    "images_per_second": 1234.4,
+}
 
 
 class Terminal(io.StringIO):
@@ -22,7 +29,9 @@ def printer(mode="auto", err=None):
     return one
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(8.24, "8.2 s"), (59.94, "59.9 s"), (185, "3:05 min"), (3723, "1:02:03 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(8.24, "8.2 s"), (59.94, "59.9 s"), (185, "3:05 min"), (3723, "1:02:03 h")]
+)
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
@@ -32,7 +41,15 @@ def test_an_epoch_is_one_line_on_standard_output():
     one.epoch(ROW, seconds_left=8)
     line = one.out.getvalue()
     assert line.count("\n") == 1
-    for part in ("1/2", "loss 1.500", "train 50.00 %", "test 61.25 %", "lr 0.4", "1,234 images/s", "left 8.0 s"):
+    for part in (
+        "1/2",
+        "loss 1.500",
+        "train 50.00 %",
+        "test 61.25 %",
+        "lr 0.4",
+        "1,234 images/s",
+        "left 8.0 s",
+    ):
         assert part in line
     assert "val" not in line
 
@@ -53,7 +70,11 @@ def test_elsewhere_a_plain_line_comes_every_few_seconds():
     assert one.err.getvalue() == ""
     one._shown_at = -1e9
     one.step(0, 2, None)
-    assert one.err.getvalue().count("\n") == 1 and "loss" not in one.err.getvalue() and "\r" not in one.err.getvalue()
+    assert (
+        one.err.getvalue().count("\n") == 1
+        and "loss" not in one.err.getvalue()
+        and "\r" not in one.err.getvalue()
+    )
 
 
 def test_off_prints_nothing_but_banners():

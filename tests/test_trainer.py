@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)
+    )
 
 
 def sgd(model: nn.Module, lr: float = 0.1, momentum: float = 0.9) -> torch.optim.Optimizer:
@@ -28,13 +30,21 @@ def sgd(model: nn.Module, lr: float = 0.1, momentum: float = 0.9) -> torch.optim
 
 def batches(count: int, size: int = 8, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(size, 3, 8, 8, generator=generator), torch.randint(0, 10, (size,), generator=generator))
-            for _ in range(count)]
+    return [
+        (torch.randn(size, 3, 8, 8, generator=generator), torch.randint(0, 10, (size,), generator=generator))
+        for _ in range(count)
+    ]
 
 
 def make(model: nn.Module, steps: int, factor: float = 1.0, **more) -> Trainer:
-    return Trainer(model, more.pop("optimizer", None) or sgd(model), [factor] * steps, device=CPU,
-                   precision=more.pop("precision", precision.resolve("fp32", CPU)), **more)
+    return Trainer(
+        model,
+        more.pop("optimizer", None) or sgd(model),
+        [factor] * steps,
+        device=CPU,
+        precision=more.pop("precision", precision.resolve("fp32", CPU)),
+        **more,
+    )
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -54,7 +64,9 @@ def test_a_step_equals_the_textbook_step():
 def test_the_rate_of_each_step_is_its_entry_in_the_table():
     model = net()
     seen = []
-    trainer = Trainer(model, sgd(model, lr=2.0), [0.0, 0.25, 1.0], device=CPU, precision=precision.resolve("fp32", CPU))
+    trainer = Trainer(
+        model, sgd(model, lr=2.0), [0.0, 0.25, 1.0], device=CPU, precision=precision.resolve("fp32", CPU)
+    )
     trainer.fit_epoch(batches(3), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["lr"])))
     assert seen == [0.0, 0.5, 2.0]
 
@@ -62,13 +74,17 @@ def test_the_rate_of_each_step_is_its_entry_in_the_table():
 def test_momentum_follows_its_table_too():
     model, seen = net(), []
     trainer = make(model, 2, momentum=[0.95, 0.85])
-    trainer.fit_epoch(batches(2), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["momentum"])))
+    trainer.fit_epoch(
+        batches(2), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["momentum"]))
+    )
     assert seen == [0.95, 0.85]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
     images, labels = batches(1, size=12)[0]
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))  # without batch norm, which looks at the micro-batch
+    plain = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 10)
+    )  # without batch norm, which looks at the micro-batch
     cut = copy.deepcopy(plain)
     make(plain, 1).step(images, labels)
     make(cut, 1, options=StepOptions(accumulate=3)).step(images, labels)
@@ -79,14 +95,18 @@ def test_summed_loss_is_the_mean_loss_times_the_batch():
     images, labels = batches(1, size=8)[0]
     mean, total = net(), net()
     make(mean, 1, optimizer=sgd(mean, lr=0.8, momentum=0.0)).step(images, labels)
-    make(total, 1, optimizer=sgd(total, lr=0.1, momentum=0.0), options=StepOptions(loss_reduction="sum")).step(images, labels)
+    make(
+        total, 1, optimizer=sgd(total, lr=0.1, momentum=0.0), options=StepOptions(loss_reduction="sum")
+    ).step(images, labels)
     torch.testing.assert_close(weights(total), weights(mean), rtol=1e-5, atol=1e-6)
 
 
 def test_clipping_bounds_the_whole_gradient():
     model = net()
     before = weights(model)
-    make(model, 1, optimizer=sgd(model, lr=1.0, momentum=0.0), options=StepOptions(clip_norm=0.01)).step(*batches(1)[0])
+    make(model, 1, optimizer=sgd(model, lr=1.0, momentum=0.0), options=StepOptions(clip_norm=0.01)).step(
+        *batches(1)[0]
+    )
     assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -137,7 +157,11 @@ def test_continuing_in_the_middle_of_an_epoch_equals_the_uninterrupted_run_bit_f
     second.load_state_dict(saved[1])
     result = second.fit_epoch(data, 0, skip=2)
     assert torch.equal(weights(second.model), weights(whole.model))
-    assert (result.loss, result.accuracy, result.images) == (expected.loss, expected.accuracy, expected.images)
+    assert (result.loss, result.accuracy, result.images) == (
+        expected.loss,
+        expected.accuracy,
+        expected.images,
+    )
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():
@@ -165,7 +189,9 @@ def test_frozen_parameters_stay_from_their_step_on_and_cost_no_gradient():
     head = model[4].bias
     trainer = make(model, 4, freeze=([head], 2))
     seen = []
-    trainer.fit_epoch(batches(4), 0, on_step=lambda t: bool(seen.append((head.detach().clone(), head.requires_grad))))
+    trainer.fit_epoch(
+        batches(4), 0, on_step=lambda t: bool(seen.append((head.detach().clone(), head.requires_grad)))
+    )
     assert not torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[1][0], seen[2][0]) and torch.equal(seen[2][0], seen[3][0])
     assert [needs for _, needs in seen] == [True, True, False, False]
@@ -202,12 +228,18 @@ class _Reads(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select):
+        if func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+        ):
             self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("options", [StepOptions(), StepOptions(label_smoothing=0.1, accumulate=2, loss_reduction="sum")])
+@pytest.mark.parametrize(
+    "options", [StepOptions(), StepOptions(label_smoothing=0.1, accumulate=2, loss_reduction="sum")]
+)
 def test_a_step_never_reads_a_value_back(options):
     trainer = make(net(), 3, options=options)
     data = batches(3)
@@ -241,9 +273,15 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
     for graph in (False, True):
         model = net().to(device)
         optimizer = sgd(model)
-        trainer = Trainer(model, optimizer, [0.1 * step for step in range(6)], device=device,
-                          precision=precision.resolve("fp32", device), options=StepOptions(cuda_graph=graph),
-                          freeze=([model[4].bias], frozen_from))
+        trainer = Trainer(
+            model,
+            optimizer,
+            [0.1 * step for step in range(6)],
+            device=device,
+            precision=precision.resolve("fp32", device),
+            options=StepOptions(cuda_graph=graph),
+            freeze=([model[4].bias], frozen_from),
+        )
         result = trainer.fit_epoch(data, 0)
         results.append((weights(model), result.loss))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
