@@ -1,0 +1,34 @@
+# make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
+# make test    run the tests (ARGS="tests/test_config.py" picks some)
+# make check   ruff and mypy
+# make bench   measure this machine (ARGS="--suite quick" is the short one)
+# Each sets up .venv first, which takes minutes once and nothing later.
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.PHONY: setup train test check bench clean
+
+setup:
+	@scripts/setup.sh
+
+# A later --config in ARGS wins. Synthetic images are drawn only when no data is found and none can be downloaded.
+train: setup
+	@recipe=$$($(PYTHON) -c "import torch; print('rn18.yaml' if torch.cuda.is_available() else 'cpu.yaml')") \
+	&& $(PYTHON) scripts/train.py --config $$recipe --data.allow_synthetic=true $(ARGS)
+
+# One thread a worker: the workers are what keeps the cores busy.
+test:
+	@scripts/setup.sh --browser
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+check: setup
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+
+bench: setup
+	@$(PYTHON) benchmarks/run.py --suite standard $(ARGS)
+
+# Leaves .venv, data/ and runs/ alone.
+clean:
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find fastresnet scripts benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
