@@ -1,4 +1,5 @@
-"""Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead. None of them waits for the device."""
+"""Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead. None of them waits for
+the device."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ State = dict[str, Any]
 
 
 class _Average:
-    """A second set of the model's parameters and buffers, kept beside it. `update` is called after each optimizer step."""
+    """A second set of the model's parameters and buffers, kept beside it. `update` is called after each
+    optimizer step."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -29,32 +31,40 @@ class _Average:
             torch._foreach_copy_(self.kept, self.live)
             return
         if self.floating:
-            torch._foreach_lerp_([self.kept[i] for i in self.floating], [self.live[i] for i in self.floating], share)
+            torch._foreach_lerp_(
+                [self.kept[i] for i in self.floating], [self.live[i] for i in self.floating], share
+            )
         for i in self.counting:
             self.kept[i].copy_(self.live[i])
 
     @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        """Write the averaged parameters and buffers into `model`, which has the shape of the one averaged."""
+    def _write(self, model: nn.Module) -> None:
         targets = dict(_tensors(model))
         assert list(targets) == self.names, "averages go into a model of the same shape"
         torch._foreach_copy_(list(targets.values()), self.kept)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Begin again from the model's present weights."""
         self.updates = 0
         self._move(1.0)
 
     def state_dict(self) -> State:
         """What a bit-exact continuation needs: the averaged tensors by name and the count of updates."""
-        return {"updates": self.updates, "weights": {name: value.clone() for name, value in zip(self.names, self.kept)}}
+        return {
+            "updates": self.updates,
+            "weights": {name: value.clone() for name, value in zip(self.names, self.kept)},
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`. Raises ValueError where the names or shapes are another model's."""
         weights = state["weights"]
-        if list(weights) != self.names or any(weights[n].shape != k.shape for n, k in zip(self.names, self.kept)):
-            raise ValueError("the averaged weights in this checkpoint belong to another model (check model.*)")
+        if list(weights) != self.names or any(
+            weights[n].shape != k.shape for n, k in zip(self.names, self.kept)
+        ):
+            raise ValueError(
+                "the averaged weights in this checkpoint belong to another model (check model.*)"
+            )
         for name, value in zip(self.names, self.kept):
             value.copy_(weights[name])
         self.updates = int(state["updates"])
@@ -78,9 +88,14 @@ class Ema(_Average):
         self.updates += 1
         self._move(1.0 - decay)
 
+    def copy_to(self, model: nn.Module) -> None:
+        """Write the averaged parameters and buffers into `model`, which has the shape of the one averaged."""
+        self._write(model)
+
 
 class TailAverage(_Average):
-    """The plain mean of the weights after each step later than `start_step`; before that, the present weights."""
+    """The plain mean of the weights after each step later than `start_step`; before that, the present
+    weights."""
 
     def __init__(self, model: nn.Module, start_step: int) -> None:
         super().__init__(model)
@@ -96,20 +111,24 @@ class TailAverage(_Average):
         """Write the mean into `model`, or the present weights where the tail hasn't begun."""
         if not self.updates:
             self._move(1.0)
-        super().copy_to(model)
+        self._write(model)
 
 
 class Lookahead(_Average):
-    """Slow weights that every `steps` steps move by alpha towards the fast ones, which then start again from there
-    (Zhang et al. 2019, arXiv 1907.08610). Writes into the model itself; buffers take part like parameters.
+    """Slow weights that every `steps` steps move by alpha towards the fast ones, which then start again from
+    there (Zhang et al. 2019, arXiv 1907.08610). Writes into the model itself; buffers take part like
+    parameters.
 
-    ramp_steps: the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the run done
+    ramp_steps: the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the
+XX
                 (Jordan 2024); 0 keeps it constant. On the ramp's last step the slow weights are what remains.
     """
 
     def __init__(self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0) -> None:
         if steps < 1 or not 0.0 < alpha <= 1.0:
-            raise ValueError(f"optim.lookahead must be at least 1 and its alpha within (0, 1], got {steps} and {alpha}")
+            raise ValueError(
+                f"optim.lookahead must be at least 1 and its alpha within (0, 1], got {steps} and {alpha}"
+            )
         super().__init__(model)
         self.steps, self.alpha, self.ramp_steps = steps, alpha, ramp_steps
 
@@ -128,6 +147,20 @@ class Lookahead(_Average):
         if not self.ramp_steps:
             return self.alpha
         return 1.0 - (1.0 - self.alpha) * min(1.0, step / self.ramp_steps) ** 3
+
+
+def averages(model: nn.Module, cfg: Any, total_steps: int) -> list[Ema | TailAverage | Lookahead]:
+    """What the settings average (`cfg.train` and `cfg.optim`) in a run of `total_steps` steps; Lookahead
+    comes first, because it writes into the weights that the others take in."""
+    made: list[Ema | TailAverage | Lookahead] = []
+    if cfg.optim.lookahead:
+        ramp_steps = total_steps if cfg.optim.lookahead_ramp else 0
+        made.append(Lookahead(model, cfg.optim.lookahead, cfg.optim.lookahead_alpha, ramp_steps))
+    if cfg.train.ema_decay:
+        made.append(Ema(model, cfg.train.ema_decay))
+    if cfg.train.average_tail:
+        made.append(TailAverage(model, total_steps - max(1, round(cfg.train.average_tail * total_steps))))
+    return made
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
