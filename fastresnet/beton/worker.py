@@ -1,0 +1,129 @@
+"""The process that holds ffcv: takes pickled jobs on standard input, says how it goes as JSON lines on standard output.
+
+FFCV's writer waits for ever when one of its workers fails. Here every worker reports its failure, a watchdog sees workers that
+died without a word, and the first failure ends the whole process group.
+"""
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+import numpy as np
+
+_OUT = os.dup(1)  # the real standard output; what ffcv prints goes elsewhere
+_POLL_SECONDS = 0.2
+_STALL_SECONDS = 600.0  # no image finished for so long: something hangs
+
+
+def _say(**message: Any) -> None:
+    """One line in one write, so that lines of several processes don't mix."""
+    os.write(_OUT, (json.dumps(message) + "\n").encode())
+
+
+def _end_group() -> None:
+    """End this process and every process it started."""
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+    os._exit(1)
+
+
+class _Worker(ForkProcess):
+    """FFCV's worker process, whose exceptions are reported instead of lost."""
+
+    started: "list[_Worker]" = []
+
+    def start(self) -> None:
+        super().start()
+        _Worker.started.append(self)
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            super().run()
+        except BaseException as error:
+            _say(error=f"{error}" or type(error).__name__, errno=getattr(error, "errno", None))
+            os._exit(3)
+
+
+class _Progress:
+    """Stands where FFCV puts tqdm: passes on how many images are written, and when the last one moved."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        _Progress.moved = time.monotonic()
+
+    moved = 0.0
+
+    def update(self, count: int) -> None:
+        self.done += int(count)
+        _Progress.moved = time.monotonic()
+        _say(done=self.done, total=self.total)
+
+    def close(self) -> None:
+        """Nothing is left to show."""
+
+
+def _watch(parent: int) -> None:
+    """End everything when a worker has died, nothing moves, or the process that gave the job is gone."""
+    while True:
+        time.sleep(_POLL_SECONDS)
+        dead = [worker for worker in _Worker.started if worker.exitcode not in (None, 0)]
+        if dead:
+            if dead[0].exitcode != 3:  # 3: it has reported by itself
+                _say(error=f"a worker of ffcv was ended by signal or memory limit (exit code {dead[0].exitcode})")
+            _end_group()
+        if _Worker.started and time.monotonic() - _Progress.moved > _STALL_SECONDS:
+            _say(error=f"no image was finished in {_STALL_SECONDS:.0f} s")
+            _end_group()
+        if os.getppid() != parent:
+            _end_group()
+
+
+class _Pairs:
+    """What FFCV's writer indexes: (image, label) as it wants them."""
+
+    def __init__(self, images: Any, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self.images[index], int(self.labels[index])
+
+
+def main() -> None:
+    """Write jobs until standard input ends."""
+    signal.signal(signal.SIGTERM, lambda *_: _end_group())
+    multiprocessing.set_start_method("fork")  # FFCV hands its workers objects that only a fork can carry
+    os.dup2(2, 1)
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    try:
+        from ffcv import writer as ffcv_writer
+        from ffcv.fields import IntField, RGBImageField
+    except Exception as error:
+        _say(error=f"ffcv can't be imported: {error}")
+        return
+    ffcv_writer.Process, ffcv_writer.tqdm = _Worker, _Progress
+    while True:
+        try:
+            job = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            np.random.seed(0)  # mode proportion draws from it
+            image = RGBImageField(write_mode=job["mode"], max_resolution=job["max_size"], jpeg_quality=job["quality"],
+                                  smart_threshold=job["smart_threshold"])
+            ffcv_writer.DatasetWriter(job["path"], {"image": image, "label": IntField()}, page_size=job["page_size"],
+                                      num_workers=job["workers"]).from_indexed_dataset(_Pairs(job["images"], job["labels"]))
+        except Exception as error:
+            _say(error=str(error) or type(error).__name__, errno=getattr(error, "errno", None))
+            _end_group()
+        _Worker.started.clear()
+        _say(written=True)
