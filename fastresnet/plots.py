@@ -117,7 +117,7 @@ def lr_finder(
         for (name, rate), (colour, dash) in zip(suggestions.items(), styles, strict=False):
             axes.axvline(rate, color=colour, linestyle=dash, label=f"{name}: {rate:.2g}")
         axes.set_xscale("log")
-        low, high = min(smoothed), smoothed[0]
+        low, high = min(min(smoothed), float(np.percentile(losses, 1))), smoothed[0]
         axes.set_ylim(low - 0.15 * (high - low), high + 0.5 * (high - low))
         _label(axes, "Learning-rate range test", "learning rate (log scale)", "training loss (nats)")
     return Path(path)
