@@ -302,7 +302,7 @@ def _conflicts(cfg: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if schedule.name == "piecewise" and not schedule.points:
         yield (("schedule.name",),
                "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]")
-    if schedule.points and not _rising_pairs(schedule.points):
+    if schedule.points and not _rising_pairs(schedule.points, jumps=True):
         yield (("schedule.points",), "schedule.points must be [[epoch, factor], ...] with rising epochs, "
                f"got {show(schedule.points)}")
     if train.resolutions and not (_rising_pairs(train.resolutions) and train.resolutions[-1][0] <= 1
@@ -332,7 +332,7 @@ def _conflicts(cfg: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                "schedule: leave schedule.momentum_low and schedule.momentum_high null")
 
 
-def _rising_pairs(points: Sequence[Any]) -> bool:
-    """Whether these are pairs whose first items rise."""
+def _rising_pairs(points: Sequence[Any], jumps: bool = False) -> bool:
+    """Whether these are pairs whose first items rise; `jumps`: two in a row may be equal."""
     pairs = all(isinstance(point, list) and len(point) == 2 for point in points)
-    return pairs and all(a[0] < b[0] for a, b in zip(points, points[1:]))
+    return pairs and all(a[0] < b[0] or (jumps and a[0] == b[0]) for a, b in zip(points, points[1:]))
