@@ -75,10 +75,14 @@ def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
     Raises ValueError where `run_dir` is no run's folder, OSError where it can't be written.
     """
     run = read(run_dir)
-    logits, labels, images = predictions if predictions is not None else _stored_predictions(run.path)
+    stored = _stored_predictions(run.path)
+    logits, labels, images = (
+        predictions if predictions is not None else (stored["logits"], stored["labels"], None)
+    )
     judged = None
     if logits is not None:
-        judged = metrics.evaluation(logits, labels, class_names(run, logits.shape[1]), worst=WORST)
+        names = stored["class_names"] or [str(index) for index in range(logits.shape[1])]
+        judged = metrics.evaluation(logits, labels, names, worst=WORST)
     body = "\n".join(
         [
             _headline(run, judged),
@@ -92,17 +96,14 @@ def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
     return page.write(run.path / "report.html", page.document(f"{run.name} · fastresnet", body))
 
 
-def _stored_predictions(path: Path) -> tuple[Any, Any, None]:
-    if not (path / "predictions.npz").is_file():
-        return None, None, None
-    with np.load(path / "predictions.npz", allow_pickle=False) as stored:
-        return stored["logits"], stored["labels"], None
-
-
-def class_names(run: Finished, count: int) -> list[str]:
-    """The record's class names, or numbers where it has none."""
-    names = run.record.get("data", {}).get("class_names")
-    return list(names) if names and len(names) == count else [str(index) for index in range(count)]
+def _stored_predictions(path: Path) -> dict[str, Any]:
+    """logits, labels and class names as the run kept them; None for each where it didn't."""
+    found: dict[str, Any] = {"logits": None, "labels": None, "class_names": None}
+    if (path / "predictions.npz").is_file():
+        with np.load(path / "predictions.npz", allow_pickle=False) as stored:
+            found |= {key: stored[key] for key in found if key in stored}
+    names = found["class_names"]
+    return found | {"class_names": None if names is None else [str(name) for name in names]}
 
 
 # ---- the parts of the page ---------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def _headline(run: Finished, judged: Mapping[str, Any] | None) -> str:
     soft = " · ".join(escape(str(part)) for part in what if part)
     return (
         f'<header><p class="soft">fastresnet run</p><h1>{escape(run.name)}</h1><p class="soft">{soft}</p>'
-        f'{warning}'
+        f"{warning}"
         f'<div class="cards">{"".join(cards)}</div></header>'
     )
 
@@ -328,7 +329,7 @@ def _settings(run: Finished) -> str:
     if git.get("dirty"):
         note = (
             '<p class="warn">The work tree had uncommitted changes: the commit alone does not give '
-            'this run again.</p>'
+            "this run again.</p>"
         )
     how = f"{note}<pre>{escape(chr(10).join(commands))}</pre>"
     if record.get("seed") is not None:

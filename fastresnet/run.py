@@ -125,8 +125,8 @@ def _continued(cfg: Config, payload: dict[str, Any]) -> Config:
     for key, value in asked.items():
         if value != old[key] and not key.startswith(FREE_ON_RESUME):
             raise ValueError(
-                f"{key}={value} differs from {old[key]} in {cfg.run.resume}: a resumed run keeps the settings "
-                "it began with (start a new run to change them)"
+                f"{key}={value} differs from {old[key]} in {cfg.run.resume}: a resumed run keeps the "
+                "settings it began with (start a new run to change them)"
             )
     kept = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
     if "run.dir" not in kept:
@@ -403,7 +403,7 @@ class _Session:
             best = folder.path / "checkpoints" / "best.pt"
             if cfg.run.save_checkpoints and not best.exists():
                 folder.save_checkpoint("best", self._weights())
-            folder.write_predictions(logits_NK.numpy(), labels_N.numpy())
+            folder.write_predictions(logits_NK.numpy(), labels_N.numpy(), experiment_.splits.class_names)
             record.write(folder.path / "result.json", result)
             for log in self._log:
                 log.close(result)

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -85,11 +85,16 @@ class RunFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def write_predictions(self, logits_NK: np.ndarray, labels_N: np.ndarray) -> None:
-        """The last weights' logits and labels of the test set, for pictures that are drawn later without the
-        data."""
+    def write_predictions(
+        self, logits_NK: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]
+    ) -> None:
+        """The last weights' logits and labels of the test set and its class names, for pictures that are
+        drawn later without the data."""
         np.savez_compressed(
-            self.path / "predictions.npz", logits=logits_NK.astype(np.float32), labels=labels_N
+            self.path / "predictions.npz",
+            logits=logits_NK.astype(np.float32),
+            labels=labels_N,
+            class_names=np.array(class_names, dtype=str),
         )
 
     def save_checkpoint(self, name: str, payload: dict[str, Any]) -> Path:
