@@ -60,14 +60,14 @@ class CapturedStep:
 
     update:    images, labels -> one optimizer step, without host synchronisation
     advance:   moves learning rates one step on, on the device
-    snapshot:  of everything that `update` changes, taken just before
+    restore:   puts back, in place, everything that `update` and `advance` change
     """
 
     def __init__(
         self,
         update: Callable[[Tensor, Tensor], None],
         advance: Callable[[], None],
-        snapshot: Snapshot,
+        restore: Callable[[], None],
         images: Tensor,
         labels: Tensor,
     ) -> None:
@@ -83,7 +83,7 @@ class CapturedStep:
         with torch.cuda.graph(self.graph):
             advance()
             update(self.images, self.labels)
-        snapshot.restore()
+        restore()
 
     def replay(self, images: Tensor, labels: Tensor) -> None:
         """Copy one batch into the graph's buffers and run the step."""

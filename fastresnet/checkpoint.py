@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,19 +41,23 @@ def save(path: str | Path, payload: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Raises ValueError where it is missing, damaged, foreign, of another
-    format
-    version, or wants to run code (only tensors and plain values are read)."""
+    """Read a checkpoint onto the CPU, only tensors and plain values.
+
+    Raises ValueError where it is missing, damaged, foreign, of another format version, or wants to run code.
+    """
     path = find(path)
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles' protocols: they are refused anyway
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: refused, it holds more than tensors and plain values (a pickle can run code): "
             "use a checkpoint that fastresnet wrote, or safetensors"
         ) from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ValueError(f"{path}: damaged or no checkpoint at all ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: damaged or no checkpoint at all ({reason})") from error
     if not isinstance(payload, dict) or not all(key in payload for key in REQUIRED):
         raise ValueError(
             f"{path}: not a checkpoint of fastresnet (it lacks {', '.join(_missing(payload))}); bare weights "

@@ -81,17 +81,22 @@ class Experiment:
         torch.use_deterministic_algorithms(cfg.run.deterministic)
         precision.apply_globally(self.precision, self.device)
 
-    def _new_model(self, seed: int) -> nn.Module:
-        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state is left as it
-        was."""
+    def _new_model(self, seed: int, width: float | None = None) -> nn.Module:
+        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state stays as it was.
+
+        width: instead of model.width (a proxy net's)
+        """
+        cfg = (
+            self.cfg if width is None else self.cfg.replace({"model.width": width, "model.pretrained": None})
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return models.build(self.cfg.model, len(self.splits.class_names), self.image_size)
+            return models.build(cfg.model, len(self.splits.class_names), self.image_size)
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels of the images that the network is made for."""
-        return int(self.cfg.data.image_size or self.splits.train.images.shape[1])
+        return int(self.cfg.data.image_size or self.splits.train.image_shape[0])
 
     @property
     def evaluation_splits(self) -> tuple[str, ...]:
@@ -151,6 +156,7 @@ class Experiment:
             self.model, cfg.optim, device=self.device, capturable=cfg.train.cuda_graph
         )
         table = schedule.table(cfg.schedule, self.total_steps, self.steps_per_epoch)
+        self.lr_factor = table.lr_factor
         self.averages = self._new_averages()
         freezable, freeze_step = self._freeze()
         alone = (
@@ -202,7 +208,22 @@ class Experiment:
         train = self.cfg.train
         if train.hard_fraction >= 1.0:
             return None
-        return proxy.HardExamples(self.model, train.hard_fraction)
+        where: dict[str, Any] = dict(precision=self.precision, device=self.device)
+        if not train.proxy_width:
+            return proxy.HardExamples(self.model, train.hard_fraction, **where)
+        small = self._new_model(self.seed, width=train.proxy_width).to(self.device)
+        if train.channels_last:
+            small = small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
+        optimizer = optim.build(small, self.cfg.optim, device=self.device, capturable=train.cuda_graph)
+        return proxy.ProxyNet(
+            small,
+            train.hard_fraction,
+            optimizer,
+            self.lr_factor,
+            label_smoothing=train.label_smoothing,
+            loss_reduction=train.loss_reduction,
+            **where,
+        )
 
     def _freeze(self) -> tuple[list[nn.Parameter], int]:
         """The whitening bias and the step from which it no longer learns (train.freeze_whiten_after)."""
@@ -226,12 +247,15 @@ class Experiment:
     def initialise(self) -> None:
         """What a fresh run computes from its data before the first step: the whitening convolution. On the
         clock."""
-        if not hasattr(self.model, "init_whitening"):
+        learners = [self.model, getattr(self.trainer.select, "model", self.model)]
+        whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
+        if not whitened:
             return
         count = min(WHITENING_IMAGES, len(self.splits.train.labels))
         first = torch.arange(count, device=self.device)
         images, _ = self.train_loader.batch(first, no_choices(count))
-        self.model.init_whitening(images.float())
+        for model in whitened:
+            model.init_whitening(images.float())
 
     def fit_epoch(
         self,
@@ -312,6 +336,8 @@ class Experiment:
         for average in self.averages:
             average.restart()
         self.trainer.reset()
+        if isinstance(self.trainer.select, proxy.ProxyNet):
+            self.trainer.select.reset(self._new_model(seed, width=self.cfg.train.proxy_width).state_dict())
         self.train_loader.seed = seed
 
     def close(self) -> None:

@@ -75,7 +75,8 @@ class Trainer:
     lr_factor:  one entry a step, multiplies each group's base_lr; `group_factor` overrides it by group name
     momentum:   one entry a step, or None where it stays what the groups say
     averages:   objects with .update(step), called after each optimizer step (EMA, lookahead, tail average)
-    select:     images, labels -> the batch that is trained on (a proxy's choice, say)
+    select:     images, labels -> the batch that is trained on (a proxy's choice, say); one that learns has
+                .snapshot(), .state_dict() and .load_state_dict()
     freeze:     parameters, and the step from which they no longer learn: the backward pass then leaves their
                 part out
     """
@@ -175,10 +176,8 @@ class Trainer:
     def _captured(self, images: Tensor, labels: Tensor) -> CapturedStep:
         key = (tuple(images.shape), self.steps_done < self.freeze_step)
         if key not in self._graphs:
-            snapshot = Snapshot(self.model, self.optimizer, [self.totals, self._rates.counter])
-            self._graphs[key] = CapturedStep(
-                self._update, self._rates.set_on_device, snapshot, images, labels
-            )
+            restore = self._remember(self.totals, self._rates.counter)
+            self._graphs[key] = CapturedStep(self._update, self._rates.set_on_device, restore, images, labels)
         return self._graphs[key]
 
     # ---- the loop ------------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ class Trainer:
 
         Every phase of the run is visited: before and after `freeze_step`.
         """
-        before = Snapshot(self.model, self.optimizer, [])
+        restore = self._remember()
         averages, self.averages = self.averages, []
         self.model.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -249,9 +248,21 @@ class Trainer:
                 for _ in range(min(steps, self.total_steps - start)):
                     self.step(images, labels)
         self.averages = averages
-        before.restore()
+        restore()
         self.reset()
         timing.synchronize(self.device)
+
+    def _remember(self, *more: Tensor) -> Callable[[], None]:
+        """Take down everything a step changes; the result puts it back in place."""
+        kept = [Snapshot(self.model, self.optimizer, more)]
+        if hasattr(self.select, "snapshot"):
+            kept.append(self.select.snapshot())
+
+        def restore() -> None:
+            for one in kept:
+                one.restore()
+
+        return restore
 
     def reset(self) -> None:
         """Forget all training but the weights, in place, so that captured graphs stay valid."""
@@ -273,6 +284,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "totals": self.totals.clone(),
             "averages": [average.state_dict() for average in self.averages],
+            "select": self.select.state_dict() if hasattr(self.select, "state_dict") else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -287,6 +299,8 @@ class Trainer:
         self.totals.copy_(state["totals"])
         for average, saved in zip(self.averages, state["averages"]):
             average.load_state_dict(saved)
+        if hasattr(self.select, "load_state_dict"):
+            self.select.load_state_dict(state["select"])
         self.steps_done = int(state["steps_done"])
         self._rates.rewind(self.steps_done)
 

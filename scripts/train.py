@@ -1,4 +1,4 @@
-"""Train: `python scripts/train.py --config rn18.yaml --section.key=value ...`; `--help` lists every setting."""
+"""Train: `python scripts/train.py --config rn18.yaml --section.key=value`; `--help` lists every setting."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""Checkpoints: whole or absent, safe to read, strict about what they fit."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from fastresnet import checkpoint, config, models
+
+CLASSES = ["a", "b", "c"]
+
+
+def payload(**changes):
+    cfg = config.load(None, {"model.depth": 20, "model.width": 0.25})
+    model = models.build(cfg.model, len(CLASSES), 32)
+    return {
+        "model": model.state_dict(),
+        "averaged": None,
+        "config": cfg.to_dict(),
+        "class_names": CLASSES,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "image_size": 32,
+        "epoch": 3,
+        **changes,
+    }
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path):
+    saved = payload()
+    checkpoint.save(tmp_path / "deep" / "last.pt", saved)
+    loaded = checkpoint.load(tmp_path / "deep" / "last.pt")
+    assert loaded["class_names"] == CLASSES and loaded["epoch"] == 3
+    assert all(torch.equal(saved["model"][key], value) for key, value in loaded["model"].items())
+
+
+def test_the_model_comes_back_in_evaluation_mode_with_its_facts(tmp_path):
+    checkpoint.save(tmp_path / "last.pt", payload())
+    model, facts = checkpoint.load_model(tmp_path / "last.pt")
+    assert not model.training and facts["image_size"] == 32
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+def test_averaged_weights_are_preferred_where_the_run_kept_them(tmp_path):
+    saved = payload()
+    saved["averaged"] = {key: torch.zeros_like(value) for key, value in saved["model"].items()}
+    checkpoint.save(tmp_path / "last.pt", saved)
+    averaged, _ = checkpoint.load_model(tmp_path / "last.pt")
+    live, _ = checkpoint.load_model(tmp_path / "last.pt", averaged=False)
+    assert not any(p.any() for p in averaged.parameters())
+    assert any(p.any() for p in live.parameters())
+
+
+def test_a_runs_folder_means_its_last_checkpoint(tmp_path):
+    checkpoint.save(tmp_path / "checkpoints" / "last.pt", payload())
+    assert checkpoint.find(tmp_path) == tmp_path / "checkpoints" / "last.pt"
+
+
+@pytest.mark.parametrize("name", ["nothing.pt", "."])
+def test_a_missing_checkpoint_is_named(tmp_path, name):
+    with pytest.raises(ValueError, match="checkpoint"):
+        checkpoint.load(tmp_path / name)
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
+    torch.save(payload(metrics=_Evil()), tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="refused.*pickle can run code"):
+        checkpoint.load(tmp_path / "evil.pt")
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(ValueError, match="bare.pt"):
+        checkpoint.load(tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_damaged_file_is_refused(tmp_path, share):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match="last.pt: damaged"):
+        checkpoint.load(path)
+
+
+def test_bare_weights_are_not_a_checkpoint(tmp_path):
+    torch.save(payload()["model"], tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="not a checkpoint of fastresnet.*model.pretrained"):
+        checkpoint.load(tmp_path / "weights.pt")
+
+
+def test_another_format_version_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "old.pt", payload(format_version=99))
+    with pytest.raises(ValueError, match="format version 99"):
+        checkpoint.load(tmp_path / "old.pt")
+
+
+def test_weights_of_another_model_are_refused_with_the_first_differences(tmp_path):
+    other = payload(class_names=["a", "b"])
+    checkpoint.save(tmp_path / "last.pt", other)
+    with pytest.raises(ValueError, match=r"weights of another model: .*\(3,.*has \(2,"):
+        checkpoint.load_model(tmp_path / "last.pt")
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    before = path.read_bytes()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoint.save(path, payload(bad=lambda: None))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
