@@ -58,7 +58,7 @@ class _Progress:
         self.total, self.done = total, 0
         _Progress.moved = time.monotonic()
 
-    moved = 0.0
+    moved = time.monotonic()  # when the worker began: nothing has moved yet, and nothing stalls yet
 
     def update(self, count: int) -> None:
         self.done += int(count)
@@ -76,7 +76,11 @@ def _watch(parent: int) -> None:
         dead = [worker for worker in _Worker.started if worker.exitcode not in (None, 0)]
         if dead:
             if dead[0].exitcode != 3:  # 3: it has reported by itself
-                _say(error=f"a worker of ffcv was ended by signal or memory limit (exit code {dead[0].exitcode})")
+                _say(
+                    error=(
+                        f"a worker of ffcv was ended by signal or memory limit (exit code {dead[0].exitcode})"
+                    )
+                )
             _end_group()
         if _Worker.started and time.monotonic() - _Progress.moved > _STALL_SECONDS:
             _say(error=f"no image was finished in {_STALL_SECONDS:.0f} s")
@@ -118,10 +122,18 @@ def main() -> None:
             return
         try:
             np.random.seed(0)  # mode proportion draws from it
-            image = RGBImageField(write_mode=job["mode"], max_resolution=job["max_size"], jpeg_quality=job["quality"],
-                                  smart_threshold=job["smart_threshold"])
-            ffcv_writer.DatasetWriter(job["path"], {"image": image, "label": IntField()}, page_size=job["page_size"],
-                                      num_workers=job["workers"]).from_indexed_dataset(_Pairs(job["images"], job["labels"]))
+            image = RGBImageField(
+                write_mode=job["mode"],
+                max_resolution=job["max_size"],
+                jpeg_quality=job["quality"],
+                smart_threshold=job["smart_threshold"],
+            )
+            ffcv_writer.DatasetWriter(
+                job["path"],
+                {"image": image, "label": IntField()},
+                page_size=job["page_size"],
+                num_workers=job["workers"],
+            ).from_indexed_dataset(_Pairs(job["images"], job["labels"]))
         except Exception as error:
             _say(error=str(error) or type(error).__name__, errno=getattr(error, "errno", None))
             _end_group()
