@@ -120,8 +120,8 @@ class Lookahead(_Average):
     parameters.
 
     ramp_steps: the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the
-XX
-                (Jordan 2024); 0 keeps it constant. On the ramp's last step the slow weights are what remains.
+                run done (Jordan 2024); 0 keeps it constant. The slow weights remain
+                after the ramp's last step.
     """
 
     def __init__(self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0) -> None:

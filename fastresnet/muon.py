@@ -1,7 +1,8 @@
-"""Muon: momentum whose updates are orthogonalised, for convolution filters. Other parameters belong to SGD, not here.
+"""Muon: momentum whose updates are orthogonalised, for convolution filters. Other parameters belong to SGD,
+not here.
 
-K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". A filter bank (O,I,kh,kw) is the matrix
-(O, kh*kw*I); filter banks of one shape are orthogonalised in one batch.
+K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". A filter bank (O,I,kh,kw) is
+the matrix (O, kh*kw*I); filter banks of one shape are orthogonalised in one batch.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ from typing import Any, Callable, Iterable
 import torch
 from torch import Tensor
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a x + b x³ + c x⁵: steepest at 0 with all singular values sent near 1
+NEWTON_SCHULZ = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # a x + b x³ + c x⁵: steepest at 0 with all singular values sent near 1
 
 
 def orthogonalized(matrices_NRC: Tensor, steps: int) -> Tensor:
-    """Each matrix (R,C) of the batch with its singular values moved to about 1 (0.7 to 1.2), in the dtype given.
+    """Each matrix (R,C) of the batch with its singular values moved to about 1 (0.7 to 1.2), in the dtype
+    given.
 
-    `steps` Newton-Schulz iterations with the quintic polynomial NEWTON_SCHULZ; small singular values need more of them.
+    `steps` Newton-Schulz iterations with the quintic polynomial NEWTON_SCHULZ; small singular values need
+    more of them.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
@@ -37,21 +44,43 @@ class Muon(torch.optim.Optimizer):
     lr:                 how far an update of singular values near 1 moves; a number or a tensor on the device
     momentum:           of the gradient, with Nesterov's look ahead where `nesterov`
     steps:              Newton-Schulz iterations
-    renormalize_every:  so many steps apart each filter bank is scaled to the norm sqrt(O), before its update (0: never)
+    renormalize_every:  so many steps apart each filter bank is scaled to the norm sqrt(O), before its update
+                        (0: never)
     weight_decay:       share of a weight lost in a step, times lr, decoupled
     capturable:         no host work in `step`: lr is a tensor, the step is counted on the device
 
     Raises ValueError for parameters with fewer than two dimensions.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float | Tensor = 0.24, momentum: float = 0.6, nesterov: bool = True,
-                 steps: int = 3, renormalize_every: int = 1, weight_decay: float = 0.0, capturable: bool = False) -> None:
-        super().__init__(params, dict(lr=lr, momentum=momentum, nesterov=nesterov, steps=steps, weight_decay=weight_decay,
-                                      renormalize_every=renormalize_every, capturable=capturable))
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 0.24,
+        momentum: float = 0.6,
+        nesterov: bool = True,
+        steps: int = 3,
+        renormalize_every: int = 1,
+        weight_decay: float = 0.0,
+        capturable: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                momentum=momentum,
+                nesterov=nesterov,
+                steps=steps,
+                weight_decay=weight_decay,
+                renormalize_every=renormalize_every,
+                capturable=capturable,
+            ),
+        )
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim < 2:
-                    raise ValueError(f"Muon needs matrices or filters, got a parameter of shape {tuple(p.shape)}")
+                    raise ValueError(
+                        f"Muon needs matrices or filters, got a parameter of shape {tuple(p.shape)}"
+                    )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # closures are refused
@@ -97,7 +126,8 @@ class Muon(torch.optim.Optimizer):
         return list(torch._foreach_add(gradients, buffers, alpha=momentum)) if nesterov else buffers
 
     def _renormalize(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Scale filter banks to the norm sqrt(O) at steps 0, n, 2n … The counter is the state "step" of the first one."""
+        """Scale filter banks to the norm sqrt(O) at steps 0, n, 2n … The counter is the state "step" of the
+        first one."""
         every, state = group["renormalize_every"], self.state[group["params"][0]]
         if "step" not in state:
             state["step"] = torch.zeros((), device=params[0].device if group["capturable"] else "cpu")
@@ -113,7 +143,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def _as_matrix(filters: Tensor) -> Tensor:
-    """(O,I,kh,kw) -> (O, kh*kw*I): the order that channels-last filters have in memory, so that nothing is moved.
+    """(O,I,kh,kw) -> (O, kh*kw*I): the order that channels-last filters have in memory, so that nothing is
+    moved.
     The order of columns makes no difference to orthogonalising."""
     return filters.permute(0, 2, 3, 1).flatten(1) if filters.ndim == 4 else filters.flatten(1)
 

@@ -1,4 +1,5 @@
-"""Optimizers: which parameters are trained together, at what rate and decay, and by what. Knows no schedule and no loop."""
+"""Optimizers: which parameters are trained together, at what rate and decay, and by what. Knows no schedule
+and no loop."""
 
 from __future__ import annotations
 
@@ -7,10 +8,20 @@ from typing import Any, Iterable
 import torch
 from torch import Tensor, nn
 
-from fastresnet.averaging import Ema, Lookahead, TailAverage
+from fastresnet.averaging import Ema, Lookahead, TailAverage, averages
 from fastresnet.muon import Muon
 
-__all__ = ["DecoupledSGD", "Ema", "Lookahead", "Muon", "Optimizers", "TailAverage", "build", "grouped"]
+__all__ = [
+    "DecoupledSGD",
+    "Ema",
+    "Lookahead",
+    "Muon",
+    "Optimizers",
+    "TailAverage",
+    "averages",
+    "build",
+    "grouped",
+]
 
 GROUPS = ("filters", "head", "biases", "whiten_bias")  # in this order; empty ones are left out
 
@@ -19,13 +30,15 @@ class Optimizers:
     """One or more torch optimizers that step together.
 
     parts:         the optimizers themselves
-    param_groups:  all their groups; each has "name", "base_lr" (the peak rate) and "lr". The dictionaries stay the same
-                   objects for life, also when a state is loaded.
+    param_groups:  all their groups; each has "name", "base_lr" (the peak rate) and "lr". The dictionaries
+                   stay the same objects for life, also when a state is loaded.
     """
 
     def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
         self.parts = list(parts)
-        self.param_groups: list[dict[str, Any]] = [group for part in self.parts for group in part.param_groups]
+        self.param_groups: list[dict[str, Any]] = [
+            group for part in self.parts for group in part.param_groups
+        ]
 
     def step(self) -> None:
         """One step of each part."""
@@ -42,13 +55,16 @@ class Optimizers:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises ValueError where it comes from another optimizer or other groups."""
+        """The inverse of `state_dict`. Raises ValueError where it comes from another optimizer or other
+        groups."""
         saved = state.get("parts", [])
         names = [[group.get("name") for group in part["param_groups"]] for part in saved]
         own = [[group["name"] for group in part.param_groups] for part in self.parts]
         if names != own:
-            raise ValueError(f"the saved optimizer has parameter groups {names}, this one {own}: resume with the settings "
-                             "that the run was started with (optim.name, model.*)")
+            raise ValueError(
+                f"the saved optimizer has parameter groups {names}, this one {own}: resume with the settings "
+                "that the run was started with (optim.name, model.*)"
+            )
         for part, part_state in zip(self.parts, saved):
             groups = part.param_groups
             part.load_state_dict(part_state)
@@ -78,8 +94,8 @@ class DecoupledSGD(torch.optim.SGD):
 def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The trainable parameters by kind, each exactly once.
 
-    filters: weights of two and more dimensions; head: the last linear layer's weight; biases: everything of one dimension
-    (biases, norms); whiten_bias: the bias of a model's `whiten` convolution
+    filters: weights of two and more dimensions; head: the last linear layer's weight; biases: everything of
+    one dimension (biases, norms); whiten_bias: the bias of a model's `whiten` convolution
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     head = linears[-1].weight if linears else None
@@ -88,8 +104,15 @@ def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            name = ("head" if parameter is head else "whiten_bias" if parameter is whiten_bias
-                    else "filters" if parameter.ndim >= 2 else "biases")
+            name = (
+                "head"
+                if parameter is head
+                else "whiten_bias"
+                if parameter is whiten_bias
+                else "filters"
+                if parameter.ndim >= 2
+                else "biases"
+            )
             groups[name].append(parameter)
     _assert_partition(model, groups)
     return {name: members for name, members in groups.items() if members}
@@ -98,21 +121,30 @@ def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 def _assert_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -> None:
     members = [id(parameter) for group in groups.values() for parameter in group]
     wanted = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert len(members) == len(set(members)) and set(members) == wanted, "each trainable parameter is in exactly one group"
+    assert len(members) == len(set(members)) and set(members) == wanted, (
+        "each trainable parameter is in exactly one group"
+    )
 
 
-def build(model: nn.Module, settings: Any, *, device: torch.device | str, capturable: bool = False) -> Optimizers:
+def build(
+    model: nn.Module, settings: Any, *, device: torch.device | str, capturable: bool = False
+) -> Optimizers:
     """The optimizer that `settings` (the section `optim`) describes, for the trainable parameters of `model`.
 
-    Peak rates: optim.lr, but optim.lr_head for the head and optim.lr_bias for biases, norms and the whitening bias.
-    Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own rate; with Muon by
-    optim.weight_decay, and filters that are renormalised don't decay. Biases and norms only with
+    Peak rates: optim.lr, but optim.lr_head for the head and optim.lr_bias for biases, norms and the whitening
+    bias.
+    Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own rate;
+    with Muon by optim.weight_decay, and filters that are renormalised don't decay. Biases and norms only with
     optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
-    capturable: rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold it.
+    capturable: rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold
+    it.
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
     device = torch.device(device)
-    groups = [_group(name, members, settings, device if capturable else None) for name, members in grouped(model).items()]
+    groups = [
+        _group(name, members, settings, device if capturable else None)
+        for name, members in grouped(model).items()
+    ]
     if not groups:
         raise ValueError("the model has no trainable parameters")
     if settings.name == "sgd":
@@ -120,22 +152,42 @@ def build(model: nn.Module, settings: Any, *, device: torch.device | str, captur
     if settings.name in ("adam", "adamw"):
         kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
         fused = device.type in ("cuda", "cpu")
-        return Optimizers([kind(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-                                fused=fused, capturable=capturable and not fused)])
+        return Optimizers(
+            [
+                kind(
+                    groups,
+                    lr=settings.lr,
+                    betas=(settings.beta1, settings.beta2),
+                    eps=settings.eps,
+                    fused=fused,
+                    capturable=capturable and not fused,
+                )
+            ]
+        )
     if settings.name == "muon":
         filters = [group for group in groups if group["name"] == "filters"]
         rest = [group for group in groups if group["name"] != "filters"]
         parts: list[torch.optim.Optimizer] = []
         if filters:
-            parts.append(Muon(filters, momentum=settings.momentum, nesterov=settings.nesterov, steps=settings.muon_steps,
-                              renormalize_every=settings.renormalize_every, capturable=capturable))
+            parts.append(
+                Muon(
+                    filters,
+                    momentum=settings.momentum,
+                    nesterov=settings.nesterov,
+                    steps=settings.muon_steps,
+                    renormalize_every=settings.renormalize_every,
+                    capturable=capturable,
+                )
+            )
         if rest:
             parts.append(_sgd(rest, settings, settings.bias_momentum, device))
         return Optimizers(parts)
     raise ValueError(f"optim.name must be one of sgd, adam, adamw, muon, got {settings.name!r}")
 
 
-def _group(name: str, members: list[nn.Parameter], settings: Any, lr_device: torch.device | None) -> dict[str, Any]:
+def _group(
+    name: str, members: list[nn.Parameter], settings: Any, lr_device: torch.device | None
+) -> dict[str, Any]:
     own = {"head": settings.lr_head, "biases": settings.lr_bias, "whiten_bias": settings.lr_bias}.get(name)
     base_lr = float(settings.lr if own is None else own)
     muon = settings.name == "muon"
@@ -147,7 +199,9 @@ def _group(name: str, members: list[nn.Parameter], settings: Any, lr_device: tor
     return {"params": members, "name": name, "base_lr": base_lr, "lr": lr, "weight_decay": decay}
 
 
-def _sgd(groups: list[dict[str, Any]], settings: Any, momentum: float, device: torch.device) -> torch.optim.SGD:
+def _sgd(
+    groups: list[dict[str, Any]], settings: Any, momentum: float, device: torch.device
+) -> torch.optim.SGD:
     nesterov = settings.nesterov and momentum > 0
     if settings.decoupled:
         groups = [{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups]

@@ -1,4 +1,5 @@
-"""Learning-rate schedules: pure functions from the step to a share of the peak rate. Knows no optimizer and no tensor."""
+"""Learning-rate schedules: pure functions from the step to a share of the peak rate. Knows no optimizer and
+no tensor."""
 
 from __future__ import annotations
 
@@ -25,14 +26,20 @@ def table(settings: Any, total_steps: int, steps_per_epoch: int | float) -> Tabl
     Raises ValueError for settings that don't go together.
     """
     if total_steps < 1 or steps_per_epoch <= 0:
-        raise ValueError(f"a schedule needs at least one step, got {total_steps} steps, {steps_per_epoch} an epoch "
-                         "(train.epochs or train.max_steps is too small)")
+        raise ValueError(
+            f"a schedule needs at least one step, got {total_steps} steps, {steps_per_epoch} an epoch "
+            "(train.epochs or train.max_steps is too small)"
+        )
     cycles = settings.momentum_low is not None or settings.momentum_high is not None
     if cycles and settings.name != "onecycle":
-        raise ValueError("schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
-                         f"got {settings.name}")
-    return Table([f for f in map(_lr(settings, total_steps, steps_per_epoch), range(total_steps))],
-                 _momentum_table(settings, total_steps) if cycles else None)
+        raise ValueError(
+            "schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
+            f"got {settings.name}"
+        )
+    return Table(
+        [f for f in map(_lr(settings, total_steps, steps_per_epoch), range(total_steps))],
+        _momentum_table(settings, total_steps) if cycles else None,
+    )
 
 
 def _lr(settings: Any, total_steps: int, steps_per_epoch: float) -> Callable[[int], float]:
@@ -48,19 +55,27 @@ def _lr(settings: Any, total_steps: int, steps_per_epoch: float) -> Callable[[in
         return lambda step: piecewise(step / steps_per_epoch, points)
     if settings.name == "constant":
         return lambda step: 1.0
-    raise ValueError(f"schedule.name must be one of onecycle, cosine, linear, piecewise, constant, got {settings.name!r}")
+    raise ValueError(
+        f"schedule.name must be one of onecycle, cosine, linear, piecewise, constant, got {settings.name!r}"
+    )
 
 
 def _momentum_table(settings: Any, total_steps: int) -> list[float]:
     low, high = settings.momentum_low, settings.momentum_high
     if low is None or high is None or low > high:
-        raise ValueError("schedule.momentum_low and schedule.momentum_high go together, low at most high: "
-                         f"got {low} and {high}")
-    return [onecycle(step, total_steps, settings.warmup_fraction, high, low, high, settings.anneal)
-            for step in range(total_steps)]
+        raise ValueError(
+            "schedule.momentum_low and schedule.momentum_high go together, low at most high: "
+            f"got {low} and {high}"
+        )
+    return [
+        onecycle(step, total_steps, settings.warmup_fraction, high, low, high, settings.anneal)
+        for step in range(total_steps)
+    ]
 
 
-def onecycle(step: int, total_steps: int, warmup: float, first: float, peak: float, last: float, anneal: str) -> float:
+def onecycle(
+    step: int, total_steps: int, warmup: float, first: float, peak: float, last: float, anneal: str
+) -> float:
     """From `first` to `peak` in the first `warmup` share of the steps, then to `last` (Smith and Topin 2018,
     arXiv 1708.07120); the same value as torch.optim.lr_scheduler.OneCycleLR with two phases."""
     top, end = warmup * total_steps - 1.0, total_steps - 1.0
@@ -70,7 +85,8 @@ def onecycle(step: int, total_steps: int, warmup: float, first: float, peak: flo
 
 
 def cosine(progress: float, warmup: float, first: float, last: float) -> float:
-    """A straight rise, then half a cosine from 1 to `last` (Loshchilov and Hutter 2017); progress runs in [0, 1)."""
+    """A straight rise, then half a cosine from 1 to `last` (Loshchilov and Hutter 2017); progress runs in [0,
+    1)."""
     if progress < warmup:
         return _anneal("linear", first, 1.0, progress / warmup)
     return _anneal("cos", 1.0, last, _share(progress, warmup, 1.0))
@@ -84,7 +100,8 @@ def linear(progress: float, warmup: float, first: float, last: float) -> float:
 
 
 def piecewise(epoch: float, points: Sequence[tuple[float, float]]) -> float:
-    """Straight lines through (epoch, factor), flat outside. Two points at one epoch make a jump; the later one holds there."""
+    """Straight lines through (epoch, factor), flat outside. Two points at one epoch make a jump; the later
+    one holds there."""
     if epoch < points[0][0]:
         return points[0][1]
     for (left, before), (right, after) in zip(points, points[1:]):
@@ -94,7 +111,8 @@ def piecewise(epoch: float, points: Sequence[tuple[float, float]]) -> float:
 
 
 def falling(total_steps: int, until_step: float) -> list[float]:
-    """Straight from 1 to 0 at `until_step`, and 0 from there on: a group that is frozen after the start of the run."""
+    """Straight from 1 to 0 at `until_step`, and 0 from there on: a group that is frozen after the start of
+    the run."""
     return [max(0.0, 1.0 - step / until_step) if until_step > 0 else 0.0 for step in range(total_steps)]
 
 

@@ -1,4 +1,5 @@
-"""What a forward pass costs in arithmetic: 2 per multiply-add of convolutions and linear layers, nothing else counted."""
+"""What a forward pass costs in arithmetic: 2 per multiply-add of convolutions and linear layers, nothing else
+counted."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model without data, in evaluation mode: its forward pass gives shapes and costs nothing."""
+    """A copy of the model without data, in evaluation mode: its forward pass gives shapes and costs
+    nothing."""
     return copy.deepcopy(model).to("meta").eval()
 
 
 def layer_flops(layer: nn.Module, output: Tensor) -> int:
-    """FLOPs of one layer that gave `output`: 2 per multiply-add, biases and everything but conv and linear left out."""
+    """FLOPs of one layer that gave `output`: 2 per multiply-add, biases and everything but conv and linear
+    left out."""
     if isinstance(layer, nn.Conv2d):
         return 2 * output.numel() * math.prod(layer.kernel_size) * layer.in_channels // layer.groups
     if isinstance(layer, nn.Linear):
@@ -24,7 +27,8 @@ def layer_flops(layer: nn.Module, output: Tensor) -> int:
 
 
 def flops_per_image(model: nn.Module, image_size: int = 32) -> int:
-    """FLOPs of the forward pass of one image (3,image_size,image_size); a training step costs three times as much."""
+    """FLOPs of the forward pass of one image (3,image_size,image_size); a training step costs three times as
+    much."""
     total = 0
 
     def count(layer: nn.Module, inputs: object, output: Tensor) -> None:

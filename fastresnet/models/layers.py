@@ -17,22 +17,43 @@ def activation(name: str) -> nn.Module:
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to a multiple of 8 (matrix units and vector registers work on those), at least 8;
-    exactly `channels` where width is 1."""
+    """`channels` times `width`, rounded to a multiple of 8 (matrix units and vector registers work on those),
+    at least 8; exactly `channels` where width is 1."""
     return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps height and width (or divides them by the stride, rounded up)."""
+    """A 3x3 convolution without bias that keeps height and width (or divides them by the stride, rounded
+    up)."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class Network(nn.Module):
+    """What `models.build` gives: images (N,3,h,w) floating point -> logits (N,K).
+
+    pretrained_report: what model.pretrained gave, in one line; None where the network starts from nothing
+    """
+
+    pretrained_report: str | None = None
+
+    def reset_parameters(self) -> None:
+        """First weights from PyTorch's global generator, in place."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
+                module.reset_parameters()
 
 
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm, activation."""
 
-    def __init__(self, inputs: int, outputs: int, act: str, kernel: int = 3, stride: int = 1, padding: int = 1) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs),
-                         activation(act))
+    def __init__(
+        self, inputs: int, outputs: int, act: str, kernel: int = 3, stride: int = 1, padding: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+            nn.BatchNorm2d(outputs),
+            activation(act),
+        )
 
 
 class Residual(nn.Sequential):

@@ -1,7 +1,8 @@
-"""ResNet: the ImageNet family (18, 34, 50, 101, 152) and the original CIFAR family (20, 32, 44, 56, 110), on any stem.
+"""ResNet: the ImageNet family (18, 34, 50, 101, 152) and the original CIFAR family (20, 32, 44, 56, 110), on
+any stem.
 
-He et al. 2015 (arXiv 1512.03385) and, for pre-activation, 2016 (arXiv 1603.05027). Parameter names are torchvision's, so
-that weights move between the two.
+He et al. 2015 (arXiv 1512.03385) and, for pre-activation, 2016 (arXiv 1603.05027). Parameter names are
+torchvision's, so that weights move between the two.
 """
 
 from __future__ import annotations
@@ -11,17 +12,24 @@ from typing import Any, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.models.layers import Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
-from fastresnet.models.layers import conv3x3, scaled
 
-IMAGENET_FAMILY = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+IMAGENET_FAMILY = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 CIFAR_FAMILY = (20, 32, 44, 56, 110)
 LARGEST_CIFAR_STEM_PX = 64  # model.stem=auto: larger images get the stride-4 stem
 BLOCKS = ("basic", "bottleneck", "preactivation", "preactivation_bottleneck")
 
 
 class PaddingShortcut(nn.Module):
-    """Option A of He et al. 2015: every stride-th pixel, and zeros for the channels that are new, half on each side."""
+    """Option A of He et al. 2015: every stride-th pixel, and zeros for the channels that are new, half on
+    each side."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +38,9 @@ class PaddingShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride > 1:
-            x = F.avg_pool2d(x, 1, self.stride)  # picks pixels like x[:, :, ::s, ::s], and keeps channels-last in backward
+            x = F.avg_pool2d(
+                x, 1, self.stride
+            )  # picks pixels like x[:, :, ::s, ::s], and keeps channels-last in backward
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
@@ -44,21 +54,32 @@ def _shortcut(inputs: int, outputs: int, stride: int, kind: str, norm: bool) -> 
 
 
 class Block(nn.Module):
-    """A residual block. Its convolutions are conv1, conv2, …, their norms bn1, bn2, …, the shortcut `downsample`.
+    """A residual block. Its convolutions are conv1, conv2, …, their norms bn1, bn2, …, the shortcut
+    `downsample`.
 
     kernels:        size of each convolution; `stride` belongs to the first one that isn't 1x1
     channels:       outputs of each convolution
     preactivation:  norm and activation come before each convolution, and nothing after the sum
     """
 
-    def __init__(self, inputs: int, channels: Sequence[int], kernels: Sequence[int], stride: int, act: str,
-                 shortcut: str, preactivation: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        stride: int,
+        act: str,
+        shortcut: str,
+        preactivation: bool,
+    ) -> None:
         super().__init__()
         self.depth, self.preactivation = len(kernels), preactivation
         strided = next((i for i, kernel in enumerate(kernels) if kernel > 1), 0)
         sizes = [inputs, *channels]
         for i, kernel in enumerate(kernels):
-            conv = nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride if i == strided else 1, kernel // 2, bias=False)
+            conv = nn.Conv2d(
+                sizes[i], sizes[i + 1], kernel, stride if i == strided else 1, kernel // 2, bias=False
+            )
             self.add_module(f"conv{i + 1}", conv)
             self.add_module(f"bn{i + 1}", nn.BatchNorm2d(sizes[i] if preactivation else sizes[i + 1]))
         self.act = make_activation(act)
@@ -85,24 +106,37 @@ class Block(nn.Module):
         return out + shortcut
 
     def zero_last(self) -> None:
-        """Make the residual branch start at zero: its last norm, or its last convolution where norms come first."""
+        """Make the residual branch start at zero: its last norm, or its last convolution where norms come
+        first."""
         name = f"conv{self.depth}" if self.preactivation else f"bn{self.depth}"
         nn.init.zeros_(getattr(self, name).weight)
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """conv1, bn1, layer1 … layerN, global average pool, fc.
 
-    stage_blocks, stage_widths:  blocks in each stage and their channels (a bottleneck's output has four times as many)
+    stage_blocks, stage_widths:  blocks in each stage and their channels (a bottleneck's output has four times
+                                 as many)
     stem:                        cifar (3x3) or imagenet (7x7 stride 2, max-pool 3 stride 2)
-    block:                       one of BLOCKS; convs_per_block is the number of 3x3 convolutions of a non-bottleneck one
+    block:                       one of BLOCKS; convs_per_block is the number of 3x3 convolutions of a
+                                 non-bottleneck one
     shortcut:                    projection or padding, where a block changes the shape
     zero_init_last_norm:         residual branches start at zero (Goyal et al. 2017, arXiv 1706.02677)
     """
 
-    def __init__(self, num_classes: int, stage_blocks: Sequence[int], stage_widths: Sequence[int], *, stem: str = "cifar",
-                 block: str = "basic", shortcut: str = "projection", convs_per_block: int = 2,
-                 zero_init_last_norm: bool = True, activation: str = "relu") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        stage_blocks: Sequence[int],
+        stage_widths: Sequence[int],
+        *,
+        stem: str = "cifar",
+        block: str = "basic",
+        shortcut: str = "projection",
+        convs_per_block: int = 2,
+        zero_init_last_norm: bool = True,
+        activation: str = "relu",
+    ) -> None:
         super().__init__()
         self.preactivation = block.startswith("preactivation")
         bottleneck = block.endswith("bottleneck")
@@ -118,7 +152,9 @@ class ResNet(nn.Module):
             blocks = []
             for i in range(count):
                 stride = 2 if i == 0 and stage > 0 else 1
-                blocks.append(Block(inputs, channels, kernels, stride, activation, shortcut, self.preactivation))
+                blocks.append(
+                    Block(inputs, channels, kernels, stride, activation, shortcut, self.preactivation)
+                )
                 inputs = channels[-1]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.norm = nn.BatchNorm2d(inputs) if self.preactivation else nn.Identity()
@@ -140,7 +176,8 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
     def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place: He's normal for convolutions, 1 and 0 for norms."""
+        """First weights from PyTorch's global generator, in place: He's normal for convolutions, 1 and 0 for
+        norms."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -153,7 +190,8 @@ class ResNet(nn.Module):
 
 
 def resnet_from(settings: Any, num_classes: int, image_size: int) -> ResNet:
-    """The ResNet that the section `model` describes. Raises ValueError where its settings don't go together."""
+    """The ResNet that the section `model` describes. Raises ValueError where its settings don't go
+    together."""
     block = settings.block
     if block == "auto":
         block = "bottleneck" if settings.depth in (50, 101, 152) and not settings.stage_blocks else "basic"
@@ -167,14 +205,24 @@ def resnet_from(settings: Any, num_classes: int, image_size: int) -> ResNet:
     base = 16 if cifar_family else 64
     widths = list(settings.stage_widths or (base * 2**stage for stage in range(len(blocks))))
     if len(widths) != len(blocks):
-        raise ValueError(f"model.stage_widths names {len(widths)} stages and model.stage_blocks "
-                         f"{len(blocks)} ({blocks}): give both, with one number a stage")
+        raise ValueError(
+            f"model.stage_widths names {len(widths)} stages and model.stage_blocks "
+            f"{len(blocks)} ({blocks}): give both, with one number a stage"
+        )
     shortcut = getattr(settings, "shortcut", "auto")
     if shortcut == "auto":
         shortcut = "padding" if cifar_family else "projection"
-    return ResNet(num_classes, blocks, [scaled(width, settings.width) for width in widths], stem=stem, block=block,
-                  shortcut=shortcut, convs_per_block=settings.convs_per_block,
-                  zero_init_last_norm=settings.zero_init_last_norm, activation=settings.activation)
+    return ResNet(
+        num_classes,
+        blocks,
+        [scaled(width, settings.width) for width in widths],
+        stem=stem,
+        block=block,
+        shortcut=shortcut,
+        convs_per_block=settings.convs_per_block,
+        zero_init_last_norm=settings.zero_init_last_norm,
+        activation=settings.activation,
+    )
 
 
 def _blocks_by_depth(depth: int, block: str) -> Sequence[int]:
@@ -184,5 +232,7 @@ def _blocks_by_depth(depth: int, block: str) -> Sequence[int]:
     if depth in CIFAR_FAMILY and (depth - 2) % layers_a_block == 0:
         return ((depth - 2) // layers_a_block,) * 3
     known = ", ".join(map(str, (*IMAGENET_FAMILY, *CIFAR_FAMILY)))
-    raise ValueError(f"model.depth must be one of {known} (with bottlenecks the CIFAR family has 20, 56 and 110), got {depth} "
-                     "(any other shape: give model.stage_blocks)")
+    raise ValueError(
+        f"model.depth must be one of {known} (of the CIFAR family 20, 56, 110 with bottlenecks), "
+        f"got {depth} (any other shape: give model.stage_blocks)"
+    )

@@ -1,13 +1,14 @@
-"""The ResNet-9s of the speed records' early days: DAWNBench's, and the one of FFCV's CIFAR example. No options beyond width."""
+"""The ResNet-9s of the speed records' early days: DAWNBench's, and the one of FFCV's CIFAR example. No
+options beyond width."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastresnet.models.layers import ConvNorm, Residual, scaled
+from fastresnet.models.layers import ConvNorm, Network, Residual, scaled
 
 
-class _ScaledHead(nn.Module):
+class _ScaledHead(Network):
     """body (N,3,h,w) -> (N,C,h',w'), global max-pool, linear without bias, times `head_scale`."""
 
     def __init__(self, body: nn.Sequential, channels: int, num_classes: int, head_scale: float) -> None:
@@ -21,39 +22,60 @@ class _ScaledHead(nn.Module):
         """images (N,3,h,w) floating point -> logits (N,K)."""
         return self.head(self.pool(self.body(images)).flatten(1)) * self.head_scale
 
-    def reset_parameters(self) -> None:
-        """PyTorch's own first weights, again, in place."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-                module.reset_parameters()
-
 
 class ResNet9(_ScaledHead):
-    """DAWNBench's network of 2018 (D. Page, "How to train your ResNet"): 6,573,120 parameters for ten classes."""
+    """DAWNBench's network of 2018 (D. Page, "How to train your ResNet"): 6,573,120 parameters for ten
+    classes."""
 
-    def __init__(self, num_classes: int = 10, *, width: float = 1.0, activation: str = "relu",
-                 head_scale: float = 0.125) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        *,
+        width: float = 1.0,
+        activation: str = "relu",
+        head_scale: float = 0.125,
+    ) -> None:
         a, b, c, d = (scaled(channels, width) for channels in (64, 128, 256, 512))
-        super().__init__(nn.Sequential(
-            ConvNorm(3, a, activation),
-            ConvNorm(a, b, activation), nn.MaxPool2d(2), _pair(b, activation),
-            ConvNorm(b, c, activation), nn.MaxPool2d(2),
-            ConvNorm(c, d, activation), nn.MaxPool2d(2), _pair(d, activation),
-        ), d, num_classes, head_scale)
+        super().__init__(
+            nn.Sequential(
+                ConvNorm(3, a, activation),
+                ConvNorm(a, b, activation),
+                nn.MaxPool2d(2),
+                _pair(b, activation),
+                ConvNorm(b, c, activation),
+                nn.MaxPool2d(2),
+                ConvNorm(c, d, activation),
+                nn.MaxPool2d(2),
+                _pair(d, activation),
+            ),
+            d,
+            num_classes,
+            head_scale,
+        )
 
 
 class FfcvResNet9(_ScaledHead):
-    """The network of FFCV's CIFAR example: a 5x5 stride-2 second convolution, and one without padding at the end."""
+    """The network of FFCV's CIFAR example: a 5x5 stride-2 second convolution, and one without padding at the
+    end."""
 
-    def __init__(self, num_classes: int = 10, *, width: float = 1.0, activation: str = "relu",
-                 head_scale: float = 0.2) -> None:
+    def __init__(
+        self, num_classes: int = 10, *, width: float = 1.0, activation: str = "relu", head_scale: float = 0.2
+    ) -> None:
         a, b, c = (scaled(channels, width) for channels in (64, 128, 256))
-        super().__init__(nn.Sequential(
-            ConvNorm(3, a, activation),
-            ConvNorm(a, b, activation, kernel=5, stride=2, padding=2), _pair(b, activation),
-            ConvNorm(b, c, activation), nn.MaxPool2d(2), _pair(c, activation),
-            ConvNorm(c, b, activation, padding=0),
-        ), b, num_classes, head_scale)
+        super().__init__(
+            nn.Sequential(
+                ConvNorm(3, a, activation),
+                ConvNorm(a, b, activation, kernel=5, stride=2, padding=2),
+                _pair(b, activation),
+                ConvNorm(b, c, activation),
+                nn.MaxPool2d(2),
+                _pair(c, activation),
+                ConvNorm(c, b, activation, padding=0),
+            ),
+            b,
+            num_classes,
+            head_scale,
+        )
 
 
 def _pair(channels: int, act: str) -> Residual:

@@ -1,7 +1,8 @@
-"""SpeedNet: the small network of the CIFAR-10 speed records. Whitening, three groups of convolutions, a scaled head.
+"""SpeedNet: the small network of the CIFAR-10 speed records. Whitening, three groups of convolutions, a
+scaled head.
 
-The shape is that of Jordan 2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498), after Page's and
-tysam's. It has no options that the records don't use.
+The shape is that of Jordan 2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498), after
+Page's and tysam's. It has no options that the records don't use.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.models.layers import Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
-from fastresnet.models.layers import conv3x3, scaled
 
 WHITEN_KERNEL = 2
 WHITEN_CHANNELS = 2 * 3 * WHITEN_KERNEL**2  # each eigenvector of a patch's 12 values, and its negative
 
 
 class FrozenScaleNorm(nn.BatchNorm2d):
-    """Batch norm whose scale stays 1; only its bias learns. The weight exists because cuDNN's kernels ask for one."""
+    """Batch norm whose scale stays 1; only its bias learns. The weight exists because cuDNN's kernels ask for
+    one."""
 
     def __init__(self, channels: int, momentum: float) -> None:
         super().__init__(channels, eps=1e-12, momentum=momentum)
@@ -28,10 +30,12 @@ class FrozenScaleNorm(nn.BatchNorm2d):
 
 
 class Group(nn.Module):
-    """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution; with `residual`
-    the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2)."""
+    """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution; with
+    `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2)."""
 
-    def __init__(self, inputs: int, outputs: int, convs: int, residual: bool, act: str, norm_momentum: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, convs: int, residual: bool, act: str, norm_momentum: float
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(conv3x3(inputs if i == 0 else outputs, outputs) for i in range(convs))
         self.norms = nn.ModuleList(FrozenScaleNorm(outputs, norm_momentum) for _ in range(convs))
@@ -47,13 +51,15 @@ class Group(nn.Module):
         return x
 
 
-class SpeedNet(nn.Module):
-    """Whitening convolution 2x2 to 24 channels, activation, groups, global max-pool, linear without bias, times a scale.
+class SpeedNet(Network):
+    """Whitening convolution 2x2 to 24 channels, activation, groups, global max-pool, linear without bias,
+    times a scale.
 
     widths:           channels of each group, each times `width` (see `layers.scaled`)
     convs_per_group:  3x3 convolutions in each group
     residual:         add each group's first activation before its last one
-    whiten:           the first convolution's weights are set by `init_whitening` and then frozen; its bias learns
+    whiten:           the first convolution's weights are set by `init_whitening` and then frozen; its bias
+                      learns
     dirac_init:       convolutions start as the identity on their first input channels
     norm_momentum:    weight of the new batch in the running statistics (PyTorch's convention)
     head_scale:       the logits are multiplied by it
@@ -62,17 +68,30 @@ class SpeedNet(nn.Module):
     Images need 16 px or more on a side for three groups (24, 28 and 32 px are what the recipes use).
     """
 
-    def __init__(self, num_classes: int = 10, widths: Sequence[int] = (64, 256, 256), *, width: float = 1.0,
-                 convs_per_group: int = 2, residual: bool = False, activation: str = "gelu", whiten: bool = True,
-                 dirac_init: bool = True, norm_momentum: float = 0.4, head_scale: float = 1 / 9,
-                 head_std: float | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        widths: Sequence[int] = (64, 256, 256),
+        *,
+        width: float = 1.0,
+        convs_per_group: int = 2,
+        residual: bool = False,
+        activation: str = "gelu",
+        whiten: bool = True,
+        dirac_init: bool = True,
+        norm_momentum: float = 0.4,
+        head_scale: float = 1 / 9,
+        head_std: float | None = None,
+    ) -> None:
         super().__init__()
         channels = [WHITEN_CHANNELS, *(scaled(c, width) for c in widths)]
         self.whiten = nn.Conv2d(3, WHITEN_CHANNELS, WHITEN_KERNEL, bias=True)
         self.whiten.weight.requires_grad_(not whiten)
         self.act = make_activation(activation)
-        self.groups = nn.ModuleList(Group(i, o, convs_per_group, residual, activation, norm_momentum)
-                                    for i, o in zip(channels, channels[1:]))
+        self.groups = nn.ModuleList(
+            Group(i, o, convs_per_group, residual, activation, norm_momentum)
+            for i, o in zip(channels, channels[1:])
+        )
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.dirac_init, self.head_scale, self.head_std = dirac_init, head_scale, head_std
         self.reset_parameters()
@@ -87,39 +106,47 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place; the whitening has to be set again afterwards."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-                module.reset_parameters()
+        """First weights from PyTorch's global generator, in place; the whitening has to be set again
+        afterwards."""
+        super().reset_parameters()
         if self.dirac_init:
             for group in self.groups:
                 for conv in group.convs:
-                    nn.init.dirac_(conv.weight[:conv.in_channels])
+                    nn.init.dirac_(conv.weight[: conv.in_channels])
         if self.head_std is not None:
             self.head.weight.mul_(self.head_std / self.head.weight.std())
 
     @torch.no_grad()
     def init_whitening(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Set the first convolution so that the 2x2 patches of `images` (N,3,h,w), normalised as in training, come out
-        with unit covariance along their principal axes, and the negatives of these (Page 2019; eps as Jordan 2024).
+        """Set the first convolution so that the 2x2 patches of `images` (N,3,h,w), normalised as in training,
+        come out with unit covariance along their principal axes, and the negatives of these (Page 2019; eps
+        as Jordan 2024).
 
-        A few thousand images suffice. On a GPU the host waits once, for a 12x12 matrix.
+        A few thousand images suffice. On a GPU the host waits once, for a 12x12 matrix. A net made without
+        whitening keeps its weights. Raises ValueError for tensors that are no such images.
         """
+        if self.whiten.weight.requires_grad:
+            return
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"whitening needs floating-point images (N,3,h,w), got {tuple(images.shape)} {images.dtype}")
+            raise ValueError(
+                f"whitening needs floating-point images (N,3,h,w), got {tuple(images.shape)} {images.dtype}"
+            )
         values, vectors = torch.linalg.eigh(_patch_covariance(images).cpu())
-        filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.flip(0)  # rows, the largest eigenvalue first
+        filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.flip(
+            0
+        )  # rows, the largest eigenvalue first
         filters = torch.cat([filters, -filters]).view(self.whiten.weight.shape)
         self.whiten.weight.copy_(filters.to(self.whiten.weight))
 
 
 def _patch_covariance(images: Tensor) -> Tensor:
-    """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w), values ordered channel, row, column."""
+    """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w), values ordered channel, row,
+    column."""
     total = torch.zeros(12, 12, dtype=torch.float64, device=images.device)
     height, width = images.shape[2] - 1, images.shape[3] - 1
     for some in images.split(500):
         some = some.float()
-        shifted = [some[:, :, y:y + height, x:x + width] for y in range(2) for x in range(2)]
+        shifted = [some[:, :, y : y + height, x : x + width] for y in range(2) for x in range(2)]
         patches = torch.stack(shifted, dim=2).flatten(1, 2).transpose(0, 1).reshape(12, -1)
         total += (patches @ patches.T).double()
     return total / (len(images) * height * width)
