@@ -67,7 +67,8 @@ def settings_table() -> str:
             about = "; ".join(filter(None, (setting.help, setting.unit and f"unit: {setting.unit}", limits)))
             default = _default(setting.default)
             head = f"  --{key:<30} {setting.type_name():<14} {default:<11} "
-            lines += textwrap.wrap(about, WIDTH, initial_indent=head, subsequent_indent=" " * 62)
+            lines += textwrap.wrap(about, WIDTH, initial_indent=head, subsequent_indent=" " * 62,
+                                   break_on_hyphens=False)
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ The user's mistakes are one line on standard error, never a traceback.
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 import traceback
@@ -56,10 +57,12 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _is_ours(error: BaseException, main: Callable[..., Any]) -> bool:
-    """Whether the package, or the script itself, raised it: a library's ValueError is a bug of ours."""
+    """Whether a `raise` in the package or beside the script made it: what a library raises is our bug."""
     last = error.__traceback__
     assert last is not None
     while last.tb_next is not None:
         last = last.tb_next
-    raised_in = Path(last.tb_frame.f_code.co_filename)
-    return any(raised_in.is_relative_to(home) for home in (PACKAGE, Path(main.__code__.co_filename).parent))
+    code = last.tb_frame.f_code
+    by_raise = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"  # not by a C function called there
+    homes = (PACKAGE, Path(main.__code__.co_filename).parent)
+    return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in homes)

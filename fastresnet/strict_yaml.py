@@ -47,7 +47,13 @@ for _tag, _pattern, _first_letters in (
     for _letter in _first_letters:
         _rule = (f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"))
         _Loader.yaml_implicit_resolvers.setdefault(_letter, []).append(_rule)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def _decimal(loader: Any, node: Any) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
 def parse(text: str) -> Any:

@@ -1,0 +1,82 @@
+"""How scripts end: exit codes, one line for the user's mistakes, a traceback for ours."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastresnet import config
+from fastresnet.cli import exit_code, run_main
+
+ROOT = Path(__file__).parent.parent
+
+
+def raises(error):
+    def main():
+        raise error
+    return main
+
+
+def test_a_main_that_returns_is_done(capsys):
+    assert exit_code(lambda: None) == 0
+    assert exit_code(lambda code: code, 1) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (ValueError("train.epochs must be above 0,\n got 0"), 2, "error: train.epochs must be above 0, got 0\n"),
+    (config.ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"), 2,
+     "error: gone.beton: No such file or directory\n"),
+    (OSError(errno.ENOSPC, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
+    (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+])
+def test_what_went_wrong_is_one_line_and_an_exit_code(capsys, error, code, line):
+    assert exit_code(raises(error)) == code
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("main",
+                         [raises(KeyError("x")), lambda: np.zeros(3).reshape(2), lambda: int("x")])
+def test_a_bug_keeps_its_traceback_and_is_a_failure(capsys, main):
+    assert exit_code(main) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_run_main_leaves_with_the_code():
+    with pytest.raises(SystemExit) as left:
+        run_main(raises(ValueError("no")))
+    assert left.value.code == 2
+
+
+def test_a_reader_that_leaves_early_is_no_traceback():
+    code = ("from fastresnet.cli import run_main\n"
+            "def main():\n"
+            "    for _ in range(100000): print('line')\n"
+            "run_main(main)")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment)
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "scripts").glob("*.py")))
+def test_every_script_helps_and_refuses_an_unknown_option_in_one_line(script):
+    def call(word):
+        return subprocess.run([sys.executable, str(ROOT / "scripts" / script), word], capture_output=True,
+                              text=True)
+
+    helped, refused = call("--help"), call("--no-such-option")
+    assert helped.returncode == 0 and helped.stdout.startswith("usage: ") and helped.stderr == ""
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1

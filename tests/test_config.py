@@ -1,0 +1,305 @@
+"""Recipes, bases, the command line: what is right keeps its origin, what is wrong is one clear line."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from fastresnet import config
+from fastresnet.config import ConfigError, load
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """`recipe("name.yaml", "text")` writes a file and returns its path as text."""
+
+    def write(name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write
+
+
+def complaint(*arguments, **named):
+    with pytest.raises(ConfigError) as caught:
+        load(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- what is right -----------------------------------------------------------------------------------------
+
+
+def test_the_default_recipe_is_rn18():
+    assert load().recipe == "rn18"
+    assert load().model.depth == 18
+
+
+@pytest.mark.parametrize("name", config.recipes())
+def test_every_shipped_recipe_loads_and_names_its_source(name):
+    cfg = load(name)
+    head = (config.RECIPES / name).read_text(encoding="utf-8").split("\n\n")[0]
+    assert cfg.recipe == name.removesuffix(".yaml")
+    assert config.recipes()[name], "the first line says what the recipe is"
+    assert "# Source:" in head.split("\ndata:")[0]
+
+
+def test_a_recipe_is_found_with_and_without_its_ending_and_by_path():
+    by_path = load(config.RECIPES / "rn18.yaml")
+    assert load("rn18") == load("rn18.yaml") == by_path
+
+
+def test_without_a_recipe_there_are_the_defaults():
+    cfg = load(None)
+    assert cfg.flat() == {key: setting.default for key, setting in config.SETTINGS.items()}
+    assert set(cfg.provenance.values()) == {"default"}
+
+
+def test_a_base_is_overridden_by_the_recipe_and_that_by_the_command_line(recipe):
+    recipe("low.yaml", "optim: {lr: 0.1, momentum: 0.8}\ntrain: {epochs: 3}")
+    recipe("middle.yaml", "base: low.yaml\noptim: {lr: 0.2}")
+    cfg = load(recipe("top.yaml", "base: middle.yaml\nrun: {seed: 4}"),
+               ["--train.epochs=5", "--run.seed", "6"])
+    assert (cfg.optim.lr, cfg.optim.momentum, cfg.train.epochs, cfg.run.seed) == (0.2, 0.8, 5.0, 6)
+    assert cfg.recipe == "top"
+    assert [cfg.provenance[key] for key
+            in ("optim.lr", "optim.momentum", "train.epochs", "run.seed", "run.dir")] \
+        == ["middle.yaml", "low.yaml", "command line", "command line", "default"]
+
+
+def test_a_base_may_be_a_shipped_recipe(recipe):
+    cfg = load(recipe("mine.yaml", "base: rn18.yaml\ntrain: {epochs: 2}"))
+    assert cfg.train.batch_size == load("rn18").train.batch_size
+    assert cfg.provenance["train.batch_size"] == "rn18.yaml"
+
+
+def test_overrides_are_a_mapping_or_words_of_a_command_line():
+    assert load(None, {"train.epochs": 2}) == load(None, ["--train.epochs=2"]) == load(None,
+                                                                                       ["--train.epochs",
+                                                                                        "2"])
+
+
+@pytest.mark.parametrize(("text", "key", "value"), [
+    ("train: {compile: off}", "train.compile", "off"),
+    ("optim: {lr: 1e-3}", "optim.lr", 0.001),
+    ("optim: {lr: 2}", "optim.lr", 2.0),
+    ("optim: {eps: 1.0e-08}", "optim.eps", 1e-8),
+    ("eval: {tta: none}", "eval.tta", "none"),
+    ("run: {seed: 010}", "run.seed", 10),
+    ("run: {dir: 2026-11-01}", "run.dir", "2026-11-01"),
+    ("data: {root: ~}", "data.root", None),
+    ("optim:", "optim.lr", 0.1),
+    ("", "optim.lr", 0.1),
+    ("run: {loggers: [tensorboard]}", "run.loggers", ["tensorboard"]),
+    ("model: {stage_widths: [64, 256]}", "model.stage_widths", [64, 256]),
+])
+def test_yaml_is_read_as_people_mean_it(recipe, text, key, value):
+    assert load(recipe("r.yaml", text)).flat()[key] == value
+
+
+@pytest.mark.parametrize(("word", "key", "value"), [
+    ("--optim.lr=1e-3", "optim.lr", 0.001),
+    ("--optim.nesterov=false", "optim.nesterov", False),
+    ("--run.dir=123", "run.dir", "123"),
+    ("--run.dir=null", "run.dir", None),
+    ("--run.dir=a=b", "run.dir", "a=b"),
+    ("--train.compile=off", "train.compile", "off"),
+    ("--run.loggers=wandb,tensorboard", "run.loggers", ["wandb", "tensorboard"]),
+    ("--run.loggers=[wandb]", "run.loggers", ["wandb"]),
+    ("--run.loggers=[]", "run.loggers", []),
+    ("--model.stage_widths=32,64", "model.stage_widths", [32, 64]),
+    ("--schedule.points=[[0, 1], [2, 0]]", "schedule.points", [[0.0, 1.0], [2.0, 0.0]]),
+])
+def test_the_command_line_is_read_as_people_mean_it(word, key, value):
+    assert load(None, [word]).flat()[key] == value
+
+
+def test_a_dumped_configuration_reads_back_equal_with_its_recipe_and_says_who_set_what(tmp_path):
+    cfg = load("rn18-long",
+               {"train.epochs": 1, "run.dir": "off", "optim.eps": 1e-9, "run.loggers": ["wandb"]})
+    cfg.dump(tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == cfg
+    lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
+    assert any(line.split() == "epochs: 1.0 # command line".split() for line in lines)
+    assert any(line.split() == "batch_size: 512 # rn18.yaml".split() for line in lines)
+    plain = yaml.safe_load("\n".join(lines))
+    assert plain.pop("recipe") == "rn18-long"
+    assert plain == cfg.to_dict(), "any YAML reader reads the same"
+
+
+def test_a_configuration_survives_dict_pickle_and_copy():
+    cfg = load("rn18")
+    assert config.from_dict(cfg.to_dict(), recipe="rn18") == cfg
+    assert pickle.loads(pickle.dumps(cfg)) == copy.deepcopy(cfg) == cfg
+
+
+def test_replace_checks_and_leaves_the_original_alone():
+    cfg = load("rn18")
+    other = cfg.replace({"train.epochs": 2})
+    assert (cfg.train.epochs, other.train.epochs) == (16.0, 2.0)
+    assert other.provenance["train.epochs"] == "replaced" and other.provenance["optim.lr"] == "rn18.yaml"
+    with pytest.raises(ConfigError, match="train.epochs must be above 0"):
+        cfg.replace({"train.epochs": 0})
+    with pytest.raises(AttributeError, match="don't change"):
+        cfg.train.epochs = 3
+    with pytest.raises(AttributeError, match="Did you mean train.epochs"):
+        _ = cfg.train.epoch
+
+
+def test_the_environment_never_overrides(monkeypatch):
+    for name in ("optim.lr", "OPTIM_LR", "optim_lr"):
+        monkeypatch.setenv(name, "9")
+    assert load(None).optim.lr == 0.1
+
+
+# ---- what is wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("optim: {learning_rate: 1}", "r.yaml: unknown key optim.learning_rate. Did you mean optim.lr?"),
+    ("train: {warmup_fraction: 1}",
+     "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?"),
+    ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
+    ("train: {xyzzy: 1}", "r.yaml: unknown key train.xyzzy"),
+    ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
+    ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
+    ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
+    ("schedule: {warmup_fraction: 2}",
+     "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 (a share of the run, not epochs)"),
+    ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
+    ("train: {epochs: many}",
+     "r.yaml: train.epochs must be a number above 0 and at most 100,000, got 'many'"),
+    ("train: {epochs: 0}", "r.yaml: train.epochs must be above 0 and at most 100,000, got 0"),
+    ("optim: {lr: -1}", "r.yaml: optim.lr must be above 0, got -1"),
+    ("optim: {lr: 1, lr: 2}", "r.yaml: broken YAML: line 1: the key 'lr' stands twice"),
+    ("train: {epochs: 1}\ntrain: {epochs: 2}", "r.yaml: broken YAML: line 2: the key 'train' stands twice"),
+    ("train: {epochs: 1", "r.yaml: broken YAML: line 1: expected ',' or '}', but got '<stream end>'"),
+    ("\ttrain: 1", "r.yaml: broken YAML: line 1: found character '\\t' that cannot start any token"),
+    ("? [a]\n: b", "r.yaml: broken YAML: line 1: a key must be a word"),
+    ("run: !!python/object:os.system {}", None),
+    ("just words", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one str"),
+    ("- 1", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one list"),
+    ("base: 3", "r.yaml: base must be text, got 3"),
+])
+def test_a_wrong_recipe_is_refused_with_file_key_and_mistake(recipe, text, message):
+    said = complaint(recipe("r.yaml", text))
+    assert said == message or message is None and "broken YAML: line 1: could not determine" in said
+
+
+@pytest.mark.parametrize(("word", "message"), [
+    ("--optim.learning_rate=1", "unknown key optim.learning_rate. Did you mean optim.lr?"),
+    ("--optim.lr=-1", "--optim.lr must be above 0, got -1"),
+    ("--optim.lr=", "--optim.lr must be a number above 0, got ''"),
+    ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
+    ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
+    ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
+    ("--train.batch_size=[", "--train.batch_size must be a whole number at least 1, got '['"),
+    ("--train.batch_size=1.5", "--train.batch_size must be a whole number at least 1, got 1.5"),
+    ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
+])
+def test_a_wrong_word_on_the_command_line_is_refused(word, message):
+    assert complaint(None, [word]) == message
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"schedule.name": "piecewise"}, "needs schedule.points"),
+    ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
+    ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
+    ({"schedule.momentum_low": 0.8}, "come together"),
+    ({"data.train": "a.beton"}, "come together"),
+    ({"optim.momentum": 0.0}, "optim.nesterov=false"),
+    ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
+    ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
+    ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
+    ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
+    ({"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
+     "can't follow a momentum"),
+    ({"data.subset": 10.5}, "whole count"),
+])
+def test_settings_that_cannot_stand_together_are_refused(changes, message):
+    assert message in complaint(None, changes)
+
+
+def test_a_conflict_names_the_file_it_stands_in(recipe):
+    path = recipe("r.yaml", "train: {ema_decay: 0.9, average_tail: 0.1}")
+    assert complaint(path).startswith("r.yaml: train.ema_decay and train.average_tail both")
+
+
+def test_recipes_that_inherit_in_a_circle_show_the_chain(recipe):
+    recipe("a.yaml", "base: b.yaml")
+    recipe("b.yaml", "base: c.yaml")
+    assert complaint(recipe("c.yaml", "base: a.yaml")) \
+        == "c.yaml: the recipes inherit in a circle: c.yaml -> a.yaml -> b.yaml -> c.yaml"
+
+
+def test_a_mistake_in_a_base_names_the_base_even_where_the_recipe_overrides_it(recipe):
+    recipe("low.yaml", "optim: {lr: -1}")
+    assert complaint(recipe("top.yaml",
+                            "base: low.yaml\noptim: {lr: 1}")).startswith("low.yaml: optim.lr must")
+
+
+def test_a_missing_recipe_is_named_with_what_was_meant(recipe, tmp_path):
+    assert complaint("rn81").startswith("no file and no recipe is called rn81. Did you mean rn18?")
+    assert complaint(recipe("r.yaml", "base: gone")).startswith("r.yaml: base: no file and no recipe")
+    assert complaint(str(tmp_path)).endswith("a folder: --config wants a YAML file or the name of a recipe")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    assert complaint(tmp_path / "r.yaml") == "r.yaml: isn't a text in UTF-8, so no YAML file"
+
+
+# ---- the scripts' command line -----------------------------------------------------------------------------
+
+
+def test_parse_args_gives_the_configuration_and_the_scripts_own_options():
+    cfg, options = config.parse_args(
+        ["--config", "smoke", "--out", "x", "--train.epochs", "3", "--optim.lr=0.5", "image.png"],
+                                     "what it does",
+        extra=lambda parser: (parser.add_argument("--out"), parser.add_argument("image")))
+    assert (cfg.recipe, cfg.train.epochs, cfg.optim.lr) == ("smoke", 3.0, 0.5)
+    assert (options.out, options.image) == ("x", "image.png")
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--epochs=3"], "unknown option --epochs. Did you mean --train.epochs?"),
+    (["--batch-size", "3"],
+     "unknown option --batch-size. Did you mean --train.batch_size or --eval.batch_size?"),
+    (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
+    (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
+    (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
+    (["--config"], "argument --config: expected one argument (--help lists every option)"),
+])
+def test_a_wrong_option_is_one_line_with_what_was_meant(words, message):
+    with pytest.raises(ConfigError) as caught:
+        config.parse_args(words)
+    assert str(caught.value) == message
+
+
+def test_help_shows_every_setting_with_type_default_unit_and_choices(capsys):
+    with pytest.raises(SystemExit) as left:
+        config.parse_args(["--help"], "Train a net.")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert left.value.code == 0 and "Train a net." in shown
+    for key, setting in config.SETTINGS.items():
+        assert f"--{key} {setting.type_name()} " in shown
+        for choice in setting.choices:
+            assert choice in shown
+    assert "--train.epochs float 16 passes over the training set, fractions allowed; unit: epochs;" in shown
+    assert "\x1b" not in shown, "plain text"
+
+
+def test_print_config_is_yaml_that_loads_again(capsys, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        config.parse_args(["--config", "rn18", "--print-config", "--run.seed=3"])
+    (tmp_path / "again.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert left.value.code == 0
+    assert load(tmp_path / "again.yaml") == load("rn18", {"run.seed": 3})
+
+
+def test_reading_settings_needs_no_torch():
+    code = "import sys, fastresnet.config as c; c.load('rn18'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
