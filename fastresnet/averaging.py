@@ -43,7 +43,7 @@ class _Average:
         assert list(targets) == self.names, "averages go into a model of the same shape"
         torch._foreach_copy_(list(targets.values()), self.kept)
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """Begin again from the model's present weights."""
         self.updates = 0
         self._move(1.0)

@@ -256,6 +256,8 @@ class Experiment:
         images, _ = self.train_loader.batch(first, no_choices(count))
         for model in whitened:
             model.init_whitening(images.float())
+        for average in self.averages:
+            average.restart()
 
     def fit_epoch(
         self,

@@ -114,7 +114,7 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # whatever a foreign file provokes in the unpickler
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"model.pretrained: {path}: not a file of weights alone; nothing else is read, as it could run code "
+            f"model.pretrained: {path}: holds more than weights, or is broken, and isn't read: it could run code "
             f"({why[:120]})"
         ) from error
 

@@ -98,11 +98,12 @@ class Block(nn.Module):
         return self.act(out)
 
     def _preactivated(self, x: Tensor) -> Tensor:
-        out = self.act(self.bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(out)
-        out = self.conv1(out)
-        for i in range(2, self.depth + 1):
-            out = getattr(self, f"conv{i}")(self.act(getattr(self, f"bn{i}")(out)))
+        out, shortcut = x, x
+        for i in range(1, self.depth + 1):
+            out = self.act(getattr(self, f"bn{i}")(out))
+            if i == 1 and self.downsample is not None:
+                shortcut = self.downsample(out)
+            out = getattr(self, f"conv{i}")(out)
         return out + shortcut
 
     def zero_last(self) -> None:

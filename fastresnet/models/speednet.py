@@ -110,9 +110,9 @@ class SpeedNet(Network):
         afterwards."""
         super().reset_parameters()
         if self.dirac_init:
-            for group in self.groups:
-                for conv in group.convs:
-                    nn.init.dirac_(conv.weight[: conv.in_channels])
+            for module in self.groups.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.dirac_(module.weight[: module.in_channels])
         if self.head_std is not None:
             self.head.weight.mul_(self.head_std / self.head.weight.std())
 
