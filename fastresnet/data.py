@@ -1,11 +1,12 @@
-"""From settings to data: finds or makes the betons, reads them, cuts off subset and validation. Trains nothing.
+"""From settings to data: finds or makes the betons, reads them, cuts off subset and validation. Trains
+nothing.
 
-Where the images came from is in `info`, for the record. Synthetic images never stand in for real ones unasked.
+Where the images came from is in `info`, for the record. Synthetic images never stand in for real ones
+unasked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastresnet import beton, sources
+from fastresnet import beton, conversion, sources
 from fastresnet.sources import SPLITS, FolderSet, ImageSet, SourceError
 
 Notes = Callable[[str], None]
@@ -29,7 +30,7 @@ BANNER = """\
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images uint8 (N,H,W,3), or None where they must be streamed from `path`; labels int64 (N,)."""
+    """One split: images uint8 (N,H,W,3), None where they must be streamed from `path`; labels int64 (N,)."""
 
     images: np.ndarray | None
     labels: np.ndarray
@@ -58,26 +59,40 @@ class Splits:
 def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
     """The data that `cfg.data` describes, converted to betons first where there are none yet.
 
-    progress is called with one line for each choice and step. ValueError (SourceError, BetonError) where data is
+    progress is called with one line for each choice and step. ValueError (SourceError, BetonError) where
+    data is
     missing or wrong.
     """
     settings, notes = cfg.data, progress or (lambda line: None)
     mode_is_asked = cfg.provenance.get("data.write_mode", "default") != "default"
-    parts, facts = _given_betons(settings, notes) or _find(settings, settings.write_mode if mode_is_asked else "", notes)
+    parts, facts = _given_betons(settings, notes) or _find(
+        settings, settings.write_mode if mode_is_asked else "", notes
+    )
     if facts["train"]["synthetic"]:
         print(BANNER, file=sys.stderr, flush=True)
-    _check_agree(parts, facts)
+    class_names = _check_agree(parts, facts)
     train, val = _cut(parts["train"], settings)
     first = facts["train"]
-    info = {"name": first["name"], "digest": first["digest"], "test_digest": facts["test"]["digest"],
-            "synthetic": first["synthetic"], "source": first["source"], "beton": parts["train"].path is not None,
-            "train_size": len(train), "val_size": len(val) if val else 0, "test_size": len(parts["test"]),
-            "full_train_size": len(parts["train"]), "classes": len(first["class_names"]),
-            "image_shape": list(train.image_shape)}
-    notes(f"data: {info['name']} ({info['source']}), {len(train)} training"
-          + (f", {len(val)} validation" if val else "") + f" and {info['test_size']} test images")
-    return Splits(train, val, parts["test"], _triple(first["mean"]), _triple(first["std"]),
-                  tuple(first["class_names"]), info)
+    info = {
+        "name": first["name"],
+        "digest": first["digest"],
+        "test_digest": facts["test"]["digest"],
+        "synthetic": first["synthetic"],
+        "source": first["source"],
+        "beton": parts["train"].path is not None,
+        "train_size": len(train),
+        "val_size": len(val) if val else 0,
+        "test_size": len(parts["test"]),
+        "full_train_size": len(parts["train"]),
+        "classes": len(class_names),
+        "image_shape": list(train.image_shape),
+    }
+    notes(
+        f"data: {info['name']} ({info['source']}), {len(train)} training"
+        + (f", {len(val)} validation" if val else "")
+        + f" and {info['test_size']} test images"
+    )
+    return Splits(train, val, parts["test"], _triple(first["mean"]), _triple(first["std"]), class_names, info)
 
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:
@@ -85,15 +100,16 @@ def _triple(values: Iterable[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _check_agree(parts: dict[str, Split], facts: dict[str, dict[str, Any]]) -> None:
-    """Training and test set must have the same classes and not mix real images with synthetic ones."""
+def _check_agree(parts: dict[str, Split], facts: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """The class names of both sets, which must agree, as must the labels; real and synthetic images don't
+    mix."""
     train, test = facts["train"], facts["test"]
-    if train["class_names"] != test["class_names"]:
-        raise SourceError(f"training and test set have different classes: {train['class_names']} and {test['class_names']}")
     if train["synthetic"] != test["synthetic"]:
         raise SourceError("one of training and test set is synthetic, the other is not")
+    names = sources.shared_class_names(train["class_names"], test["class_names"])
     for split, part in parts.items():
-        sources.check_labels(f"{split} set", part.labels, len(train["class_names"]))
+        sources.check_labels(f"{split} set", part.labels, len(names))
+    return names
 
 
 def _cut(whole: Split, settings: Any) -> tuple[Split, Split | None]:
@@ -105,18 +121,26 @@ def _cut(whole: Split, settings: Any) -> tuple[Split, Split | None]:
         return (whole if len(keep) == len(whole) else _take(whole, keep)), None
     train, held = sources.split_validation(whole.labels[keep], settings.val_fraction, SPLIT_SEED)
     if not len(train):
-        raise SourceError(f"data.val_fraction={settings.val_fraction:g} of {len(keep)} images leaves none for training")
+        raise SourceError(
+            f"data.val_fraction={settings.val_fraction:g} of {len(keep)} images leaves none for training"
+        )
     return _take(whole, keep[train]), _take(whole, keep[held])
 
 
 def _take(whole: Split, indices: np.ndarray) -> Split:
     images = None if whole.images is None else whole.images[indices]
     in_beton = indices if whole.indices is None else whole.indices[indices]
-    return Split(images, whole.labels[indices], whole.path, in_beton, whole.image_shape,
-                 whole.nbytes * len(indices) // len(whole))
+    return Split(
+        images,
+        whole.labels[indices],
+        whole.path,
+        in_beton,
+        whole.image_shape,
+        whole.nbytes * len(indices) // len(whole),
+    )
 
 
-# Finding ------------------------------------------------------------------------------------------------------------
+# Finding ---------------------------------------------------------------------------------------------
 
 Found = tuple[dict[str, Split], dict[str, dict[str, Any]]]  # by split: the data, and the facts about it
 
@@ -132,7 +156,7 @@ def _given_betons(settings: Any, notes: Notes) -> Found | None:
 
 
 def _find(settings: Any, mode: str, notes: Notes) -> Found:
-    """Betons made before that are what the settings ask for, else the source, converted where ffcv is there."""
+    """Betons made before that fit the settings, else the source, converted where ffcv is there."""
     source, root = settings.source, settings.root
     if source == "auto":
         if root is None:
@@ -143,12 +167,12 @@ def _find(settings: Any, mode: str, notes: Notes) -> Found:
         if source == "betons":
             return _read_betons({split: folder / f"{split}.beton" for split in SPLITS}, settings, notes)
         root = str(folder)
-    origin = _origin(source, root, settings)
+    origin = conversion.origin_of(source, root, settings)
     ready = _converted(settings, lambda facts: bool(facts.get("origin") == origin), mode, notes)
     if ready:
         return _read_betons(ready, settings, notes)
     try:
-        return _from_source(source, root, settings, origin, notes)
+        return _from_source(source, root, settings, notes)
     except ValueError as error:
         if not (settings.source == "auto" and source == "torchvision" and settings.allow_synthetic):
             raise
@@ -168,20 +192,11 @@ class _Synthetic:
         return getattr(self._settings, name)
 
 
-def _origin(source: str, root: str | None, settings: Any) -> dict[str, Any]:
-    """What identifies the input of a conversion: betons made from the same origin can be used again."""
-    if source == "synthetic":
-        return {"source": source, "train": settings.synthetic_train, "test": settings.synthetic_test,
-                "size": settings.synthetic_size}
-    if source == "torchvision":
-        return {"source": source, "name": settings.name}
-    if root is None or not Path(root).is_dir():
-        raise SourceError(f"data.source={source} needs data.root, the folder of its files; got {root}")
-    return {"source": source, "root": str(Path(root).resolve()), "files": sources.fingerprint(source, Path(root))}
-
-
-def _converted(settings: Any, fits: Callable[[dict[str, Any]], bool], mode: str, notes: Notes) -> dict[str, Path] | None:
-    """Betons under data.betons whose sidecars fit, written in `mode` ("": any); broken ones are told of and passed over."""
+def _converted(
+    settings: Any, fits: Callable[[dict[str, Any]], bool], mode: str, notes: Notes
+) -> dict[str, Path] | None:
+    """Betons under data.betons whose sidecars fit, written in `mode` ("": any); broken ones are told of and
+    passed over."""
     for first in sorted(Path(settings.betons).glob("*/train.beton.json")):
         paths = {split: first.parent / f"{split}.beton" for split in SPLITS}
         try:
@@ -194,19 +209,20 @@ def _converted(settings: Any, fits: Callable[[dict[str, Any]], bool], mode: str,
     return None
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
+# Reading ---------------------------------------------------------------------------------------------
+
 
 def _read_betons(paths: dict[str, Path], settings: Any, notes: Notes) -> Found:
-    """Both betons, and what their sidecars say, or what the images themselves say where there is no sidecar."""
-    parts, facts = {}, {}
+    """Both betons, and what their sidecars say, or the images themselves where there is no sidecar."""
+    parts: dict[str, Split] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for split, path in paths.items():
         known = beton.read_sidecar(path)
-        parts[split] = _read_split(path, settings, stream=settings.loader == "ffcv" and split == "train", notes=notes)
+        parts[split] = _read_split(
+            path, settings, stream=settings.loader == "ffcv" and split == "train", notes=notes
+        )
         facts[split] = known or _facts_of_bare_beton(path, split, parts[split])
         notes(f"{split} set read from {path}" + ("" if known else " (no sidecar beside it)"))
-    if facts["train"]["class_names"] != facts["test"]["class_names"] and "origin" not in facts["train"]:
-        shared = max(facts.values(), key=lambda fact: len(fact["class_names"]))["class_names"]  # numbers as names
-        facts["train"]["class_names"] = facts["test"]["class_names"] = shared
     return parts, facts
 
 
@@ -223,7 +239,9 @@ def _read_split(path: Path, settings: Any, stream: bool, notes: Notes) -> Split:
     if not len(skipped):
         return Split(images, labels, path, None, shape, images.nbytes)
     notes(f"{path}: {len(skipped)} images can't be decoded and are left out (samples {_some(skipped)})")
-    return Split(images, labels, path, np.setdiff1d(np.arange(info.num_samples), skipped), shape, images.nbytes)
+    return Split(
+        images, labels, path, np.setdiff1d(np.arange(info.num_samples), skipped), shape, images.nbytes
+    )
 
 
 def _some(numbers: np.ndarray) -> str:
@@ -241,96 +259,44 @@ def _free_memory() -> int:
 
 def _facts_of_bare_beton(path: Path, split: str, part: Split) -> dict[str, Any]:
     """What can be known of a beton without a sidecar: CIFAR-10 by its digest, else numbers as class names."""
-    images: Any = beton.each_image(path) if part.images is None else part.images
-    digest = sources.content_digest(images, part.labels)
-    mean, std = statistics(beton.each_image(path) if part.images is None else part.images)
+    images = beton.each_image if part.images is None else (lambda path: part.images)
+    digest = sources.content_digest(images(path), part.labels)
+    mean, std = conversion.statistics(images(path))
     is_cifar10 = digest == sources.CIFAR10_DIGESTS[split]
-    names = sources.CIFAR10_CLASSES if is_cifar10 else tuple(map(str, range(int(part.labels.max(initial=0)) + 1)))
-    return {"name": "cifar10" if is_cifar10 else path.parent.name or "beton", "split": split, "digest": digest,
-            "class_names": list(names), "mean": list(mean), "std": list(std), "source": "beton", "synthetic": False}
+    names = (
+        sources.CIFAR10_CLASSES if is_cifar10 else tuple(map(str, range(int(part.labels.max(initial=0)) + 1)))
+    )
+    return {
+        "name": "cifar10" if is_cifar10 else path.parent.name or "beton",
+        "split": split,
+        "digest": digest,
+        "class_names": list(names),
+        "mean": list(mean),
+        "std": list(std),
+        "source": "beton",
+        "synthetic": False,
+    }
 
 
-def statistics(images: np.ndarray | Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, standard deviation) of each channel over all pixels, in 0..1 units, exact: from counts of the 256 values."""
-    counts = np.zeros((3, 256), np.int64)
-    chunks = (images[i:i + 1024] for i in range(0, len(images), 1024)) if isinstance(images, np.ndarray) else images
-    for chunk in chunks:
-        for channel in range(3):
-            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
-    values, total = np.arange(256) / 255, counts.sum(axis=1)
-    mean = counts @ values / total
-    return tuple(map(float, mean)), tuple(map(float, np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))))
-
-
-# Converting ---------------------------------------------------------------------------------------------------------
-
-def _from_source(source: str, root: str | None, settings: Any, origin: dict[str, Any], notes: Notes) -> Found:
+def _from_source(source: str, root: str | None, settings: Any, notes: Notes) -> Found:
     """Read the source, and convert it to betons where ffcv is installed; else use its images as they are."""
     if not beton.can_write():
         notes(f"ffcv is not installed, so no beton is written: reading straight from {source} each time")
-        sets = _load_both(source, root, settings, notes)
+        sets = conversion.load_both(source, root, settings, notes)
         return _without_betons(sets)
-    folder, facts = convert(source, root, settings, origin=origin, notes=notes)
+    folder, facts = conversion.convert(source, root, settings, notes=notes)
     return _read_betons({split: folder / f"{split}.beton" for split in SPLITS}, settings, notes)
 
 
-def _load_both(source: str, root: str | None, settings: Any, notes: Notes) -> dict[str, ImageSet | FolderSet]:
-    """Training and test set of a source; their classes must be the same."""
-    counts = {"train": settings.synthetic_train, "test": settings.synthetic_test}
-    notes(f"reading {source}" + (f" from {root}" if root else ""))
-    sets = {split: sources.load(source, split, root=root, name=settings.name, count=counts[split],
-                                size=settings.synthetic_size, image_size=settings.image_size, workers=settings.workers,
-                                on_error=settings.on_error) for split in SPLITS}
-    train, test = sets["train"], sets["test"]
-    if train.class_names != test.class_names and source != "parquet":
-        raise SourceError(f"{source}: training and test set have different classes")
-    return sets
-
-
-def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[float]) -> dict[str, Any]:
-    """What goes beside a beton made from this set; mean and std are those of the training set."""
-    pixels = images.images if isinstance(images, ImageSet) else images
-    return {"name": images.name, "split": images.split, "digest": sources.content_digest(pixels, images.labels),
-            "class_names": list(images.class_names), "mean": list(mean), "std": list(std), "count": len(images),
-            "source": images.source, "synthetic": images.synthetic}
-
-
 def _without_betons(sets: dict[str, ImageSet | FolderSet]) -> Found:
-    parts, facts = {}, {}
+    parts: dict[str, Split] = {}
     for split, images in sets.items():
         if isinstance(images, FolderSet):
-            raise SourceError("images of several sizes are streamed from a beton, and writing one needs ffcv: run scripts/setup.sh")
-        parts[split] = Split(images.images, images.labels, None, None, images.images.shape[1:3], images.images.nbytes)
-    mean, std = statistics(parts["train"].images)
-    return parts, {split: facts_of(images, mean, std) for split, images in sets.items()}
-
-
-def convert(source: str, root: str | None, settings: Any, *, out: Path | None = None, origin: dict[str, Any] | None = None,
-            notes: Notes = lambda line: None, progress: Callable[[str, int, int], None] | None = None) -> tuple[Path, dict[str, Any]]:
-    """Write train.beton and test.beton of a source, each whole or not at all; (their folder, facts by split).
-
-    out: the folder (None: one under data.betons that is named for the set); progress(split, done, total).
-    """
-    origin = origin or _origin(source, root, settings)
-    with beton.Writer() as writer:  # imports ffcv while the images are read
-        sets = _load_both(source, root, settings, notes)
-        train = sets["train"]
-        mean, std = statistics(train.images if isinstance(train, ImageSet) else train)
-        folder = out or Path(settings.betons) / _folder_name(train, origin)
-        facts = {}
-        for split, images in sets.items():
-            facts[split] = {**facts_of(images, mean, std), "mode": settings.write_mode, "quality": settings.jpeg_quality,
-                            "origin": origin}
-            notes(f"writing {len(images)} images to {folder / split}.beton ({settings.write_mode})")
-            writer.write(folder / f"{split}.beton", images.images if isinstance(images, ImageSet) else images, images.labels,
-                         mode=settings.write_mode, quality=settings.jpeg_quality, workers=settings.workers,
-                         sidecar=facts[split], progress=(lambda done, total, split=split: progress(split, done, total)) if progress
-                         else None)
-    return folder, facts
-
-
-def _folder_name(images: ImageSet | FolderSet, origin: dict[str, Any]) -> str:
-    """cifar10 and other known sets by their names; anything else with a mark of its origin, so that no two meet."""
-    known = {name for name, _ in sources.COUNTS}
-    mark = hashlib.sha256(repr({**origin, "files": ""}).encode()).hexdigest()[:6]
-    return images.name if images.name in known else f"{images.name}-{mark}"
+            raise SourceError(
+                "images of several sizes are streamed from a beton, and writing one needs ffcv: run"
+                " scripts/setup.sh"
+            )
+        shape = (images.images.shape[1], images.images.shape[2])
+        parts[split] = Split(images.images, images.labels, None, None, shape, images.images.nbytes)
+    mean, std = conversion.statistics(sets["train"].pixels)
+    return parts, {split: conversion.facts_of(images, mean, std) for split, images in sets.items()}

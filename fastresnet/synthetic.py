@@ -1,6 +1,8 @@
-"""A procedurally drawn data set: ten kinds of shape and texture, learnable but not by colour or position. Reads nothing.
+"""A procedurally drawn data set: ten kinds of shape and texture, learnable but not by colour or position.
+Reads nothing.
 
-Every image has its own place, size, turn, two colours, light gradient, clutter and noise, so that a linear model stays poor
+Every image has its own place, size, turn, two colours, light gradient, clutter and noise, so that a linear
+model stays poor
 while a small convolutional net learns the classes. It stands in for data only when it was asked for.
 """
 
@@ -8,13 +10,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-CLASS_NAMES = ("disc", "square", "triangle", "cross", "ring", "stripes", "checker", "dots", "crescent", "wave")
+CLASS_NAMES = (
+    "disc",
+    "square",
+    "triangle",
+    "cross",
+    "ring",
+    "stripes",
+    "checker",
+    "flower",
+    "crescent",
+    "wave",
+)
 _CHUNK = 512  # images drawn at once: keeps the temporaries near 50 MB at 32 px
 _SPLITS = {"train": 0, "test": 1}
 
 
 def draw(split: str, count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (count, size, size, 3) and labels int64 (count,), the classes as equal in number as they can be.
+    """Images uint8 (count, size, size, 3) and labels int64 (count,), the classes as equal in number as
+    they can be.
 
     The same arguments give the same bytes; train and test share no random stream.
     """
@@ -26,8 +40,8 @@ def draw(split: str, count: int, size: int = 32, seed: int = 0) -> tuple[np.ndar
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASS_NAMES))
     images = np.empty((count, size, size, 3), np.uint8)
     for start in range(0, count, _CHUNK):
-        chunk = labels[start:start + _CHUNK]
-        images[start:start + len(chunk)] = _paint(chunk, size, rng)
+        chunk = labels[start : start + _CHUNK]
+        images[start : start + len(chunk)] = _paint(chunk, size, rng)
     return images, labels
 
 
@@ -51,7 +65,9 @@ def _paint(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
     mask = np.clip(0.5 - distance / softness, 0, 1)[..., None]
 
     back, front = random(0.1, 0.9, 1, 1, 3), random(0.1, 0.9, 1, 1, 3)
-    apart = np.abs(front - back).max(axis=-1, keepdims=True) < 0.3  # too alike to see: use the opposite colour
+    apart = (
+        np.abs(front - back).max(axis=-1, keepdims=True) < 0.3
+    )  # too alike to see: use the opposite colour
     front = np.where(apart, 1 - back * 0.5 - 0.5 * (back > 0.5), front)
     angle, frequency = random(0, 2 * np.pi), random(2, 7)
     clutter = np.sin((np.cos(angle) * x + np.sin(angle) * y) * frequency + random(0, 2 * np.pi))

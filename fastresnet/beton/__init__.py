@@ -1,9 +1,35 @@
-"""Betons of (image, label): write through FFCV, read whole with numpy alone, verify. Imports nothing else of the package."""
+"""Betons of (image, label): write through FFCV, read whole with numpy alone, verify. Imports nothing else of
+the package."""
 
 from fastresnet.beton.layout import BetonError, Layout, open_beton
-from fastresnet.beton.read import BetonInfo, each_image, inspect, jpeg_payloads, labels, read, read_one, verify
+from fastresnet.beton.read import (
+    BetonInfo,
+    each_image,
+    inspect,
+    jpeg_payloads,
+    labels,
+    read,
+    read_one,
+    verify,
+)
 from fastresnet.beton.sidecar import read_sidecar, sidecar_path
 from fastresnet.beton.write import Writer, can_write, write
 
-__all__ = ["BetonError", "BetonInfo", "Layout", "Writer", "can_write", "each_image", "inspect",
-           "jpeg_payloads", "labels", "open_beton", "read", "read_one", "read_sidecar", "sidecar_path", "verify", "write"]
+__all__ = [
+    "BetonError",
+    "BetonInfo",
+    "Layout",
+    "Writer",
+    "can_write",
+    "each_image",
+    "inspect",
+    "jpeg_payloads",
+    "labels",
+    "open_beton",
+    "read",
+    "read_one",
+    "read_sidecar",
+    "sidecar_path",
+    "verify",
+    "write",
+]

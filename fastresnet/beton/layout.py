@@ -1,6 +1,7 @@
 """The bytes of a beton, version 2: parsed and checked with numpy alone. Decodes no pixel.
 
-Everything is checked against the file's own size before anything is allocated, so a damaged file can't ask for memory.
+Everything is checked against the file's own size before anything is allocated, so a damaged file can't ask
+for memory.
 Source of the format: FFCV 1.0.2 (types.py, writer.py, memory_allocator.py).
 """
 
@@ -11,12 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-HEADER = np.dtype([("version", "<u2"), ("fields", "<u2"), ("page_size", "<u4"), ("samples", "<u8"), ("table", "<u8")])
+HEADER = np.dtype(
+    [("version", "<u2"), ("fields", "<u2"), ("page_size", "<u4"), ("samples", "<u8"), ("table", "<u8")]
+)
 FIELD = np.dtype([("type", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
 IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("pointer", "<u8")])
 ALLOCATION = np.dtype([("sample", "<u8"), ("pointer", "<u8"), ("size", "<u8")])
-FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: IMAGE, 3: np.dtype([("pointer", "<u8"), ("size", "<u8")]),
-               4: np.dtype("<u8"), 5: np.dtype([("pointer", "<u8"), ("size", "<u8")]), 6: np.dtype("<u8")}
+FIELD_TYPES = {
+    0: np.dtype("<f8"),
+    1: np.dtype("<i8"),
+    2: IMAGE,
+    3: np.dtype([("pointer", "<u8"), ("size", "<u8")]),
+    4: np.dtype("<u8"),
+    5: np.dtype([("pointer", "<u8"), ("size", "<u8")]),
+    6: np.dtype("<u8"),
+}
 INT, RGB_IMAGE = 1, 2
 JPEG, RAW = 0, 1
 SMALLEST_PAGE, LARGEST_PAGE = 1 << 21, 1 << 31
@@ -24,7 +34,8 @@ CHANNELS = 3
 
 
 class BetonError(ValueError):
-    """A beton that is missing, damaged, foreign or not what its sidecar says; the message names the file and the rule."""
+    """A beton that is missing, damaged, foreign or not what its sidecar says; the message names the file and
+    the rule."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Layout:
     def payload(self, index: int) -> memoryview:
         """The stored bytes of one image, without a copy."""
         start = int(self.pointers[index])
-        return memoryview(self.content)[start:start + int(self.sizes[index])]
+        return memoryview(self.content)[start : start + int(self.sizes[index])]
 
     def check_unchanged(self) -> None:
         """BetonError when the file was replaced, cut or rewritten since it was opened."""
@@ -72,18 +83,23 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 def open_beton(path: str | Path) -> Layout:
-    """Map a beton and check all that can be checked without decoding an image; BetonError says what is wrong and where.
+    """Map a beton and check all that can be checked without decoding an image; BetonError says what is
+    wrong and where.
 
-    Checked: version, fields, page size, metadata and table inside the file, table length and pointer, data in whole pages,
-    and per sample mode, size, label, its one row in the table, its place inside a page, raw size = 3·H·W, no overlap.
+    Checked: version, fields, page size, metadata and table inside the file, table length and pointer,
+    data in whole pages,
+    and per sample mode, size, label, its one row in the table, its place inside a page, raw size = 3·H·W,
+    no overlap.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if status.st_size < HEADER.itemsize:
-                raise BetonError(f"{path} is {'empty' if not status.st_size else 'too short'} ({status.st_size} bytes): not a beton, "
-                                 "or one whose writing was cut off")
+                raise BetonError(
+                    f"{path} is {'empty' if not status.st_size else 'too short'} ({status.st_size} bytes):"
+                    " not a beton, or one whose writing was cut off"
+                )
             content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except FileNotFoundError:
         raise BetonError(f"{path} does not exist; write it with scripts/convert.py") from None
@@ -91,26 +107,41 @@ def open_beton(path: str | Path) -> Layout:
         if isinstance(error, BetonError):
             raise
         raise BetonError(f"{path} can't be read: {error}") from None
-    header = content[:HEADER.itemsize].view(HEADER)[0]
+    header = content[: HEADER.itemsize].view(HEADER)[0]
     count, table_start, page = int(header["samples"]), int(header["table"]), int(header["page_size"])
     _check_header(path, len(content), int(header["version"]), page, count, table_start)
     fields_end = HEADER.itemsize + FIELD.itemsize * int(header["fields"])
     if not 1 <= header["fields"] or fields_end > len(content):
         raise BetonError(f"{path}: {header['fields']} fields do not fit in the file; it is damaged")
-    metadata_type, image, label = _fields(path, content[HEADER.itemsize:fields_end].view(FIELD))
+    metadata_type, image, label = _fields(path, content[HEADER.itemsize : fields_end].view(FIELD))
     metadata_end = fields_end + metadata_type.itemsize * count
     data_start = -(-metadata_end // page) * page
     if metadata_end > len(content) or table_start < data_start:
-        raise BetonError(f"{path}: {count} samples do not fit before the allocation table; the file is cut off or damaged")
+        raise BetonError(
+            f"{path}: {count} samples do not fit before the allocation table; the file is cut off or damaged"
+        )
     if (table_start - data_start) % page:
-        raise BetonError(f"{path}: the data is not a whole number of {page}-byte pages; the file is cut off or damaged")
+        raise BetonError(
+            f"{path}: the data is not a whole number of {page}-byte pages; the file is cut off or damaged"
+        )
     metadata = content[fields_end:metadata_end].view(metadata_type)
     images, labels = metadata[image], metadata[label].astype(np.int64)
     table = content[table_start:].view(ALLOCATION)
     sizes = _sizes_from_table(path, images["pointer"], table, count)
-    layout = Layout(path, content, page, data_start, images["mode"].copy(), images["height"].astype(np.int64),
-                    images["width"].astype(np.int64), images["pointer"].astype(np.int64), sizes, labels, table_start,
-                    _stamp(status))
+    layout = Layout(
+        path,
+        content,
+        page,
+        data_start,
+        images["mode"].copy(),
+        images["height"].astype(np.int64),
+        images["width"].astype(np.int64),
+        images["pointer"].astype(np.int64),
+        sizes,
+        labels,
+        table_start,
+        _stamp(status),
+    )
     _check_samples(layout)
     return layout
 
@@ -119,14 +150,19 @@ def _check_header(path: Path, length: int, version: int, page: int, count: int, 
     if version != 2:
         raise BetonError(f"{path}: version {version}, only version 2 can be read; is it a beton at all?")
     if page & (page - 1) or not SMALLEST_PAGE <= page <= LARGEST_PAGE:
-        raise BetonError(f"{path}: page size {page} is not a power of two between {SMALLEST_PAGE} and {LARGEST_PAGE}; the file is damaged")
+        raise BetonError(
+            f"{path}: page size {page} is not a power of two between {SMALLEST_PAGE} and {LARGEST_PAGE}; the"
+            " file is damaged"
+        )
     if table == 0:
         raise BetonError(f"{path} is half written (its allocation table was never set); convert again")
     if count == 0:
         raise BetonError(f"{path} holds no samples")
     if table > length or (length - table) % ALLOCATION.itemsize:
-        raise BetonError(f"{path}: the allocation table (from byte {table} to the end, {length}) is not a whole number of rows; "
-                         "the file is cut off")
+        raise BetonError(
+            f"{path}: the allocation table (from byte {table} to the end, {length}) is not a whole number of"
+            " rows; the file is cut off"
+        )
     if length == table:
         raise BetonError(f"{path}: the allocation table is empty; the file is cut off")
 
@@ -134,30 +170,51 @@ def _check_header(path: Path, length: int, version: int, page: int, count: int, 
 def _fields(path: Path, fields: np.ndarray) -> tuple[np.dtype, str, str]:
     """The metadata's type and the names, in it, of the first image and of the label field."""
     names = [bytes(field["name"]).split(b"\0")[0].decode("ascii", "replace") for field in fields]
-    unknown = [(name, int(kind)) for name, kind in zip(names, fields["type"], strict=True) if int(kind) not in FIELD_TYPES]
+    unknown = [
+        (name, int(kind))
+        for name, kind in zip(names, fields["type"], strict=True)
+        if int(kind) not in FIELD_TYPES
+    ]
     if unknown:
-        raise BetonError(f"{path}: field {unknown[0][0]!r} is of type {unknown[0][1]}, which only FFCV's own reader with its custom field "
-                         "can read")
+        raise BetonError(
+            f"{path}: field {unknown[0][0]!r} is of type {unknown[0][1]}, which only FFCV's own reader with"
+            " its custom field can read"
+        )
     found = ", ".join(f"{name} (type {kind})" for name, kind in zip(names, fields["type"], strict=True))
     images = [f"f{i}" for i, kind in enumerate(fields["type"]) if kind == RGB_IMAGE]
-    ints = [(name != "label", f"f{i}") for i, (name, kind) in enumerate(zip(names, fields["type"], strict=True)) if kind == INT]
+    ints = [
+        (name != "label", f"f{i}")
+        for i, (name, kind) in enumerate(zip(names, fields["type"], strict=True))
+        if kind == INT
+    ]
     if not images or not ints:
         raise BetonError(f"{path}: needs an RGB image field and an integer label field, has {found}")
-    layout = np.dtype([(f"f{i}", FIELD_TYPES[int(kind)]) for i, kind in enumerate(fields["type"])], align=True)
+    layout = np.dtype(
+        [(f"f{i}", FIELD_TYPES[int(kind)]) for i, kind in enumerate(fields["type"])], align=True
+    )
     return layout, images[0], min(ints)[1]
 
 
 def _sizes_from_table(path: Path, pointers: np.ndarray, table: np.ndarray, count: int) -> np.ndarray:
-    """Bytes stored for each sample's image: the row of the table with its pointer, which must also name the sample."""
+    """Bytes stored for each sample's image: the row of the table with its pointer, which must also name the
+    sample."""
     order = np.argsort(table["pointer"], kind="stable")
     sorted_pointers = table["pointer"][order]
     place = np.minimum(np.searchsorted(sorted_pointers, pointers), len(order) - 1)
     rows = order[place]
-    missing = np.flatnonzero((sorted_pointers[place] != pointers) | (table["sample"][rows] != np.arange(count, dtype=np.uint64)))
+    missing = np.flatnonzero(
+        (sorted_pointers[place] != pointers) | (table["sample"][rows] != np.arange(count, dtype=np.uint64))
+    )
     if len(missing):
-        raise BetonError(f"{path}: sample {missing[0]} has no row in the allocation table; the file is damaged or half written")
+        raise BetonError(
+            f"{path}: sample {missing[0]} has no row in the allocation table; the file is damaged or half"
+            " written"
+        )
     if (table["size"][rows] > LARGEST_PAGE).any():
-        raise BetonError(f"{path}: sample {int(np.argmax(table['size'][rows]))} claims more bytes than a page holds; the file is damaged")
+        raise BetonError(
+            f"{path}: sample {int(np.argmax(table['size'][rows]))} claims more bytes than a page holds; the"
+            " file is damaged"
+        )
     return table["size"][rows].astype(np.int64)
 
 
@@ -167,10 +224,19 @@ def _check_samples(layout: Layout) -> None:
     area = layout.heights * layout.widths * CHANNELS
     _refuse(layout, layout.modes > RAW, "has an unknown storage mode")
     _refuse(layout, area == 0, "has no height or no width")
-    _refuse(layout, (start < layout.data_start) | (end > layout.table_start) | (end < start), "lies outside the data")
-    _refuse(layout, (start - layout.data_start) // layout.page_size != (end - 1 - layout.data_start) // layout.page_size,
-            "crosses the border of a page")
-    _refuse(layout, (layout.modes == RAW) & (layout.sizes != area), "is raw but not 3 x height x width bytes long")
+    _refuse(
+        layout,
+        (start < layout.data_start) | (end > layout.table_start) | (end < start),
+        "lies outside the data",
+    )
+    _refuse(
+        layout,
+        (start - layout.data_start) // layout.page_size != (end - 1 - layout.data_start) // layout.page_size,
+        "crosses the border of a page",
+    )
+    _refuse(
+        layout, (layout.modes == RAW) & (layout.sizes != area), "is raw but not 3 x height x width bytes long"
+    )
     _refuse(layout, layout.sizes == 0, "is empty")
     order = np.argsort(start, kind="stable")
     overlap = np.zeros(len(start), bool)

@@ -14,7 +14,8 @@ from numpy.lib.stride_tricks import as_strided
 from fastresnet.beton.layout import CHANNELS, JPEG, RAW, BetonError, Layout, open_beton
 
 _JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
-_LARGEST_EXPANSION = 2000  # pixel bytes a byte of JPEG can stand for at most, generously: an 8x8 block needs about 2 bits a channel
+# pixel bytes a byte of JPEG can stand for at most, generously: an 8x8 block needs about 2 bits a channel
+_LARGEST_EXPANSION = 2000
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,19 @@ def inspect(path: str | Path) -> BetonInfo:
 def _describe(layout: Layout) -> BetonInfo:
     uniform = layout.uniform
     jpegs = int((layout.modes == JPEG).sum())
-    return BetonInfo(len(layout), int(layout.heights[0]) * uniform, int(layout.widths[0]) * uniform, uniform,
-                     {"jpg": jpegs, "raw": len(layout) - jpegs}, int((layout.heights * layout.widths).sum()) * CHANNELS,
-                     len(layout.content), layout.page_size, int(layout.heights.max()), int(layout.widths.max()),
-                     (int(layout.labels.min()), int(layout.labels.max())))
+    return BetonInfo(
+        len(layout),
+        int(layout.heights[0]) * uniform,
+        int(layout.widths[0]) * uniform,
+        uniform,
+        {"jpg": jpegs, "raw": len(layout) - jpegs},
+        int((layout.heights * layout.widths).sum()) * CHANNELS,
+        len(layout.content),
+        layout.page_size,
+        int(layout.heights.max()),
+        int(layout.widths.max()),
+        (int(layout.labels.min()), int(layout.labels.max())),
+    )
 
 
 def labels(path: str | Path) -> np.ndarray:
@@ -71,11 +81,16 @@ def verify(path: str | Path, *, threads: int = 0, decode: int = -1, classes: int
 def _check_labels(layout: Layout, classes: int) -> None:
     wrong = np.flatnonzero((layout.labels < 0) | (layout.labels >= classes))
     if len(wrong):
-        raise BetonError(f"{layout.path}: label {layout.labels[wrong[0]]} of sample {wrong[0]} lies outside 0..{classes - 1}")
+        raise BetonError(
+            f"{layout.path}: label {layout.labels[wrong[0]]} of sample {wrong[0]} lies outside"
+            f" 0..{classes - 1}"
+        )
 
 
 @overload
-def read(path: str | Path, *, threads: int = 0, on_error: Literal["raise"] = "raise") -> tuple[np.ndarray, np.ndarray]: ...
+def read(
+    path: str | Path, *, threads: int = 0, on_error: Literal["raise"] = "raise"
+) -> tuple[np.ndarray, np.ndarray]: ...
 @overload
 def read(path: str | Path, *, threads: int = 0, on_error: str) -> tuple[np.ndarray, ...]: ...
 
@@ -83,24 +98,31 @@ def read(path: str | Path, *, threads: int = 0, on_error: str) -> tuple[np.ndarr
 def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tuple[np.ndarray, ...]:
     """(images uint8 (N,H,W,3), labels int64 (N,)) of a beton with images of one size.
 
-    With on_error="skip" a JPEG that can't be decoded is left out, and a third array holds the left-out samples' numbers
-    (int64, sorted). BetonError otherwise, and for images of several sizes.
+    With on_error="skip" a JPEG that can't be decoded is left out, and a third array holds the numbers of the
+    samples left out     (int64, sorted). BetonError otherwise, and for images of several sizes.
     """
     layout = open_beton(path)
     if not layout.uniform:
         odd = int(np.argmax((layout.heights != layout.heights[0]) | (layout.widths != layout.widths[0])))
-        raise BetonError(f"{path}: images differ in size (sample 0 is {layout.widths[0]}x{layout.heights[0]} px, sample {odd} is "
-                         f"{layout.widths[odd]}x{layout.heights[odd]} px); stream them with data.loader=ffcv and data.image_size")
+        raise BetonError(
+            f"{path}: images differ in size (sample 0 is {layout.widths[0]}x{layout.heights[0]} px, sample"
+            f" {odd} is {layout.widths[odd]}x{layout.heights[odd]} px); stream them with data.loader=ffcv and"
+            " data.image_size"
+        )
     shape = (len(layout), int(layout.heights[0]), int(layout.widths[0]), CHANNELS)
     jpegs = np.flatnonzero(layout.modes == JPEG)
     stored = int(layout.sizes[jpegs].sum())
     if len(jpegs) * shape[1] * shape[2] * CHANNELS > _LARGEST_EXPANSION * stored + (1 << 26):
-        raise BetonError(f"{path}: {stored} bytes of JPEG can't hold {len(jpegs)} images of {shape[2]}x{shape[1]} px; the file is damaged")
+        raise BetonError(
+            f"{path}: {stored} bytes of JPEG can't hold {len(jpegs)} images of {shape[2]}x{shape[1]} px; the"
+            " file is damaged"
+        )
     images = np.empty(shape, np.uint8)
     _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
 
     def keep(index: int, image: np.ndarray) -> None:
         images[index] = image
+
     skipped = _each_jpeg(layout, jpegs, keep, threads, on_error)
     layout.check_unchanged()
     if on_error == "raise":
@@ -108,11 +130,14 @@ def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tupl
     if len(skipped) == len(layout):
         raise BetonError(f"{path}: not one image can be decoded")
     good = np.setdiff1d(np.arange(len(layout)), skipped)
-    return (images, layout.labels, skipped) if not len(skipped) else (images[good], layout.labels[good], skipped)
+    return (
+        (images, layout.labels, skipped) if not len(skipped) else (images[good], layout.labels[good], skipped)
+    )
 
 
 def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
-    """Raw images into their places, in runs of samples that lie evenly spaced in the file: one strided copy a run."""
+    """Raw images into their places, in runs of samples that lie evenly spaced in the file: one strided copy
+    a run."""
     if not len(samples):
         return
     size = images[0].nbytes
@@ -124,7 +149,7 @@ def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
         at = int(pointers[first])
         run = as_strided(layout.content[at:], (last - first, size), (size, 1))
-        flat[samples[first]:samples[first] + last - first] = run
+        flat[samples[first] : samples[first] + last - first] = run
 
 
 def read_one(layout: Layout, index: int) -> np.ndarray:
@@ -133,11 +158,14 @@ def read_one(layout: Layout, index: int) -> np.ndarray:
     if layout.modes[index] == RAW:
         return np.frombuffer(layout.payload(index), np.uint8).reshape(height, width, CHANNELS)
     from PIL import Image
+
     try:
         with Image.open(io.BytesIO(layout.payload(index)), formats=("JPEG",)) as image:
             if image.size != (width, height):
-                raise BetonError(f"{layout.path}: sample {index} is a JPEG of {image.size[0]}x{image.size[1]} px but should be "
-                                 f"{width}x{height} px")
+                raise BetonError(
+                    f"{layout.path}: sample {index} is a JPEG of {image.size[0]}x{image.size[1]} px but"
+                    f" should be {width}x{height} px"
+                )
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except BetonError:
         raise
@@ -145,7 +173,9 @@ def read_one(layout: Layout, index: int) -> np.ndarray:
         raise BetonError(f"{layout.path}: the JPEG of sample {index} can't be decoded: {error}") from None
 
 
-def _each_jpeg(layout: Layout, samples: np.ndarray, keep: Callable[[int, np.ndarray], None], threads: int, on_error: str) -> np.ndarray:
+def _each_jpeg(
+    layout: Layout, samples: np.ndarray, keep: Callable[[int, np.ndarray], None], threads: int, on_error: str
+) -> np.ndarray:
     """keep(index, image) for each JPEG, on threads; returns the samples that were skipped."""
     skipped: list[int] = []
 
@@ -157,7 +187,8 @@ def _each_jpeg(layout: Layout, samples: np.ndarray, keep: Callable[[int, np.ndar
                 if on_error == "raise":
                     raise
                 skipped.append(index)
-    blocks = [samples[i:i + _JPEG_BLOCK] for i in range(0, len(samples), _JPEG_BLOCK)]
+
+    blocks = [samples[i : i + _JPEG_BLOCK] for i in range(0, len(samples), _JPEG_BLOCK)]
     threads = min(threads or os.cpu_count() or 1, len(blocks))
     if threads <= 1:
         for block in blocks:
@@ -172,14 +203,18 @@ def _each_jpeg(layout: Layout, samples: np.ndarray, keep: Callable[[int, np.ndar
 
 
 def jpeg_payloads(path: str | Path) -> list[memoryview]:
-    """The encoded bytes of every image, without a copy, for a decoder on the device; BetonError when an image is stored raw."""
+    """The encoded bytes of every image, without a copy, for a decoder on the device; BetonError when an
+    image is stored raw."""
     layout = open_beton(path)
     if (layout.modes != JPEG).any():
-        raise BetonError(f"{path}: sample {int(np.argmax(layout.modes != JPEG))} is stored raw, not as a JPEG")
+        raise BetonError(
+            f"{path}: sample {int(np.argmax(layout.modes != JPEG))} is stored raw, not as a JPEG"
+        )
     return [layout.payload(i) for i in range(len(layout))]
 
 
 def each_image(path: str | Path) -> Iterator[np.ndarray]:
-    """Every image in sample order, uint8 (H,W,3), of one size or several; BetonError names what can't be decoded."""
+    """Every image in sample order, uint8 (H,W,3), of one size or several; BetonError names what can't be
+    decoded."""
     layout = open_beton(path)
     return (read_one(layout, i) for i in range(len(layout)))

@@ -1,4 +1,5 @@
-"""The .json beside a beton: what the images are. A sidecar that does not fit its beton is an error, not a hint."""
+"""The .json beside a beton: what the images are. A sidecar that does not fit its beton is an error, not a
+hint."""
 
 import hashlib
 import json
@@ -10,8 +11,18 @@ import numpy as np
 
 from fastresnet.beton.layout import BetonError, open_beton
 
-KEYS = {"name": str, "split": str, "digest": str, "class_names": list, "mean": list, "std": list, "count": int, "source": str,
-        "synthetic": bool, "seal": str}
+KEYS = {
+    "name": str,
+    "split": str,
+    "digest": str,
+    "class_names": list,
+    "mean": list,
+    "std": list,
+    "count": int,
+    "source": str,
+    "synthetic": bool,
+    "seal": str,
+}
 
 
 def sidecar_path(path: str | Path) -> Path:
@@ -20,20 +31,24 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def seal(path: str | Path) -> str:
-    """Identifies the bytes of a beton in milliseconds: sha256 over its header, metadata, table and 64 blocks of its data."""
+    """Identifies the bytes of a beton in milliseconds: sha256 over its header, metadata, table and 64 blocks
+    of its data."""
     layout = open_beton(path)
     hashed = hashlib.sha256(f"{len(layout.content)}".encode())
-    hashed.update(layout.content[:layout.data_start])
-    hashed.update(layout.content[layout.table_start:])
-    for start in np.linspace(layout.data_start, max(layout.data_start, layout.table_start - 4096), 64).astype(np.int64):
-        hashed.update(layout.content[start:start + 4096])
+    hashed.update(layout.content[: layout.data_start])
+    hashed.update(layout.content[layout.table_start :])
+    for start in np.linspace(layout.data_start, max(layout.data_start, layout.table_start - 4096), 64).astype(
+        np.int64
+    ):
+        hashed.update(layout.content[start : start + 4096])
     return hashed.hexdigest()
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any] | None:
     """The checked facts beside the beton at `path`, or None where there is no sidecar.
 
-    Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names, mean and std (0..1 units,
+    Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names,
+    mean and std (0..1 units,
     per channel), count, source, synthetic. BetonError when it is broken or belongs to another beton.
     """
     file = sidecar_path(path)
@@ -43,13 +58,25 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise BetonError(f"{file} is not readable JSON ({error}); delete it or convert again") from None
-    wrong = [key for key, kind in KEYS.items() if not isinstance(facts, dict) or not isinstance(facts.get(key), kind)]
+    wrong = [
+        key
+        for key, kind in KEYS.items()
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind)
+    ]
     if wrong:
-        raise BetonError(f"{file}: {wrong[0]} is missing or of the wrong type; delete the file or convert again")
-    if any(len(facts[key]) != 3 or not all(isinstance(x, float) and 0 <= x <= 1 for x in facts[key]) for key in ("mean", "std")):
+        raise BetonError(
+            f"{file}: {wrong[0]} is missing or of the wrong type; delete the file or convert again"
+        )
+    if any(
+        len(facts[key]) != 3 or not all(isinstance(x, float) and 0 <= x <= 1 for x in facts[key])
+        for key in ("mean", "std")
+    ):
         raise BetonError(f"{file}: mean and std must be three numbers between 0 and 1")
     if facts["seal"] != seal(path):
-        raise BetonError(f"{file} belongs to another beton than {Path(path).name} (count, labels or bytes differ); convert again")
+        raise BetonError(
+            f"{file} belongs to another beton than {Path(path).name} (count, labels or bytes differ); convert"
+            " again"
+        )
     return facts
 
 

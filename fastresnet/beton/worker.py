@@ -1,6 +1,8 @@
-"""The process that holds ffcv: takes pickled jobs on standard input, says how it goes as JSON lines on standard output.
+"""The process that holds ffcv: takes pickled jobs on standard input, says how it goes as JSON lines on
+standard output.
 
-FFCV's writer waits for ever when one of its workers fails. Here every worker reports its failure, a watchdog sees workers that
+FFCV's writer waits for ever when one of its workers fails. Here every worker reports its failure, a watchdog
+sees workers that
 died without a word, and the first failure ends the whole process group.
 """
 

@@ -1,6 +1,8 @@
-"""Writes betons through FFCV's DatasetWriter in a process of its own, so that its hangs, prints and forks stay there.
+"""Writes betons through FFCV's DatasetWriter in a process of its own, so that its hangs, prints and forks
+stay there.
 
-A beton appears under its name only when it is whole: it is written to a temporary name, verified, and renamed.
+A beton appears under its name only when it is whole: it is written to a temporary name, verified, and
+renamed.
 """
 
 import contextlib
@@ -13,14 +15,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastresnet.beton.layout import CHANNELS, LARGEST_PAGE, SMALLEST_PAGE, BetonError
+from fastresnet.beton.read import labels as read_labels
 from fastresnet.beton.read import read, verify
 from fastresnet.beton.sidecar import seal, sidecar_path, write_sidecar
 
@@ -29,7 +32,14 @@ SMART_THRESHOLD = 128 * 128 * CHANNELS  # bytes: larger images become JPEGs in m
 DEFAULT_PAGE = 4 * SMALLEST_PAGE
 VERIFIED_JPEGS = 1000  # JPEGs decoded again before a beton gets its name
 _START = "import sys; sys.path[0] = sys.argv[1]; from fastresnet.beton import worker; worker.main()"
-Images = np.ndarray | Sequence[np.ndarray]
+
+
+class Images(Protocol):
+    """uint8 (N,H,W,3), or anything that gives images (H,W,3) by number; its `shapes` save a look at each."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 def can_write() -> bool:
@@ -37,13 +47,31 @@ def can_write() -> bool:
     return importlib.util.find_spec("ffcv") is not None
 
 
-def write(path: str | Path, images: Images, labels: np.ndarray, *, mode: str = "raw", quality: int = 90,
-          max_size: int | None = None, workers: int = 0, sidecar: Mapping[str, Any] | None = None,
-          progress: Callable[[int, int], None] | None = None) -> None:
+def write(
+    path: str | Path,
+    images: Images,
+    labels: np.ndarray,
+    *,
+    mode: str = "raw",
+    quality: int = 90,
+    max_size: int | None = None,
+    workers: int = 0,
+    sidecar: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
     """Write one beton; see Writer.write. For several, one Writer saves starting ffcv each time."""
     with Writer() as writer:
-        writer.write(path, images, labels, mode=mode, quality=quality, max_size=max_size, workers=workers,
-                     sidecar=sidecar, progress=progress)
+        writer.write(
+            path,
+            images,
+            labels,
+            mode=mode,
+            quality=quality,
+            max_size=max_size,
+            workers=workers,
+            sidecar=sidecar,
+            progress=progress,
+        )
 
 
 class Writer:
@@ -54,17 +82,25 @@ class Writer:
 
     def __init__(self) -> None:
         if not can_write():
-            raise BetonError("writing betons needs ffcv: run scripts/setup.sh, or pip install ffcv (it compiles C++ and needs g++, "
-                             "pkg-config, OpenCV and libturbojpeg)")
+            raise BetonError(
+                "writing betons needs ffcv: run scripts/setup.sh, or pip install ffcv (it compiles C++ and"
+                " needs g++, pkg-config, OpenCV and libturbojpeg)"
+            )
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _START, str(Path(__file__).parents[2])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -85,13 +121,26 @@ class Writer:
             process.stdout.close()
         self._errors.close()
 
-    def write(self, path: str | Path, images: Images, labels: np.ndarray, *, mode: str = "raw", quality: int = 90,
-              max_size: int | None = None, workers: int = 0, sidecar: Mapping[str, Any] | None = None,
-              progress: Callable[[int, int], None] | None = None) -> None:
-        """Write images (uint8 (N,H,W,3), or a sequence of (H,W,3)) and labels (int64 (N,)) to `path`, whole or not at all.
+    def write(
+        self,
+        path: str | Path,
+        images: Images,
+        labels: np.ndarray,
+        *,
+        mode: str = "raw",
+        quality: int = 90,
+        max_size: int | None = None,
+        workers: int = 0,
+        sidecar: Mapping[str, Any] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Write images (uint8 (N,H,W,3), or a sequence of (H,W,3)) and labels (int64 (N,)) to `path`,
+        whole or not at all.
 
-        mode: raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px); quality: 1..100 of JPEGs; max_size: shrink
-        to this longer side, px; sidecar: facts for the .json beside it; progress(done, total). BetonError when it can't be done.
+        mode: raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px); quality:
+        1..100 of JPEGs; max_size: shrink
+        to this longer side, px; sidecar: facts for the .json beside it; progress(done, total).
+        BetonError when it can't be done.
         """
         path = Path(path)
         largest = _check(path, images, labels, mode, quality)
@@ -103,8 +152,19 @@ class Writer:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         workers = max(1, min(workers or _cores(), _cores(), -(-len(labels) // 100)))
         try:
-            self._send(dict(path=str(temporary), images=images, labels=labels, mode=mode, quality=quality, max_size=max_size,
-                            workers=workers, page_size=page, smart_threshold=SMART_THRESHOLD))
+            self._send(
+                dict(
+                    path=str(temporary),
+                    images=images,
+                    labels=labels,
+                    mode=mode,
+                    quality=quality,
+                    max_size=max_size,
+                    workers=workers,
+                    page_size=page,
+                    smart_threshold=SMART_THRESHOLD,
+                )
+            )
             self._follow(path, progress)
             _verify_written(temporary, path, images, labels, mode, max_size)
             sealed = seal(temporary)
@@ -129,7 +189,8 @@ class Writer:
             raise BetonError(f"the writing process ended: {self._last_words()}") from None
 
     def _follow(self, path: Path, progress: Callable[[int, int], None] | None) -> None:
-        """Pass on the process's progress until the beton is written; BetonError when it says error, or falls silent."""
+        """Pass on the process's progress until the beton is written; BetonError when it says error, or falls
+        silent."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
@@ -160,7 +221,10 @@ def _check(path: Path, images: Images, labels: np.ndarray, mode: str, quality: i
     if not 1 <= quality <= 100:
         raise BetonError(f"JPEG quality must lie between 1 and 100, got {quality}")
     if len(images) == 0 or len(images) != len(labels):
-        raise BetonError(f"{path}: needs as many labels as images and at least one, got {len(images)} images and {len(labels)} labels")
+        raise BetonError(
+            f"{path}: needs as many labels as images and at least one, got {len(images)} images and"
+            f" {len(labels)} labels"
+        )
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise BetonError(f"{path}: labels must be whole numbers (N,), got {labels.dtype} {labels.shape}")
     if isinstance(images, np.ndarray):
@@ -176,22 +240,35 @@ def _check(path: Path, images: Images, labels: np.ndarray, mode: str, quality: i
 
 def _check_space(path: Path, images: Images, labels: np.ndarray, mode: str, page: int) -> None:
     """Refuse early when the disk can't hold the beton; JPEGs are counted as a tenth of their pixels."""
-    pixels = images.nbytes if isinstance(images, np.ndarray) else sum(int(np.prod(s)) for s in getattr(images, "shapes", ()))
+    pixels = (
+        images.nbytes
+        if isinstance(images, np.ndarray)
+        else sum(int(np.prod(s)) for s in getattr(images, "shapes", ()))
+    )
     share = {"raw": 1.0, "jpg": 0.1, "proportion": 0.55, "smart": 0.1}[mode]
     needed, free = int(pixels * share) + 48 * len(labels) + page, shutil.disk_usage(path.parent).free
     if free < needed:
-        raise BetonError(f"{path} can't be written: it needs about {needed >> 20} MiB and the disk has {free >> 20} MiB free")
+        raise BetonError(
+            f"{path} can't be written: it needs about {needed >> 20} MiB and the disk has {free >> 20} MiB"
+            " free"
+        )
 
 
-def _verify_written(temporary: Path, path: Path, images: Images, labels: np.ndarray, mode: str, max_size: int | None) -> None:
-    """The written file against what was to be written: labels always, pixels where they are stored exactly."""
+def _verify_written(
+    temporary: Path, path: Path, images: Images, labels: np.ndarray, mode: str, max_size: int | None
+) -> None:
+    """The written file against what was to be written: labels always, pixels where they are exact."""
     try:
         info = verify(temporary, decode=VERIFIED_JPEGS)
         exact = isinstance(images, np.ndarray) and not info.modes["jpg"] and max_size is None
-        got_images, got_labels = read(temporary) if exact else (None, None)
+        same = np.array_equal(read_labels(temporary), labels) and (
+            not exact or np.array_equal(read(temporary)[0], np.asarray(images))
+        )
     except BetonError as error:
         free = shutil.disk_usage(path.parent).free
-        raise BetonError(f"{path} can't be written: what was written does not verify "
-                         f"({str(error).replace(str(temporary), path.name)}; {free >> 20} MiB free on the disk)") from None
-    if info.num_samples != len(labels) or (exact and not (np.array_equal(got_labels, labels) and np.array_equal(got_images, images))):
+        raise BetonError(
+            f"{path} can't be written: what was written does not verify "
+            f"({str(error).replace(str(temporary), path.name)}; {free >> 20} MiB free on the disk)"
+        ) from None
+    if not same:
         raise BetonError(f"{path} can't be written: what was read back differs from what was to be written")
