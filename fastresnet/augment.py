@@ -1,6 +1,8 @@
-"""Random choices, drawn for a whole epoch at once, and the one call that turns stored images into a finished batch.
+"""Random choices, drawn for a whole epoch at once, and the one call that turns stored images into a finished
+batch.
 
-Choices are drawn on the host's generator, so a CPU and a GPU see the same ones. Refuses to know files, models and loaders.
+Choices are drawn on the host's generator, so a CPU and a GPU see the same ones. Refuses to know files, models
+and loaders.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ KERNELS = ("auto", "triton", "compiled", "reference", "rows")
 
 
 def generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
-    """A generator on the host for one purpose of one epoch; numpy's SeedSequence keeps all of them independent."""
+    """A generator on the host for one purpose of one epoch; numpy's SeedSequence keeps all of them
+    independent."""
     state = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) | int(state[1]) << 32)
 
@@ -51,8 +54,8 @@ def draw(
     height, width = size_hw
     if spec.crop_mode == "reflect" and spec.crop_padding_px >= min(size_hw):
         raise ValueError(
-            f"crop_padding_px={spec.crop_padding_px} can't be reflected from images of {height}x{width} px: it must "
-            f"be at most {min(size_hw) - 1} (or crop_mode zero or mean)"
+            f"crop_padding_px={spec.crop_padding_px} can't be reflected from images of "
+            f"{height}x{width} px: it must be at most {min(size_hw) - 1} (or crop_mode zero or mean)"
         )
 
     def whole(purpose: int, end: int) -> Tensor:
@@ -68,8 +71,8 @@ def draw(
         flip = (_coin(torch.arange(count) if samples is None else samples.cpu(), seed) + epoch) % 2 == 1
     places = 2 * spec.crop_padding_px + 1
     return Choices(
-        spec,
         count,
+        spec,
         dy=whole(1, places) if spec.crop_padding_px else None,
         dx=whole(2, places) if spec.crop_padding_px else None,
         flip=flip,
@@ -82,7 +85,7 @@ def draw(
 
 def no_choices(count: int) -> Choices:
     """What evaluation applies: nothing but normalising."""
-    return Choices(Augment(), count)
+    return Choices(count)
 
 
 def _coin(samples: Tensor, seed: int) -> Tensor:
@@ -94,6 +97,8 @@ def _coin(samples: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(((state ^ (state >> np.uint64(31))) & np.uint64(1)).astype(np.int64))
 
 
+@torch.inference_mode(False)  # buffers and tables are kept: they must not become inference tensors
+@torch.no_grad()
 def apply(
     images_NHWC: Tensor,
     indices: Tensor,
@@ -107,7 +112,8 @@ def apply(
     kernel: str = "auto",
     out: Tensor | None = None,
 ) -> Tensor:
-    """Gather, crop, mirror, jitter, cut out, downsample, normalise and cast in one call: finished images (B,3,h,w).
+    """Gather, crop, mirror, jitter, cut out, downsample, normalise and cast in one call: finished images
+    (B,3,h,w).
 
     images_NHWC:  uint8 (N,H,W,3), contiguous, the stored images
     indices:      int64 (B,) on the same device, which of them
@@ -115,7 +121,8 @@ def apply(
     mean, std:    of the channels, in units of 0..1
     dtype:        float32, float16 or bfloat16; arithmetic is float32 in any case
     size:         height and width to downsample to (bilinear, half-pixel centres); None keeps the stored size
-    out:          written in place where given, so that a captured CUDA graph finds its batch at the same address
+    out:          written in place where given, so that a captured CUDA graph finds its batch at the same
+                  address
     """
     assert choices.count == len(indices), f"{len(indices)} images and choices for {choices.count}"
     height, width, channels = images_NHWC.shape[1:]
@@ -124,18 +131,16 @@ def apply(
         shape = (len(indices), h, w, channels) if channels_last else (len(indices), channels, h, w)
         out = torch.empty(shape, dtype=dtype, device=images_NHWC.device)
         out = out.permute(0, 3, 1, 2) if channels_last else out
-    assert out.shape == (len(indices), channels, h, w) and out.dtype == dtype, (
-        f"out is {out.dtype} {tuple(out.shape)}"
-    )
-    KERNEL_CALLS[kernel_for(kernel, images_NHWC.device)[0]](
-        images_NHWC, indices, choices, tuple(mean), tuple(std), (h, w), out.permute(0, 2, 3, 1)
-    )
+    assert (out.shape, out.dtype) == ((len(indices), channels, h, w), dtype), (out.shape, out.dtype)
+    call = KERNEL_CALLS[kernel_for(kernel, images_NHWC.device)[0]]
+    call(images_NHWC, indices, choices, tuple(mean), tuple(std), (h, w), out.permute(0, 2, 3, 1))
     return out
 
 
 @functools.lru_cache
 def kernel_for(name: str, device: torch.device) -> tuple[str, str]:
-    """Which kernel `name` (data.kernel) means on `device`, and why. Raises ValueError where it can't run there."""
+    """Which kernel `name` (data.kernel) means on `device`, and why. Raises ValueError where it can't run
+    there."""
     if name not in KERNELS:
         raise ValueError(f"data.kernel must be one of {', '.join(KERNELS)}, got {name!r}")
     has_triton = importlib.util.find_spec("triton") is not None

@@ -1,6 +1,8 @@
-"""Batches for training and testing: the dataset lives on the device as uint8, and a batch is one gather and one kernel call.
+"""Batches for training and testing: the dataset lives on the device as uint8, and a batch is one gather and
+one kernel call.
 
-Every loader has the same face: `len(loader)` steps an epoch, `loader.epoch(k)` yields (images, labels) of epoch k as a pure function
+Every loader has the same face: `len(loader)` steps an epoch, `loader.epoch(k)` yields (images, labels) of
+epoch k as a pure function
 of (seed, k), `loader.close()` gives its resources back. Files are opened elsewhere.
 """
 
@@ -52,10 +54,11 @@ class ResidentLoader(Loader):
     augment:      what happens to training images; None for testing
     mean, std:    of the channels, in units of 0..1
     shuffle:      a new order each epoch
-    drop_last:    leave out the last, smaller batch
+    drop_last:    leave out the last, smaller batch (of several ranks', what doesn't divide evenly in any case)
     kernel:       auto, triton, compiled, reference, rows: see `augment.kernel_for`
     resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
-    rank, world_size:  this process's share: each global batch holds world_size·batch_size images, rank after rank
+    rank, world_size:  this process's share: each global batch holds world_size·batch_size images, rank after
+                       rank
     """
 
     def __init__(
@@ -93,12 +96,14 @@ class ResidentLoader(Loader):
         count, stride = len(self.labels), self.batch_size * self.world_size
         whole = count // stride * stride
         mine = torch.arange(whole).view(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
-        if self.drop_last or whole == count:
+        if self.drop_last:
             return mine
-        return torch.cat([mine, torch.arange(whole, count).tensor_split(self.world_size)[self.rank]])
+        share = (count - whole) // self.world_size  # equal on all ranks, which must all make the same steps
+        return torch.cat([mine, torch.arange(share) + whole + share * self.rank])
 
     def plan(self, epoch: int) -> tuple[Tensor, Choices]:
-        """Which stored image comes when on this rank, int64 (num_samples,), and its choices, both on the device."""
+        """Which stored image comes when on this rank, int64 (num_samples,), and its choices, both on the
+        device."""
         count = len(self.labels)
         sequence = augmentation.order(count, self.seed, epoch) if self.shuffle else torch.arange(count)
         height, width = self.images.shape[1:3]
@@ -125,7 +130,8 @@ class ResidentLoader(Loader):
     def batch(
         self, indices: Tensor, choices: Choices, *, size: int | None = None, out: Tensor | None = None
     ) -> Batch:
-        """One batch of chosen images, for callers that plan their own (a captured graph passes its buffer as `out`)."""
+        """One batch of chosen images, for callers that plan their own (a captured graph passes its buffer as
+        `out`)."""
         images = augmentation.apply(
             self.images,
             indices,
@@ -162,7 +168,7 @@ def _check(images: Any, labels: Any, batch_size: int, drop_last: bool, rank: int
         raise ValueError(f"train.batch_size must be at least 1, got {batch_size}")
     if drop_last and batch_size * world_size > len(images):
         raise ValueError(
-            f"train.batch_size={batch_size * world_size} is larger than the {len(images)} images, and train.drop_last "
-            "leaves out the only batch: take a smaller batch or train.drop_last=false"
+            f"train.batch_size={batch_size * world_size} is larger than the {len(images)} images, and "
+            "train.drop_last leaves out the only batch: take a smaller batch or train.drop_last=false"
         )
     assert 0 <= rank < world_size

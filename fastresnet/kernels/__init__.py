@@ -1,6 +1,7 @@
 """What happens to a batch of images between the dataset and the model, as kernels that all mean the same.
 
-`reference` says what is meant, `rows` says it fast for a CPU, `triton_augment` for a GPU. Random choices are arguments.
+`reference` says what is meant, `rows` says it fast for a CPU, `triton_augment` for a GPU. Random choices are
+arguments.
 Imports nothing else of the package.
 """
 
@@ -20,12 +21,15 @@ FLIPS = ("none", "random", "alternating")
 class Augment:
     """What may happen to a training image. The default is: nothing.
 
-    crop_padding_px:  the image is padded by so much on each side, then a window of its own size is cut out at random
+    crop_padding_px:  the image is padded by so much on each side, then a window of its own size is cut out at
+                      random
     crop_mode:        what the padding holds: `reflect` mirrors without repeating the edge, `zero` is black,
                       `mean` is the mean colour, which is 0 after normalising
-    flip:             mirroring left to right: `none`, `random`, or `alternating` (Jordan 2024, arXiv:2404.00498: a coin for each
+    flip:             mirroring left to right: `none`, `random`, or `alternating` (Jordan 2024,
+                      arXiv:2404.00498: a coin for each
                       image in epoch 0, then every image the other way each epoch)
-    cutout_px:        side of a square set to the mean colour, its centre anywhere in the image and its rim clipped
+    cutout_px:        side of a square set to the mean colour, its centre anywhere in the image and its rim
+                      clipped
                       at the borders (DeVries & Taylor 2017, arXiv:1708.04552)
     brightness:       adds b, uniform in ±brightness, to all pixels (a share of the range black to white)
     contrast:         multiplies the distance from the mean colour by 1 + c, c uniform in ±contrast
@@ -49,7 +53,8 @@ class Augment:
 
 @dataclass(frozen=True)
 class Choices:
-    """The random choices for n images, one row an image; None stands for «not done». Tensors of shape (n,) on one device.
+    """The random choices for n images, one row an image; None stands for «not done». Tensors of shape (n,) on
+    one device.
 
     dy, dx:        int32, the window's corner in the padded image, 0 … 2·crop_padding_px
     flip:          bool, mirror the window (the crop is mirrored, not the padding: flip comes after crop)
@@ -57,8 +62,8 @@ class Choices:
     brightness, contrast:  float32, b and c of `Augment`
     """
 
-    spec: Augment
     count: int
+    spec: Augment = Augment()
     dy: Tensor | None = None
     dx: Tensor | None = None
     flip: Tensor | None = None

@@ -1,6 +1,8 @@
-"""What the augmentation kernel means, written to be read: plain PyTorch on any device, also the source of the compiled kernel.
+"""What the augmentation kernel means, written to be read: plain PyTorch on any device, also the source of the
+compiled kernel.
 
-One image at a time, in this order: crop from the padded image, mirror, brightness and contrast, cutout, downsample, normalise,
+One image at a time, in this order: crop from the padded image, mirror, brightness and contrast, cutout,
+downsample, normalise,
 cast. Arithmetic is float32 whatever the output. Values are not clipped after brightness and contrast.
 """
 
@@ -30,7 +32,8 @@ def augment(
     indices:      int64 (B,), which images
     choices:      one row an image of the batch
     mean, std:    of the channels, in units of 0..1
-    size:         (h,w) to downsample to, bilinear with half-pixel centres as F.interpolate has it; None keeps (H,W)
+    size:         (h,w) to downsample to, bilinear with half-pixel centres as F.interpolate has it; None keeps
+                  (H,W)
     """
     height, width = images_NHWC.shape[1:3]
     rows_BH, cols_BW, outside_BHW = window(choices, len(indices), height, width, images_NHWC.device)
@@ -55,7 +58,8 @@ def augment(
 def window(
     choices: Choices, count: int, height: int, width: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which row and column of the stored image each pixel of the window shows: int64 (B,H) and (B,W), within the image,
+    """Which row and column of the stored image each pixel of the window shows: int64 (B,H) and (B,W), within
+    the image,
     and which pixels lie outside the stored image: bool (B,H,W), None without a crop."""
     rows = torch.arange(height, device=device).expand(count, height)
     cols = torch.arange(width, device=device).expand(count, width)
@@ -70,7 +74,8 @@ def window(
 
 
 def reflect(positions: Tensor, length: int) -> Tensor:
-    """Positions mirrored at the first and last element, neither of which is repeated: -1 is 1, `length` is length-2."""
+    """Positions mirrored at the first and last element, neither of which is repeated: -1 is 1, `length` is
+    length-2."""
     last = length - 1
     return last - (last - positions.abs()).abs()
 
@@ -78,7 +83,8 @@ def reflect(positions: Tensor, length: int) -> Tensor:
 def affine(
     choices: Choices, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast and normalising as one scale and offset: float32 (B,3) each, (1,3) when all images share them.
+    """Brightness, contrast and normalising as one scale and offset: float32 (B,3) each, (1,3) when all images
+    share them.
 
     ((x/255 - mean)·(1+c) + b) / std  =  x·(1+c)/(255·std) + (b - mean·(1+c))/std
     """
@@ -92,7 +98,8 @@ def affine(
 
 
 def cut_square(choices: Choices, height: int, width: int) -> Tensor:
-    """The pixels that cutout erases: bool (B,H,W). The square covers centre - s//2 … centre - s//2 + s - 1."""
+    """The pixels that cutout erases: bool (B,H,W). The square covers centre - s//2 … centre - s//2 + s -
+    1."""
     assert choices.cut_y is not None and choices.cut_x is not None
 
     def inside(centre: Tensor, length: int) -> Tensor:

@@ -1,0 +1,148 @@
+"""The resident loader: which image comes when, on which rank, and that it depends on (seed, epoch) alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastresnet.augment import Augment
+from fastresnet.loader import ResidentLoader
+
+STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
+
+
+def numbered(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose pixels all hold the image's number, which is its label too."""
+    labels = np.arange(count)
+    return np.broadcast_to(labels[:, None, None, None], (count, 8, 8, 3)).astype(np.uint8).copy(), labels
+
+
+def loader(count: int = 50, **keywords) -> ResidentLoader:
+    settings = dict(batch_size=16, seed=3) | STATISTICS | keywords
+    return ResidentLoader(*numbered(count), **settings)
+
+
+def labels_of(batches) -> list[int]:
+    return torch.cat([labels for _, labels in batches]).tolist()
+
+
+def test_an_epoch_shows_every_image_once_with_its_label():
+    seen = list(loader(shuffle=True).epoch(0))
+    assert sorted(labels_of(seen)) == list(range(50))
+    for images, labels in seen:
+        values = (images * 0.25 + 0.5) * 255
+        assert torch.allclose(values, labels.view(-1, 1, 1, 1).expand_as(values).float(), atol=1e-3)
+
+
+def test_batches_are_channels_last_in_the_dtype_asked_for():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        images, labels = next(loader(dtype=dtype).epoch(0))
+        assert images.dtype == dtype and images.shape == (16, 3, 8, 8) and labels.dtype == torch.int64
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_without_shuffling_the_order_is_the_stored_one():
+    assert labels_of(loader().epoch(4)) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    "count, drop_last, sizes", [(50, False, [16, 16, 16, 2]), (50, True, [16] * 3), (48, False, [16] * 3)]
+)
+def test_the_last_small_batch_comes_unless_it_is_dropped(count, drop_last, sizes):
+    subject = loader(count, drop_last=drop_last)
+    assert [len(labels) for _, labels in subject.epoch(0)] == sizes
+    assert len(subject) == len(sizes) and subject.num_samples == sum(sizes)
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_in_any_order_of_asking():
+    one, other = loader(augment=SPEC, shuffle=True), loader(augment=SPEC, shuffle=True)
+    list(other.epoch(0))
+    for (images, labels), (same_images, same_labels) in zip(one.epoch(7), other.epoch(7), strict=True):
+        assert torch.equal(images, same_images) and torch.equal(labels, same_labels)
+    assert labels_of(one.epoch(7)) != labels_of(one.epoch(8))
+    one.seed = 4
+    assert labels_of(one.epoch(7)) != labels_of(other.epoch(7))
+
+
+def test_a_batch_is_free_to_keep():
+    kept = list(loader(augment=SPEC, shuffle=True).epoch(0))
+    for (images, _), (again, _) in zip(kept, loader(augment=SPEC, shuffle=True).epoch(0), strict=True):
+        assert torch.equal(images, again)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_ranks_together_see_the_global_batches_of_one_process(drop_last):
+    common = dict(augment=SPEC, shuffle=True, drop_last=drop_last)
+    whole = list(loader(52, batch_size=16, **common).epoch(1))
+    ranks = [loader(52, batch_size=4, rank=r, world_size=4, **common) for r in range(4)]
+    parts = [list(rank.epoch(1)) for rank in ranks]
+    assert {len(rank) for rank in ranks} == {len(whole)}
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
+
+
+def test_all_ranks_make_the_same_number_of_steps_even_when_the_rest_does_not_divide():
+    ranks = [loader(51, batch_size=4, rank=r, world_size=4, shuffle=True) for r in range(4)]
+    assert {len(list(rank.epoch(0))) for rank in ranks} == {3}
+
+
+def test_the_resolution_follows_the_step_of_the_run():
+    subject = loader(resolution=lambda step: 6 if step < 5 else None)
+    sizes = [images.shape[-1] for epoch in range(2) for images, _ in subject.epoch(epoch)]
+    assert sizes == [6] * 5 + [8] * 3
+
+
+def test_a_planned_batch_lands_in_the_buffer_given():
+    subject = loader(augment=SPEC, shuffle=True)
+    sequence, choices = subject.plan(0)
+    images, labels = next(subject.epoch(0))
+    buffer = torch.empty_like(images)
+    got, got_labels = subject.batch(sequence[:16], choices.slice(0, 16), out=buffer)
+    assert got is buffer and torch.equal(buffer, images) and torch.equal(got_labels, labels)
+
+
+def test_a_read_only_array_is_taken_without_a_warning():
+    images, labels = numbered(20)
+    images.flags.writeable = False
+    assert labels_of(ResidentLoader(images, labels, batch_size=20, **STATISTICS).epoch(0)) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "keywords, words",
+    [
+        (dict(batch_size=0), "train.batch_size must be at least 1, got 0"),
+        (dict(batch_size=64, drop_last=True), "train.batch_size=64 is larger than the 50 images"),
+        (
+            dict(batch_size=16, drop_last=True, world_size=4),
+            "train.batch_size=64 is larger than the 50 images",
+        ),
+        (dict(kernel="fast"), "data.kernel must be one of"),
+    ],
+)
+def test_impossible_settings_get_one_clear_line(keywords, words):
+    with pytest.raises(ValueError, match=words):
+        loader(**keywords)
+
+
+def test_foreign_arrays_are_refused_with_their_shape():
+    images, labels = numbered(20)
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N,H,W,3\), got float32 \(20, 8, 8, 3\)"):
+        ResidentLoader(images.astype(np.float32), labels, batch_size=4, **STATISTICS)
+    with pytest.raises(ValueError, match="20 images and 19 labels"):
+        ResidentLoader(images, labels[:-1], batch_size=4, **STATISTICS)
+
+
+@pytest.mark.gpu
+def test_an_epoch_on_a_gpu_never_waits_for_the_device():
+    subject = loader(augment=SPEC, shuffle=True, device="cuda")
+    next(subject.epoch(0))  # compiles the kernel
+    torch.cuda.synchronize()
+    batches = subject.epoch(1)
+    next(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in batches:
+            pass
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
