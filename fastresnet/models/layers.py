@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -41,6 +42,21 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
                 module.reset_parameters()
+
+
+class GlobalAvgPool(nn.Module):
+    """The mean over height and width, (N,C,h,w) -> (N,C,1,1). Unlike nn.AdaptiveAvgPool2d(1) its gradient is
+    channels-last too, so that the backward pass needs no layout conversion."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, (x.shape[2], x.shape[3]))
+
+
+class GlobalMaxPool(nn.Module):
+    """The maximum over height and width, (N,C,h,w) -> (N,C,1,1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, (x.shape[2], x.shape[3]))
 
 
 class ConvNorm(nn.Sequential):

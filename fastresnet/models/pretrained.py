@@ -114,8 +114,8 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # whatever a foreign file provokes in the unpickler
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"model.pretrained: {path}: holds more than weights, or is broken, and isn't read: it could run code "
-            f"({why[:120]})"
+            f"model.pretrained: {path}: holds more than weights, or is broken, and isn't read, "
+            f"as it could run code ({why[:120]})"
         ) from error
 
 

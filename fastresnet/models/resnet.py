@@ -12,7 +12,7 @@ from typing import Any, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastresnet.models.layers import Network, conv3x3, scaled
+from fastresnet.models.layers import GlobalAvgPool, Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 
 IMAGENET_FAMILY = {
@@ -159,7 +159,7 @@ class ResNet(Network):
                 inputs = channels[-1]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.norm = nn.BatchNorm2d(inputs) if self.preactivation else nn.Identity()
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = GlobalAvgPool()
         self.fc = nn.Linear(inputs, num_classes)
         self.zero_init_last_norm = zero_init_last_norm
         self.reset_parameters()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastresnet.models.layers import ConvNorm, Network, Residual, scaled
+from fastresnet.models.layers import ConvNorm, GlobalMaxPool, Network, Residual, scaled
 
 
 class _ScaledHead(Network):
@@ -14,7 +14,7 @@ class _ScaledHead(Network):
     def __init__(self, body: nn.Sequential, channels: int, num_classes: int, head_scale: float) -> None:
         super().__init__()
         self.body, self.head_scale = body, head_scale
-        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.pool = GlobalMaxPool()
         self.head = nn.Linear(channels, num_classes, bias=False)
         self.reset_parameters()
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastresnet.models.layers import Network, conv3x3, scaled
+from fastresnet.models.layers import GlobalMaxPool, Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 
 WHITEN_KERNEL = 2
@@ -92,6 +91,7 @@ class SpeedNet(Network):
             Group(i, o, convs_per_group, residual, activation, norm_momentum)
             for i, o in zip(channels, channels[1:])
         )
+        self.pool = GlobalMaxPool()
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.dirac_init, self.head_scale, self.head_std = dirac_init, head_scale, head_std
         self.reset_parameters()
@@ -101,8 +101,7 @@ class SpeedNet(Network):
         x = self.act(self.whiten(images))
         for group in self.groups:
             x = group(x)
-        x = F.max_pool2d(x, (x.shape[2], x.shape[3])).flatten(1)
-        return self.head(x) * self.head_scale
+        return self.head(self.pool(x).flatten(1)) * self.head_scale
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
