@@ -24,7 +24,7 @@ class Score:
     count: int
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],

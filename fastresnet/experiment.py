@@ -64,7 +64,7 @@ class Experiment:
         self.seed = cfg.run.seed
         self.model = self._new_model(self.seed).to(self.device)
         if cfg.train.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+            self.model = self.model.to(memory_format=torch.channels_last)
         self._averaged: nn.Module | None = None
         self.compile_mode = cfg.train.compile
         if self.compile_mode == "auto":
@@ -213,7 +213,7 @@ class Experiment:
             return proxy.HardExamples(self.model, train.hard_fraction, **where)
         small = self._new_model(self.seed, width=train.proxy_width).to(self.device)
         if train.channels_last:
-            small = small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
+            small = small.to(memory_format=torch.channels_last)
         optimizer = optim.build(small, self.cfg.optim, device=self.device, capturable=train.cuda_graph)
         return proxy.ProxyNet(
             small,
@@ -255,7 +255,8 @@ class Experiment:
         first = torch.arange(count, device=self.device)
         images, _ = self.train_loader.batch(first, no_choices(count))
         for model in whitened:
-            model.init_whitening(images.float())
+            initialise: Any = model.init_whitening
+            initialise(images.float())
         for average in self.averages:
             average.restart()
 

@@ -98,7 +98,8 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.precision, self.options = precision, options
-        self.averages, self.select = list(averages), select
+        self.averages = list(averages)
+        self.select: Any = select
         self.freezable, self.freeze_step = freeze
         self.lr_factor = list(lr_factor)
         self.total_steps = len(self.lr_factor)
@@ -176,6 +177,7 @@ class Trainer:
     def _captured(self, images: Tensor, labels: Tensor) -> CapturedStep:
         key = (tuple(images.shape), self.steps_done < self.freeze_step)
         if key not in self._graphs:
+            assert self._rates.counter is not None
             restore = self._remember(self.totals, self._rates.counter)
             self._graphs[key] = CapturedStep(self._update, self._rates.set_on_device, restore, images, labels)
         return self._graphs[key]
@@ -306,9 +308,8 @@ class Trainer:
 
 
 class _Rates:
-    """Learning rates and momenta by step: Python numbers, or (device given) tables on the device and a step
-    counter
-    there, so that a captured graph moves along the schedule by itself."""
+    """Learning rates and momenta by step: Python numbers, or (device given) tables and a counter of steps there,
+    so that a captured graph moves along the schedule by itself."""
 
     def __init__(
         self,
@@ -324,7 +325,7 @@ class _Rates:
         assert not unknown, f"no parameter group is called {unknown}, there are {names}"
         self.factors = [list(group_factor.get(group.get("name"), factor)) for group in self.groups]
         self.momentum = momentum
-        self.counter = None
+        self.counter: Tensor | None = None
         if device is not None:
             assert momentum is None, "momentum cycling isn't capturable"
             self.counter = torch.zeros(1, dtype=torch.int64, device=device)
@@ -346,6 +347,7 @@ class _Rates:
                 )
 
     def set_on_device(self) -> None:
+        assert self.counter is not None
         for group, table in zip(self.groups, self.tables):
             group["lr"].copy_(table.index_select(0, self.counter.clamp(max=len(table) - 1)).squeeze(0))
         self.counter += 1

@@ -1,0 +1,235 @@
+"""Whole runs: folder, record, interruption and exact continuation, on a small drawn set."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastresnet import checkpoint, config, data, record, run
+from fastresnet.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "model.width": 0.25,
+    "train.epochs": 3.0,
+    "train.batch_size": 50,
+    "train.precision": "fp32",
+    "train.compile": "off",
+    "data.source": "synthetic",
+    "data.synthetic_train": 220,
+    "data.synthetic_test": 60,
+    "run.report": False,
+    "run.progress": "off",
+    "run.threads": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def betons(tmp_path_factory):
+    """A folder where the betons of the small set are made once for all runs of this module."""
+    folder = tmp_path_factory.mktemp("betons")
+    data.prepare(config.load("smoke.yaml", {**SMALL, "data.betons": str(folder)}))
+    return str(folder)
+
+
+@pytest.fixture
+def train(tmp_path, betons):
+    """train(name, {"section.key": value}) -> Run in the folder `name` of this test."""
+
+    def call(name, changes=None, *, progress=None):
+        settings = {**SMALL, "data.betons": betons, "run.dir": str(tmp_path / name), **(changes or {})}
+        return run.train("smoke.yaml", settings, progress=progress)
+
+    return call
+
+
+def weights(path):
+    return checkpoint.load(path)["model"]
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def timeless(history):
+    """The rows without what a clock says."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in history]
+
+
+def test_a_run_leaves_everything_that_the_contract_names(train):
+    done = train("a", {"run.report": True, "eval.tta": "flip"})
+    for name in ("config.yaml", "metrics.jsonl", "metrics.csv", "result.json", "predictions.npz", "report.html",
+                 "checkpoints/last.pt", "checkpoints/best.pt", "plots/curves.png"):  # fmt: skip
+        assert (done.dir / name).stat().st_size > 0, name
+    result = record.read(done.dir / "result.json")
+    assert result == json.loads(record.dumps(done.record))
+    assert result["data"]["synthetic"] is True and result["data"]["train_size"] == 220
+    assert result["accuracy"]["test_tta"] is not None
+    assert result["seconds"]["train"] > 0 and result["images_per_second"] > 0 and result["mfu"] > 0
+    rows = [json.loads(line) for line in (done.dir / "metrics.jsonl").read_text().splitlines()]
+    assert rows == result["per_epoch"] == done.history and [row["epoch"] for row in rows] == [1, 2, 3]
+    table = list(csv.DictReader((done.dir / "metrics.csv").read_text().splitlines()))
+    assert [float(row["train_loss"]) for row in table] == [row["train_loss"] for row in rows]
+    assert config.load(done.dir / "config.yaml").flat() == config.from_dict(result["config"]).flat()
+    predictions = np.load(done.dir / "predictions.npz")
+    share = (predictions["logits"].argmax(1) == predictions["labels"]).mean()
+    assert share == pytest.approx(result["accuracy"]["test"])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
+    first, second, other = train("a"), train("b"), train("c", {"run.seed": 1})
+    assert same(weights(first.checkpoint), weights(second.checkpoint))
+    assert timeless(first.history) == timeless(second.history)
+    assert not same(weights(first.checkpoint), weights(other.checkpoint))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optim.name": "adamw", "optim.lr": 0.003, "train.ema_decay": 0.9},
+        {"optim.name": "muon", "optim.lookahead": 3},
+    ],
+    ids=["sgd", "adamw and ema", "muon and lookahead"],
+)
+@pytest.mark.parametrize("stop", [4, 6], ids=["after an epoch", "inside an epoch"])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(train, tmp_path, stop, changes):
+    whole = train("whole", changes)
+    train("part", {**changes, "train.max_steps": stop})
+    resumed = train("part", {**changes, "run.resume": str(tmp_path / "part")})
+    assert same(weights(whole.checkpoint), weights(resumed.checkpoint))
+    assert timeless(whole.history) == timeless(resumed.history)
+    assert resumed.dir == tmp_path / "part"
+
+
+def test_max_steps_stops_early_and_keeps_the_schedule(train):
+    whole, part = train("whole"), train("part", {"train.max_steps": 4})
+    assert part.record["steps"] == 4
+    assert timeless(part.history) == timeless(whole.history[:1])
+
+
+class _PressCtrlC(Progress):
+    """Sends this process the signal of Ctrl-C once, after the given step."""
+
+    def __init__(self, step):
+        super().__init__("off")
+        self.at = step
+
+    def step(self, epoch, step, loss):
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread"
+)
+@pytest.mark.parametrize("step", [4, 6], ids=["at the end of an epoch", "inside an epoch"])
+def test_ctrl_c_leaves_a_checkpoint_that_continues_exactly(train, tmp_path, step):
+    whole = train("whole")
+    with pytest.raises(run.Interrupted, match="--run.resume="):
+        train("part", progress=_PressCtrlC(step))
+    assert not (tmp_path / "part" / "result.json").exists()
+    resumed = train("part", {"run.resume": str(tmp_path / "part")})
+    assert same(weights(whole.checkpoint), weights(resumed.checkpoint))
+    assert timeless(whole.history) == timeless(resumed.history)
+
+
+def test_best_is_chosen_on_the_validation_split_and_says_so(train):
+    done = train("a", {"data.val_fraction": 0.2})
+    result = done.record
+    best = max(done.history, key=lambda row: row["val_accuracy"])
+    assert result["accuracy"]["best_on"] == "validation"
+    assert (
+        result["accuracy"]["best"] == best["val_accuracy"]
+        and result["accuracy"]["best_epoch"] == best["epoch"]
+    )
+    assert checkpoint.load(done.dir / "checkpoints" / "best.pt")["epoch"] == best["epoch"]
+    assert result["data"]["train_size"] == 176 and result["data"]["val_size"] == 44
+
+
+def test_without_validation_the_last_weights_are_the_best_unless_test_is_asked_for(train):
+    last = train("a")
+    assert last.record["accuracy"]["best_on"] == "last weights" and last.record["accuracy"]["best_epoch"] == 3
+    assert same(weights(last.dir / "checkpoints" / "best.pt"), weights(last.checkpoint))
+    chosen = train("b", {"eval.best_on": "test"}).record["accuracy"]
+    assert chosen["best_on"] == "test" and chosen["best"] == max(row["test_accuracy"] for row in last.history)
+
+
+def test_evaluation_can_wait_for_the_end(train):
+    done = train("a", {"eval.every": 0})
+    assert [row["test_accuracy"] is None for row in done.history] == [True, True, False]
+
+
+def test_a_folder_that_holds_a_run_is_never_overwritten(train):
+    train("a", {"train.max_steps": 1})
+    with pytest.raises(ValueError, match="already holds a run.*--run.resume"):
+        train("a")
+
+
+def test_a_resumed_run_keeps_its_settings(train, tmp_path):
+    train("a", {"train.max_steps": 2})
+    with pytest.raises(ValueError, match="train.batch_size=20 differs from 50"):
+        train("a", {"run.resume": str(tmp_path / "a"), "train.batch_size": 20})
+
+
+def test_a_resumed_run_keeps_its_data(train, tmp_path):
+    train("a", {"train.max_steps": 2})
+    with pytest.raises(ValueError, match="data.synthetic_train=200 differs"):
+        train("a", {"run.resume": str(tmp_path / "a"), "data.synthetic_train": 200})
+
+
+def test_weights_alone_cannot_be_continued(train, tmp_path):
+    train("a", {"train.max_steps": 2})
+    with pytest.raises(ValueError, match="weights alone"):
+        train("a", {"run.resume": str(tmp_path / "a" / "checkpoints" / "best.pt")})
+
+
+def test_a_batch_larger_than_the_data_is_refused(train):
+    with pytest.raises(ValueError, match="train.batch_size=500.*train.drop_last"):
+        train("a", {"train.batch_size": 500})
+
+
+def test_a_folder_that_cannot_be_written_is_refused(train, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run.dir=.*can't be written"):
+        train("file/inside")
+
+
+def test_a_run_that_diverges_is_a_failure_of_the_run(train):
+    with pytest.raises(RuntimeError, match="the loss became"):
+        train("a", {"optim.lr": 1e18, "optim.momentum": 0.9})
+
+
+@pytest.mark.parametrize("tail", [{"train.ema_decay": 0.8}, {"train.average_tail": 0.5}])
+def test_averaged_weights_are_what_is_evaluated_and_kept(train, tail):
+    done = train("a", tail)
+    payload = checkpoint.load(done.checkpoint)
+    assert payload["averaged"] is not None and not same(payload["averaged"], payload["model"])
+    assert same({k: v.cpu() for k, v in done.model.state_dict().items()}, payload["averaged"])
+
+
+def test_lower_resolutions_come_first(train):
+    done = train("a", {"train.resolutions": [[0.5, 16], [0.8, 24]]})
+    assert done.record["steps"] == 12
+
+
+def test_the_script_ends_with_the_record_as_one_line_of_json(tmp_path, betons):
+    settings = {**SMALL, "data.betons": betons, "run.dir": str(tmp_path / "a"), "train.max_steps": 2}
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", "smoke.yaml"]
+    command += [
+        f"--{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in settings.items()
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    record.validate(result)
+    assert "SYNTHETIC" in done.stderr
