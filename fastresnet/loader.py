@@ -54,7 +54,7 @@ class ResidentLoader(Loader):
     augment:      what happens to training images; None for testing
     mean, std:    of the channels, in units of 0..1
     shuffle:      a new order each epoch
-    drop_last:    leave out the last, smaller batch (of several ranks', what doesn't divide evenly in any case)
+    drop_last:    leave out the last, smaller batch (of several ranks', what doesn't divide in any case)
     kernel:       auto, triton, compiled, reference, rows: see `augment.kernel_for`
     resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
     rank, world_size:  this process's share: each global batch holds world_size·batch_size images, rank after

@@ -198,7 +198,14 @@ def _crop_masks(pad: int, width: int, channels: int) -> Tensor:
     return torch.cat([keep, torch.zeros(1, width)]).repeat_interleave(channels, 1)
 
 
-_kept = threading.local()
+class _Kept(threading.local):
+    """Each thread's buffers: one thread's chunk must not land in another's."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[object, ...], Tensor] = {}
+
+
+_kept = _Kept()
 
 
 def _buffer(name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -206,8 +213,8 @@ def _buffer(name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
     The black margins of `padded` stay black: all its users of one row length write the same places.
     """
-    key, size = (name, dtype, tuple(shape[1:])), math.prod(shape)
-    held = _kept.__dict__.get(key)
+    key, size = (name, dtype, *shape[1:]), math.prod(shape)
+    held = _kept.tensors.get(key)
     if held is None or held.numel() < size:
-        held = _kept.__dict__[key] = torch.zeros(size, dtype=dtype)
+        held = _kept.tensors[key] = torch.zeros(size, dtype=dtype)
     return held[:size].view(*shape)
