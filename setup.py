@@ -25,7 +25,7 @@ setup(
         "numpy>=1.26",
         "Pillow>=10.0",
         "fastargs>=1.2.0",
-        "PyYAML>=6.0",           # fastargs needs it and doesn't say so
+        "PyYAML>=6.0.1",          # fastargs needs it and doesn't say so
         "terminaltables>=3.1",   # fastargs, too
         "pyarrow>=15.0",         # reads Parquet
         "matplotlib>=3.8",       # draws the curves
