@@ -1,0 +1,186 @@
+"""A network's blocks as a picture, SVG or PNG. Draws what a Summary says and measures nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from fastresnet.models.summary import Block, Summary
+
+WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 760, 46, 18, 60, 74  # px
+FILLS = (
+    "#d9e8f5",
+    "#fbe3c8",
+    "#d6efe2",
+    "#f3dcea",
+    "#faf3c4",
+    "#e2e2e2",
+)  # tints of Okabe and Ito's palette, by map size
+INK, FAINT = "#1b1f24", "#57606a"
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box: texts, where it is (px from the top), its fill, whether a residual connection goes around
+    it."""
+
+    title: str
+    detail: str
+    figures: str
+    top: int
+    fill: str
+    residual: bool
+
+
+def draw(summary: Summary, path: str | Path) -> None:
+    """Write the picture; the ending of `path` says how: .svg (drawn here) or .png (by matplotlib).
+
+    Raises ValueError for another ending.
+    """
+    path = Path(path)
+    if path.suffix == ".svg":
+        path.write_text(to_svg(summary), encoding="utf-8")
+    elif path.suffix == ".png":
+        _write_png(summary, path)
+    else:
+        raise ValueError(f"{path}: a diagram is an .svg or a .png file, got {path.suffix or 'no ending'!r}")
+
+
+def boxes(summary: Summary) -> list[Box]:
+    """The blocks from input to output; neighbours that are alike share a box marked with their number."""
+    runs: list[list[Block]] = []
+    for block in summary.blocks:
+        if runs and _signature(runs[-1][0]) == _signature(block):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    sizes: list[int] = []
+    result = []
+    for i, run in enumerate(runs):
+        output = run[-1].layers[-1].output
+        side = output[1] if len(output) == 3 else 0
+        if side not in sizes:
+            sizes.append(side)
+        top = TOP + i * (BOX_HEIGHT + GAP)
+        result.append(_box(run, top, FILLS[sizes.index(side) % len(FILLS)]))
+    return result
+
+
+def _signature(block: Block) -> tuple[object, ...]:
+    return (block.residual, *((layer.kind, layer.output, layer.parameters) for layer in block.layers))
+
+
+def _box(run: list[Block], top: int, fill: str) -> Box:
+    layers = [layer for block in run for layer in block.layers]
+    shown = [
+        layer for layer in run[0].layers if layer.kind != "batch norm" and "downsample" not in layer.name
+    ]
+    detail = ", ".join(
+        f"{layer.kind} → {layer.output[0]}" if layer.parameters else layer.kind for layer in shown
+    )
+    title = run[0].name if len(run) == 1 else f"{run[0].name} … {run[-1].name} (×{len(run)})"
+    output = "×".join(map(str, layers[-1].output))
+    figures = (
+        f"{output}   {_short(sum(layer.parameters for layer in layers))} parameters   "
+        f"{_short(sum(layer.flops for layer in layers))}FLOP   field {layers[-1].field.size} px"
+    )
+    return Box(title, detail, figures, top, fill, run[0].residual)
+
+
+def _short(count: int) -> str:
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} "
+
+
+def _headings(summary: Summary) -> tuple[str, str]:
+    return (
+        f"{summary.title}, {summary.image_size}×{summary.image_size} px",
+        f"{summary.parameters:,} parameters, {summary.flops / 1e9:.3f} GFLOP a forward pass. "
+        "A curve on the left is a residual connection.",
+    )
+
+
+def to_svg(summary: Summary) -> str:
+    """The picture as the text of an SVG file; it needs nothing else and scales to its frame."""
+    drawn = boxes(summary)
+    height = drawn[-1].top + BOX_HEIGHT + GAP
+    title, subtitle = _headings(summary)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" font-family="Helvetica, Arial, sans-serif" fill="{INK}" role="img">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        _svg_text(LEFT, 30, title, 'font-size="18" font-weight="bold"'),
+        _svg_text(LEFT, 52, subtitle, f'font-size="12" fill="{FAINT}"'),
+    ]
+    for i, box in enumerate(drawn):
+        parts += _svg_box(box, is_last=i == len(drawn) - 1)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _svg_text(x: int, y: int, text: str, style: str) -> str:
+    return f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>'
+
+
+def _svg_line(path: str) -> str:
+    return f'<path d="{path}" fill="none" stroke="{INK}" stroke-width="1.5"/>'
+
+
+def _svg_box(box: Box, is_last: bool) -> list[str]:
+    size, top, bottom, bend = WIDTH - 2 * LEFT, box.top, box.top + BOX_HEIGHT, LEFT - 34
+    parts = [
+        f'<rect x="{LEFT}" y="{top}" width="{size}" height="{BOX_HEIGHT}" rx="6" fill="{box.fill}" '
+        f'stroke="{INK}"/>',
+        _svg_text(LEFT + 12, top + 19, box.title, 'font-size="13" font-weight="bold"'),
+        _svg_text(LEFT + size - 12, top + 19, box.figures, 'font-size="12" text-anchor="end"'),
+        _svg_text(LEFT + 12, top + 37, box.detail, f'font-size="12" fill="{FAINT}"'),
+    ]
+    if box.residual:
+        parts.append(
+            _svg_line(f"M{LEFT} {top + 6} C{bend} {top + 6} {bend} {bottom - 6} {LEFT} {bottom - 6}")
+        )
+    if not is_last:
+        parts.append(_svg_line(f"M{WIDTH // 2} {bottom} v{GAP - 1} m-4 -6 l4 6 l4 -6"))
+    return parts
+
+
+def _write_png(summary: Summary, path: Path) -> None:
+    from matplotlib.figure import Figure  # late: only pictures need it
+    from matplotlib.patches import FancyBboxPatch, PathPatch
+    from matplotlib.path import Path as Curve
+
+    drawn = boxes(summary)
+    height = drawn[-1].top + BOX_HEIGHT + GAP
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=144)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.axis("off")
+    title, subtitle = _headings(summary)
+    axes.text(LEFT, 30, title, size=18, weight="bold", color=INK)
+    axes.text(LEFT, 52, subtitle, size=12, color=FAINT)
+    for i, box in enumerate(drawn):
+        middle, bottom = WIDTH / 2, box.top + BOX_HEIGHT
+        corner, size = (LEFT, box.top), WIDTH - 2 * LEFT
+        style = "round,pad=0,rounding_size=6"
+        axes.add_patch(
+            FancyBboxPatch(corner, size, BOX_HEIGHT, boxstyle=style, facecolor=box.fill, edgecolor=INK)
+        )
+        axes.text(LEFT + 12, box.top + 19, box.title, size=13, weight="bold", color=INK)
+        axes.text(LEFT + size - 12, box.top + 19, box.figures, size=12, color=INK, ha="right")
+        axes.text(LEFT + 12, box.top + 37, box.detail, size=12, color=FAINT)
+        if box.residual:
+            points = [
+                (LEFT, box.top + 6),
+                (LEFT - 34, box.top + 6),
+                (LEFT - 34, bottom - 6),
+                (LEFT, bottom - 6),
+            ]
+            curve = Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
+            axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=INK, linewidth=1.5))
+        if i < len(drawn) - 1:
+            arrow = dict(arrowstyle="->", color=INK, linewidth=1.5, shrinkA=0, shrinkB=0)
+            axes.annotate("", (middle, bottom + GAP), (middle, bottom), arrowprops=arrow)
+    figure.savefig(path)
