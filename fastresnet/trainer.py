@@ -308,8 +308,8 @@ class Trainer:
 
 
 class _Rates:
-    """Learning rates and momenta by step: Python numbers, or (device given) tables and a counter of steps there,
-    so that a captured graph moves along the schedule by itself."""
+    """Rates and momenta by step: Python numbers, or (device given) tables and a counter of steps there, so that a
+    captured graph moves along the schedule by itself."""
 
     def __init__(
         self,
