@@ -24,12 +24,14 @@ def convert(
     settings: Any,
     *,
     out: Path | None = None,
+    max_size: int | None = None,
     notes: Notes = lambda line: None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Write train.beton and test.beton of a source, each whole or not at all; (their folder, facts by split).
 
-    out: the folder (None: one under data.betons that is named for the set); progress(split, done, total).
+    out: the folder (None: one under data.betons that is named for the set); max_size: shrink larger images to this
+    longer side, px; progress(split, done, total).
     """
     origin = origin_of(source, root, settings)
     with beton.Writer() as writer:  # imports ffcv while the images are read
@@ -52,6 +54,7 @@ def convert(
                 images.labels,
                 mode=settings.write_mode,
                 quality=settings.jpeg_quality,
+                max_size=max_size,
                 workers=settings.workers,
                 sidecar=facts[split],
                 progress=partial(progress, split) if progress else None,

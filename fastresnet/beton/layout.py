@@ -5,8 +5,8 @@ for memory.
 Source of the format: FFCV 1.0.2 (types.py, writer.py, memory_allocator.py).
 """
 
-import mmap
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ INT, RGB_IMAGE = 1, 2
 JPEG, RAW = 0, 1
 SMALLEST_PAGE, LARGEST_PAGE = 1 << 21, 1 << 31
 CHANNELS = 3
+MOST_PIXELS = (
+    2000  # pixel bytes that a byte of JPEG can stand for, generously: a blank picture reaches a few hundred
+)
 
 
 class BetonError(ValueError):
@@ -43,7 +46,7 @@ class Layout:
     """Where everything lies in one beton of (image, label); arrays are per sample, in sample order."""
 
     path: Path
-    content: np.ndarray  # the whole file, uint8, memory-mapped and read-only
+    file: "BetonFile"
     page_size: int
     data_start: int  # first byte of the first page
     modes: np.ndarray  # (N,) uint8, JPEG or RAW
@@ -53,7 +56,6 @@ class Layout:
     sizes: np.ndarray  # (N,) int64, bytes of the image as stored
     labels: np.ndarray  # (N,) int64
     table_start: int
-    changed_at: tuple[int, int]  # (size, mtime in ns) when the file was opened
 
     def __len__(self) -> int:
         return len(self.modes)
@@ -63,19 +65,61 @@ class Layout:
         """Whether all images have one height and one width."""
         return bool((self.heights == self.heights[0]).all() and (self.widths == self.widths[0]).all())
 
-    def payload(self, index: int) -> memoryview:
-        """The stored bytes of one image, without a copy."""
-        start = int(self.pointers[index])
-        return memoryview(self.content)[start : start + int(self.sizes[index])]
+    def payload(self, index: int) -> bytes:
+        """The stored bytes of one image."""
+        return self.file.read(int(self.pointers[index]), int(self.sizes[index]))
+
+
+class BetonFile:
+    """An open file, read by offset from any thread.
+
+    Not memory-mapped: a file that is cut while it is mapped kills the process, a short read is an error we can name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise BetonError(f"{path} does not exist; write it with scripts/convert.py") from None
+        except OSError as error:
+            raise BetonError(f"{path} can't be read: {error.strerror}") from None
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BetonError(f"{path} is not a file")
+        self.length = status.st_size
+        self._stamp = _stamp(status)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`."""
+        buffer = bytearray(length)
+        self.read_into(start, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, start: int, target: memoryview) -> None:
+        """Fill `target` (bytes) from `start`; BetonError when the file ends before."""
+        done = 0
+        try:
+            while done < len(target):
+                got = os.preadv(self._descriptor, [target[done:]], start + done)
+                if got == 0:
+                    raise BetonError(f"{self.path} was cut off while it was being read")
+                done += got
+        except OSError as error:
+            raise BetonError(f"{self.path} can't be read: {error.strerror}") from None
 
     def check_unchanged(self) -> None:
-        """BetonError when the file was replaced, cut or rewritten since it was opened."""
+        """BetonError when the file under this path was replaced, cut or rewritten since it was opened."""
         try:
             now = _stamp(os.stat(self.path))
         except FileNotFoundError:
             now = (-1, -1)
-        if now != self.changed_at:
-            raise BetonError(f"{self.path} was changed or removed while it was being read; start again")
+        if now != self._stamp:
+            raise BetonError(f"{self.path} was changed or removed while it was in use; start again")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -91,32 +135,26 @@ def open_beton(path: str | Path) -> Layout:
     and per sample mode, size, label, its one row in the table, its place inside a page, raw size = 3·H·W,
     no overlap.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_size < HEADER.itemsize:
-                raise BetonError(
-                    f"{path} is {'empty' if not status.st_size else 'too short'} ({status.st_size} bytes):"
-                    " not a beton, or one whose writing was cut off"
-                )
-            content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    except FileNotFoundError:
-        raise BetonError(f"{path} does not exist; write it with scripts/convert.py") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, BetonError):
-            raise
-        raise BetonError(f"{path} can't be read: {error}") from None
-    header = content[: HEADER.itemsize].view(HEADER)[0]
+    file = BetonFile(Path(path))
+    path, length = file.path, file.length
+    if length < HEADER.itemsize:
+        state = "empty" if not length else f"too short ({length} bytes)"
+        raise BetonError(f"{path} is {state}: not a beton, or one whose writing was cut off")
+    header = np.frombuffer(file.read(0, HEADER.itemsize), HEADER)[0]
     count, table_start, page = int(header["samples"]), int(header["table"]), int(header["page_size"])
-    _check_header(path, len(content), int(header["version"]), page, count, table_start)
+    _check_header(path, length, int(header["version"]), page, count, table_start)
     fields_end = HEADER.itemsize + FIELD.itemsize * int(header["fields"])
-    if not 1 <= header["fields"] or fields_end > len(content):
-        raise BetonError(f"{path}: {header['fields']} fields do not fit in the file; it is damaged")
-    metadata_type, image, label = _fields(path, content[HEADER.itemsize : fields_end].view(FIELD))
+    rows = (length - table_start) // ALLOCATION.itemsize
+    if not header["fields"] or fields_end > length or not count <= rows <= count * int(header["fields"]):
+        raise BetonError(
+            f"{path}: {header['fields']} fields, {count} samples and {rows} rows of the allocation table don't go"
+            " together; the file is cut off or damaged"
+        )
+    fields = np.frombuffer(file.read(HEADER.itemsize, fields_end - HEADER.itemsize), FIELD)
+    metadata_type, image, label = _fields(path, fields)
     metadata_end = fields_end + metadata_type.itemsize * count
     data_start = -(-metadata_end // page) * page
-    if metadata_end > len(content) or table_start < data_start:
+    if table_start < data_start:
         raise BetonError(
             f"{path}: {count} samples do not fit before the allocation table; the file is cut off or damaged"
         )
@@ -124,23 +162,21 @@ def open_beton(path: str | Path) -> Layout:
         raise BetonError(
             f"{path}: the data is not a whole number of {page}-byte pages; the file is cut off or damaged"
         )
-    metadata = content[fields_end:metadata_end].view(metadata_type)
-    images, labels = metadata[image], metadata[label].astype(np.int64)
-    table = content[table_start:].view(ALLOCATION)
-    sizes = _sizes_from_table(path, images["pointer"], table, count)
+    metadata = np.frombuffer(file.read(fields_end, metadata_end - fields_end), metadata_type)
+    images = metadata[image]
+    table = np.frombuffer(file.read(table_start, length - table_start), ALLOCATION)
     layout = Layout(
         path,
-        content,
+        file,
         page,
         data_start,
         images["mode"].copy(),
         images["height"].astype(np.int64),
         images["width"].astype(np.int64),
         images["pointer"].astype(np.int64),
-        sizes,
-        labels,
+        _sizes_from_table(path, images["pointer"], table, count),
+        metadata[label].astype(np.int64),
         table_start,
-        _stamp(status),
     )
     _check_samples(layout)
     return layout
@@ -238,6 +274,7 @@ def _check_samples(layout: Layout) -> None:
         layout, (layout.modes == RAW) & (layout.sizes != area), "is raw but not 3 x height x width bytes long"
     )
     _refuse(layout, layout.sizes == 0, "is empty")
+    _refuse(layout, area > MOST_PIXELS * layout.sizes, "claims more pixels than its JPEG can hold")
     order = np.argsort(start, kind="stable")
     overlap = np.zeros(len(start), bool)
     overlap[order[1:]] = start[order[1:]] < end[order[:-1]]

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from fastresnet.beton.layout import CHANNELS, JPEG, RAW, BetonError, Layout, open_beton
 
 _JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
-# pixel bytes a byte of JPEG can stand for at most, generously: an 8x8 block needs about 2 bits a channel
-_LARGEST_EXPANSION = 2000
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def _describe(layout: Layout) -> BetonInfo:
         uniform,
         {"jpg": jpegs, "raw": len(layout) - jpegs},
         int((layout.heights * layout.widths).sum()) * CHANNELS,
-        len(layout.content),
+        layout.file.length,
         layout.page_size,
         int(layout.heights.max()),
         int(layout.widths.max()),
@@ -111,20 +108,17 @@ def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tupl
         )
     shape = (len(layout), int(layout.heights[0]), int(layout.widths[0]), CHANNELS)
     jpegs = np.flatnonzero(layout.modes == JPEG)
-    stored = int(layout.sizes[jpegs].sum())
-    if len(jpegs) * shape[1] * shape[2] * CHANNELS > _LARGEST_EXPANSION * stored + (1 << 26):
-        raise BetonError(
-            f"{path}: {stored} bytes of JPEG can't hold {len(jpegs)} images of {shape[2]}x{shape[1]} px; the"
-            " file is damaged"
-        )
-    images = np.empty(shape, np.uint8)
+    try:
+        images = np.empty(shape, np.uint8)
+    except MemoryError:
+        raise BetonError(f"{path}: {np.prod(shape) / 2**30:.1f} GiB of pixels don't fit in memory") from None
     _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
 
     def keep(index: int, image: np.ndarray) -> None:
         images[index] = image
 
     skipped = _each_jpeg(layout, jpegs, keep, threads, on_error)
-    layout.check_unchanged()
+    layout.file.check_unchanged()
     if on_error == "raise":
         return images, layout.labels
     if len(skipped) == len(layout):
@@ -136,8 +130,7 @@ def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tupl
 
 
 def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
-    """Raw images into their places, in runs of samples that lie evenly spaced in the file: one strided copy
-    a run."""
+    """Raw images into their places, straight from the file: one read for each run of neighbouring samples."""
     if not len(samples):
         return
     size = images[0].nbytes
@@ -147,9 +140,8 @@ def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
     ends = np.append(starts[1:], len(samples))
     flat = images.reshape(len(images), size)
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
-        at = int(pointers[first])
-        run = as_strided(layout.content[at:], (last - first, size), (size, 1))
-        flat[samples[first] : samples[first] + last - first] = run
+        run = flat[samples[first] : samples[first] + last - first].reshape(-1)
+        layout.file.read_into(int(pointers[first]), memoryview(run))
 
 
 def read_one(layout: Layout, index: int) -> np.ndarray:
@@ -169,7 +161,13 @@ def read_one(layout: Layout, index: int) -> np.ndarray:
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except BetonError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise BetonError(f"{layout.path}: the JPEG of sample {index} can't be decoded: {error}") from None
 
 
@@ -202,9 +200,8 @@ def _each_jpeg(
     return np.asarray(sorted(skipped), np.int64)
 
 
-def jpeg_payloads(path: str | Path) -> list[memoryview]:
-    """The encoded bytes of every image, without a copy, for a decoder on the device; BetonError when an
-    image is stored raw."""
+def jpeg_payloads(path: str | Path) -> list[bytes]:
+    """The encoded bytes of every image, for a decoder on the device; BetonError when an image is stored raw."""
     layout = open_beton(path)
     if (layout.modes != JPEG).any():
         raise BetonError(

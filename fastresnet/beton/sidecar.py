@@ -11,6 +11,7 @@ import numpy as np
 
 from fastresnet.beton.layout import BetonError, open_beton
 
+SEALED_BLOCKS, SEALED_BLOCK = 64, 4096  # so many pieces of so many bytes of the data
 KEYS = {
     "name": str,
     "split": str,
@@ -31,16 +32,14 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def seal(path: str | Path) -> str:
-    """Identifies the bytes of a beton in milliseconds: sha256 over its header, metadata, table and 64 blocks
-    of its data."""
+    """Identifies the bytes of a beton in milliseconds: sha256 over header, metadata, table and blocks of data."""
     layout = open_beton(path)
-    hashed = hashlib.sha256(f"{len(layout.content)}".encode())
-    hashed.update(layout.content[: layout.data_start])
-    hashed.update(layout.content[layout.table_start :])
-    for start in np.linspace(layout.data_start, max(layout.data_start, layout.table_start - 4096), 64).astype(
-        np.int64
-    ):
-        hashed.update(layout.content[start : start + 4096])
+    file, start, end = layout.file, layout.data_start, layout.table_start
+    hashed = hashlib.sha256(str(file.length).encode())
+    hashed.update(file.read(0, start))
+    hashed.update(file.read(end, file.length - end))
+    for block in np.linspace(start, end - SEALED_BLOCK, SEALED_BLOCKS).astype(np.int64).tolist():
+        hashed.update(file.read(block, SEALED_BLOCK))
     return hashed.hexdigest()
 
 
@@ -48,8 +47,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
     """The checked facts beside the beton at `path`, or None where there is no sidecar.
 
     Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names,
-    mean and std (0..1 units,
-    per channel), count, source, synthetic. BetonError when it is broken or belongs to another beton.
+    mean and std (0..1 units, per channel), count, source, synthetic. BetonError when it is broken or belongs to another beton.
     """
     file = sidecar_path(path)
     try:
