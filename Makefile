@@ -6,7 +6,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test check bench clean
+.PHONY: setup train test check bench tables clean
 
 setup:
 	@scripts/setup.sh
@@ -27,6 +27,11 @@ check: setup
 
 bench: setup
 	@$(PYTHON) benchmarks/run.py --suite standard $(ARGS)
+
+# What the README shows: recipes from their files, records and results from benchmarks/.
+tables: setup
+	@$(PYTHON) tests/test_readme.py
+	@$(PYTHON) benchmarks/leaderboard.py
 
 # Leaves .venv, data/ and runs/ alone.
 clean:

@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "fastresnet/__init__.py").read_text(encoding="utf-8"), re.M)
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "fastresnet/__init__.py").read_text(encoding="utf-8"),
+                    re.M)
 assert VERSION is not None, "fastresnet/__init__.py names the version"
 
 setup(
@@ -39,10 +40,11 @@ setup(
             "setuptools; python_version >= '3.12'",  # ffcv imports distutils
         ],
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
-        "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
+        "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
-            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "scikit-learn>=1.4",
-            "tensorboard>=2.16", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18",
+            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML",
+                "scikit-learn>=1.4",
+            "tensorboard>=2.16", "safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18",
         ],
     },
 )

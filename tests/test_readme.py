@@ -1,0 +1,115 @@
+"""The README tells the truth: its commands, files, recipes, settings and tables exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastresnet import config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
+COMMANDS = [line.partition("#")[0].strip() for kind,
+            block in BLOCKS if kind == "sh" for line in block.splitlines()]
+SCRIPTS = [shlex.split(command) for command in COMMANDS if command.startswith("python ")]
+TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+
+
+def recipes_table() -> str:
+    """The README's table of recipes, from the heads of the files and what they set."""
+    rows = ["| recipe | what it is | epochs | aims at |", "| --- | --- | ---: | ---: |"]
+    for name, head in config.recipes().items():
+        cfg = config.load(name)
+        target = f"{cfg.eval.target:.1%}".replace("%", " %").replace(".0 %", " %") if cfg.eval.target else ""
+        rows.append(f"| `{name}` | {head} | {cfg.train.epochs:g} | {target} |")
+    return "\n".join(rows)
+
+
+def between(name: str) -> tuple[int, int]:
+    """Where in the README the text between a pair of markers begins and ends."""
+    begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
+    assert README.count(begin) == README.count(end) == 1, f"the README lacks the markers of {name}"
+    return README.index(begin) + len(begin), README.index(end)
+
+
+def test_the_two_commands_stand_at_the_top():
+    first = BLOCKS[0][1].split("\n")
+    assert [line.partition("#")[0].strip() for line in first[:2]] == ["make train", "make test"]
+    assert README.index("make train") < 1000
+
+
+def test_the_table_of_recipes_is_what_the_recipes_say():
+    start, end = between("recipes")
+    assert README[start:end].strip() == recipes_table(), "`make tables` writes the table anew"
+
+
+def test_the_tables_of_measurements_have_their_markers():
+    assert between("records") and between("results")
+
+
+@pytest.mark.parametrize("words", [shlex.split(c) for c in COMMANDS if c.startswith("make")], ids=" ".join)
+def test_every_make_target_exists_and_passes_known_arguments(words):
+    assert words[1] in TARGETS
+    for argument in shlex.split(" ".join(words[2:]).removeprefix("ARGS=")):
+        if argument.startswith("tests/"):
+            assert (ROOT / argument).exists()
+
+
+@pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
+def test_every_script_exists_and_its_recipe_and_settings_load(words):
+    assert (ROOT / words[1]).is_file(), f"the README calls {words[1]}"
+    settings, rest = config.take_settings(words[2:])
+    recipe = rest[rest.index("--config") + 1] if "--config" in rest else None
+    config.load(recipe, settings)
+
+
+@pytest.mark.parametrize("script", sorted({words[1] for words in SCRIPTS}))
+def test_every_option_that_the_readme_gives_a_script_is_in_its_help(script):
+    given = {word.partition("=")[0] for words in SCRIPTS if words[1] == script for word in words[2:]
+             if word.startswith("--") and "." not in word.partition("=")[0]}
+    if given:
+        done = subprocess.run([sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not {option for option in given if option not in done.stdout}
+
+
+def test_every_setting_named_exists_with_the_values_it_names():
+    named = re.findall(r"`((?:" + "|".join(config.SECTIONS) + r")\.[a-z_0-9]+)`", README)
+    assert len(named) > 20
+    assert not [key for key in named if key not in config.SETTINGS and not key.endswith((".beton", ".py"))]
+    for key, words in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.M):
+        if key in config.SETTINGS:
+            assert set(re.findall(r"`([a-z]+)`", words)) <= set(config.SETTINGS[key].choices)
+
+
+def test_every_file_and_recipe_named_exists():
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (ROOT / link.partition("#")[0]).exists(), link
+    for path in re.findall(r"`((?:scripts|tests|benchmarks|examples|docs|fastresnet)/[\w./-]*)`", README):
+        assert (ROOT / path).exists(), path
+    for recipe in re.findall(r"[\w-]+\.yaml", README):
+        assert recipe in config.recipes() or recipe in ("mine.yaml", "config.yaml"), recipe
+
+
+def test_the_readmes_yaml_is_a_recipe_that_loads(tmp_path):
+    for kind, block in BLOCKS:
+        if kind == "yaml":
+            (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+            assert config.load(tmp_path / "mine.yaml").recipe == "mine"
+
+
+def test_the_readmes_python_names_what_the_package_offers():
+    import fastresnet
+
+    names = re.findall(r"\bfr\.(\w+)", "".join(block for kind, block in BLOCKS if kind == "python"))
+    assert names and set(names) <= set(fastresnet.__all__)
+
+
+if __name__ == "__main__":
+    opening, closing = between("recipes")
+    (ROOT / "README.md").write_text(README[:opening] + recipes_table() + "\n" + README[closing:],
+                                    encoding="utf-8")
