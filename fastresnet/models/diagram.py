@@ -81,10 +81,9 @@ def _box(run: list[Block], top: int, fill: str) -> Box:
     )
     title = run[0].name if len(run) == 1 else f"{run[0].name} … {run[-1].name} (×{len(run)})"
     output = "×".join(map(str, layers[-1].output))
-    figures = (
-        f"{output}   {_short(sum(layer.parameters for layer in layers))} parameters   "
-        f"{_short(sum(layer.flops for layer in layers))}FLOP   field {layers[-1].field.size} px"
-    )
+    parameters, flops = sum(layer.parameters for layer in layers), sum(layer.flops for layer in layers)
+    field = max(layer.field.size for layer in layers)
+    figures = f"{output}   {_short(parameters)} parameters   {_short(flops)}FLOP   field {field} px"
     return Box(title, detail, figures, top, fill, run[0].residual)
 
 

@@ -231,6 +231,7 @@ def _totals(summary: Summary) -> list[str]:
         + (f" ({frozen:,} frozen)" if frozen else "")
         + f", {summary.flops / 1e9:.3f} GFLOP a forward pass (2 per multiply-add)",
         f"memory of a step with {summary.batch_size} images in fp32: {memory.total / 2**20:,.1f} MiB "
-        f"(weights {mib[0]}, gradients {mib[1]}, momentum {mib[2]}, activations kept for the backward pass {mib[3]})",
+        f"(weights {mib[0]}, gradients {mib[1]}, momentum {mib[2]}, "
+        f"activations kept for the backward pass {mib[3]})",
         "field, stride and centre (of the first position) in pixels of the image",
     ]
