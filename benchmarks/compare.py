@@ -292,8 +292,7 @@ def as_json(compared: Comparison) -> dict[str, Any]:
 
 
 def gate(compared: Comparison, allowed: float) -> int:
-    """1 and a line for each case that is slower than the base by more than `allowed`, beyond noise; else
-    0."""
+    """1, with a line for each case slower than the base by more than `allowed` beyond noise; else 0."""
     failed, judged = [], 0
     for index, label in enumerate(compared.labels[1:], start=1):
         names = list(compared.cases)
@@ -301,9 +300,8 @@ def gate(compared: Comparison, allowed: float) -> int:
         judged += sum(ratio is not None for ratio in ratios)
         for name, ratio, slow in zip(names, ratios, significance.slower_beyond_noise(ratios, allowed)):
             if slow and ratio is not None:
-                failed.append(
-                    f"{label}: {name} runs at {ratio.ratio:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}] of the base"
-                )
+                interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]"
+                failed.append(f"{label}: {name} runs at {ratio.ratio:.3f}x {interval} of the base")
     for line in failed:
         print(f"slower: {line}", file=sys.stderr)
     if not judged:

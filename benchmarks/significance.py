@@ -55,13 +55,31 @@ def compare(base: Sequence[float], other: Sequence[float], *, lower_is_better: b
     first, second = blocks(base), blocks(other)
     sign = 1.0 if lower_is_better else -1.0
     gain = sign * (fmean(first) - fmean(second))  # log of the speed ratio
-    parts = [max(variance(x), LEAST_RELATIVE_ERROR**2) / len(x) for x in (first, second)]
+    parts = [_error_squared(x, samples) for x, samples in ((first, base), (second, other))]
     error = math.sqrt(sum(parts))
     degrees = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (first, second)))
     whole = max(1, int(degrees))  # rounded down: never more certain than Welch's formula
     reach = student_t_quantile(0.975, whole) * error
     p_slower = student_t_cdf(gain / error, whole)
     return Ratio(math.exp(gain), math.exp(gain - reach), math.exp(gain + reach), p_slower, 1 - p_slower)
+
+
+def _error_squared(of_blocks: Sequence[float], samples: Sequence[float]) -> float:
+    """Variance of the mean of the blocks: from their spread, or from the samples' own with their correlation, whichever
+    is larger. Blocks of a few samples still lean on their neighbours, and eight of them can agree by chance."""
+    between = max(variance(of_blocks), LEAST_RELATIVE_ERROR**2) / len(of_blocks)
+    count = len(samples)
+    if count <= 2 * BLOCKS:
+        return between
+    logs = [math.log(x) for x in samples]
+    middle, spread = fmean(logs), variance(logs)
+    if not spread:
+        return between
+    raw = sum((a - middle) * (b - middle) for a, b in zip(logs, logs[1:])) / ((count - 1) * spread)
+    lag1 = min(
+        max(raw + (1 + 4 * raw) / count, 0.0), 0.95
+    )  # Kendall's correction (1954): short series look less tied
+    return max(between, spread / count * (1 + lag1) / (1 - lag1))
 
 
 def slower_beyond_noise(ratios: Sequence[Ratio | None], margin: float, level: float = 0.01) -> list[bool]:
