@@ -21,7 +21,7 @@ from fastresnet.config import Config
 from fastresnet.experiment import Experiment
 
 CLOCK = {
-    "on": "fresh weights, whitening, augmentation, training, the evaluation of the test set that decides success",
+    "on": "fresh weights, whitening, augmentation, training, the test evaluation that decides success",
     "off": "start-up, reading the data and its upload, compiling, warm-up on random images and labels",
     "how": "monotonic clock, with a synchronise of the device on both sides",
 }
@@ -100,20 +100,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def arithmetic(experiment: Experiment) -> dict[str, float]:
-    """FLOPs of one run: `forward` of one image at full size, `train` of all steps (three forward passes an
-    image)."""
-    sizes = [experiment.train_loader.resolution] if experiment.train_loader.resolution else []
-    per_size: dict[int, int] = {}
-    total = 0
+    """FLOPs of one run: `forward` of one image at full size; `train` of all steps, three forward passes an
+    image. Where only the hardest share is trained on, that share alone counts three times, and whoever judges
+    the batch once."""
+    share, judge = experiment.cfg.train.hard_fraction, getattr(experiment.trainer.select, "model", None)
+    resolution = experiment.train_loader.resolution
+    per_size: dict[int, float] = {}
+    total = 0.0
     for step in range(experiment.total_steps):
-        size = (sizes[0](step) if sizes else None) or experiment.image_size
+        size = (resolution(step) if resolution else None) or experiment.image_size
         if size not in per_size:
-            per_size[size] = models.flops_per_image(experiment.model, size)
-        total += 3 * per_size[size] * experiment.cfg.train.batch_size
-    return {
-        "forward": float(models.flops_per_image(experiment.model, experiment.image_size)),
-        "train": float(total),
-    }
+            per_size[size] = 3 * share * models.flops_per_image(experiment.model, size)
+            if judge is not None:
+                passes = 1 + 2 * share if judge is not experiment.model else 1
+                per_size[size] += passes * models.flops_per_image(judge, size)
+        total += per_size[size] * experiment.cfg.train.batch_size
+    return {"forward": float(models.flops_per_image(experiment.model, experiment.image_size)), "train": total}
 
 
 def run_once(prepared: Prepared, seed: int, *, timed: bool = True) -> dict[str, Any]:

@@ -37,9 +37,7 @@ class RunLog:
         assert set(FIXED) <= set(header), "the header says everything that has to stay the same"
         self.path = folder / NAME
         if (folder / "record.json").exists():
-            raise ValueError(
-                f"{folder} holds a finished record: give another folder with --out, or a day later run again"
-            )
+            raise ValueError(f"{folder} holds a finished record: give another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         self.header = json.loads(json.dumps(header))  # as it will read back: tuples become lists
         self.rows: list[dict[str, Any]] = []
@@ -60,8 +58,9 @@ class RunLog:
         begun = rows[0]
         for name, words in FIXED.items():
             if begun.get(name) != self.header[name]:
+                change = _difference(begun.get(name), self.header[name])
                 raise ValueError(
-                    f"{self.path} was begun with other values of {words}{_difference(begun.get(name), self.header[name])}: "
+                    f"{self.path} was begun with other values of {words}{change}: "
                     "finish it as it was begun, or give another folder with --out"
                 )
         self.header = {key: value for key, value in begun.items() if key != "kind"}
