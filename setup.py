@@ -26,7 +26,7 @@ setup(
         "numpy>=1.26",
         "Pillow>=10.0",
         "fastargs>=1.2.0",
-        "PyYAML>=6.0.1",          # fastargs needs it and doesn't say so
+        "PyYAML>=6.0.1",         # fastargs needs it and doesn't say so
         "terminaltables>=3.1",   # fastargs, too
         "pyarrow>=15.0",         # reads Parquet
         "matplotlib>=3.8",       # draws the curves
@@ -42,8 +42,7 @@ setup(
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
-            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML",
-                "scikit-learn>=1.4",
+            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "scikit-learn>=1.4",
             "tensorboard>=2.16", "safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18",
         ],
     },

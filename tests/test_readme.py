@@ -16,15 +16,17 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 COMMANDS = [line.partition("#")[0].strip() for kind,
             block in BLOCKS if kind == "sh" for line in block.splitlines()]
 SCRIPTS = [shlex.split(command) for command in COMMANDS if command.startswith("python ")]
+FIRST = ("rn18.yaml", "rn18-long.yaml", "cpu.yaml", "smoke.yaml")  # of the table of recipes
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
 
 def recipes_table() -> str:
     """The README's table of recipes, from the heads of the files and what they set."""
     rows = ["| recipe | what it is | epochs | aims at |", "| --- | --- | ---: | ---: |"]
-    for name, head in config.recipes().items():
+    heads = config.recipes()
+    for name, head in sorted(heads.items(), key=lambda item: item[0] not in FIRST):
         cfg = config.load(name)
-        target = f"{cfg.eval.target:.1%}".replace("%", " %").replace(".0 %", " %") if cfg.eval.target else ""
+        target = f"{100 * cfg.eval.target:.4g} %" if cfg.eval.target else ""
         rows.append(f"| `{name}` | {head} | {cfg.train.epochs:g} | {target} |")
     return "\n".join(rows)
 
