@@ -14,12 +14,7 @@ class _LayoutWatch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for out in tree_leaves(result):
-            if (
-                isinstance(out, torch.Tensor)
-                and out.ndim == 4
-                and out.shape[1] > 1
-                and out.shape[2] * out.shape[3] > 1
-            ):
+            if isinstance(out, torch.Tensor) and out.ndim == 4 and min(out.shape[1:]) > 1:
                 if not out.is_contiguous(memory_format=torch.channels_last):
                     self.left.append((str(func), tuple(out.shape), out.stride()))
         return result

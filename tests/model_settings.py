@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from fastresnet.settings import SETTINGS
 
 
-def section(name: str, **changes):
+def section(name: str, /, **changes):
     """The default settings of a section with some changed; an unknown name fails."""
     values = {
         key.split(".")[1]: setting.default for key, setting in SETTINGS.items() if key.startswith(name + ".")

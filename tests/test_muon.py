@@ -1,0 +1,117 @@
+"""Muon: orthogonal updates, momentum, renormalising; the same whatever the layout or the batching."""
+
+import pytest
+import torch
+
+from fastresnet.muon import Muon, _as_matrix, orthogonalized
+
+
+def singular_values(matrices):
+    return torch.linalg.svdvals(matrices)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 8, 8)])
+def test_five_steps_bring_singular_values_near_one(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    values = singular_values(orthogonalized(matrices, 5))
+    assert values.min() > 0.3 and values.max() < 1.3
+    assert singular_values(matrices).max() / singular_values(matrices).min() > values.max() / values.min()
+
+
+def test_the_directions_of_the_matrix_are_kept():
+    torch.manual_seed(0)
+    matrix = torch.randn(1, 12, 30)
+    u, _, v = torch.linalg.svd(matrix[0], full_matrices=False)
+    result = orthogonalized(matrix, 5)[0]
+    core = u.T @ result @ v.T
+    torch.testing.assert_close(core, torch.diag(core.diagonal()), atol=1e-4, rtol=0)
+
+
+def test_matrices_of_a_batch_do_not_touch_each_other():
+    torch.manual_seed(0)
+    matrices = torch.randn(4, 10, 20) * torch.tensor([1e-3, 1.0, 10.0, 1e3])[:, None, None]
+    together = orthogonalized(matrices, 3)
+    for one, result in zip(matrices, together):
+        torch.testing.assert_close(orthogonalized(one[None], 3)[0], result, rtol=1e-4, atol=1e-5)
+
+
+def test_a_zero_gradient_gives_no_update_and_no_nan():
+    assert orthogonalized(torch.zeros(1, 4, 6), 3).eq(0).all()
+
+
+def stepped(filters, gradients, **options):
+    parameters = [torch.nn.Parameter(f.clone(memory_format=torch.preserve_format)) for f in filters]
+    muon = Muon(parameters, **{"lr": 0.1, "renormalize_every": 0, **options})
+    for round_of_gradients in gradients:
+        for parameter, gradient in zip(parameters, round_of_gradients):
+            parameter.grad = gradient.clone(memory_format=torch.preserve_format)
+        muon.step()
+    return [p.detach() for p in parameters], muon
+
+
+def random_filters(*shapes):
+    torch.manual_seed(1)
+    return [torch.randn(shape) for shape in shapes]
+
+
+def test_a_step_is_what_the_formula_says():
+    filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(2)]
+    (result,), _ = stepped(filters, gradients, momentum=0.6, steps=3)
+    weight, momentum = filters[0].clone(), torch.zeros_like(filters[0])
+    for (gradient,) in gradients:
+        momentum = 0.6 * momentum + gradient
+        update = orthogonalized(_as_matrix(gradient + 0.6 * momentum)[None], 3)[0]
+        weight -= 0.1 * update.view(6, 3, 3, 4).permute(0, 3, 1, 2)
+    torch.testing.assert_close(result, weight)
+
+
+def test_memory_layout_changes_nothing():
+    shapes = [(8, 4, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (10, 7)]
+    filters, gradients = random_filters(*shapes), [random_filters(*shapes) for _ in range(3)]
+    plain, _ = stepped(filters, gradients)
+    last = [f.to(memory_format=torch.channels_last) if f.ndim == 4 else f for f in filters]
+    other, _ = stepped(last, gradients)
+    assert other[0].is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(plain, other):
+        torch.testing.assert_close(a, b)
+
+
+def test_filters_are_renormalised_before_the_update_at_the_steps_asked_for():
+    filters = random_filters((6, 4, 3, 3))
+    still = [[torch.zeros_like(filters[0])]]
+    (every,), _ = stepped(filters, still, renormalize_every=1)
+    assert every.norm().item() == pytest.approx(6**0.5, rel=1e-5)
+    (never,), _ = stepped(filters, still, renormalize_every=0)
+    torch.testing.assert_close(never, filters[0])
+
+
+def test_renormalising_every_second_step_leaves_the_steps_between_alone():
+    filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(2)]
+    still = [torch.zeros_like(filters[0])]
+    (second,), muon = stepped(filters, gradients, renormalize_every=2)
+    assert muon.state[muon.param_groups[0]["params"][0]]["step"] == 2
+    assert second.norm().item() != pytest.approx(6**0.5, rel=1e-3)
+    (third,), _ = stepped(filters, [*gradients, still], renormalize_every=2, momentum=0.0)
+    assert third.norm().item() == pytest.approx(6**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_capturable_steps_equal_ordinary_ones(every):
+    filters = random_filters((6, 4, 3, 3), (6, 6, 3, 3))
+    gradients = [random_filters((6, 4, 3, 3), (6, 6, 3, 3)) for _ in range(5)]
+    plain, _ = stepped(filters, gradients, renormalize_every=every)
+    captured, _ = stepped(filters, gradients, renormalize_every=every, lr=torch.tensor(0.1), capturable=True)
+    for a, b in zip(plain, captured):
+        torch.testing.assert_close(a, b)
+
+
+def test_decay_shrinks_weights_by_lr_times_decay():
+    filters = random_filters((6, 4, 3, 3))
+    (result,), _ = stepped(filters, [[torch.zeros_like(filters[0])]], weight_decay=0.5)
+    torch.testing.assert_close(result, filters[0] * (1 - 0.1 * 0.5))
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"Muon needs matrices or filters, got a parameter of shape \(3,\)"):
+        Muon([torch.nn.Parameter(torch.zeros(3))])
