@@ -200,15 +200,18 @@ def amount(value: float, unit: str) -> str:
         steps = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
         scale, prefix = next((x for x in steps if value >= x[0]), (1.0, ""))
         name = prefix + unit
-    return f"{value / scale:.3g} {name}"
+    scaled = value / scale
+    return f"{scaled:,.0f} {name}" if scaled >= 1000 else f"{scaled:.3g} {name}"
 
 
 def value_of(row: dict[str, Any]) -> str:
-    """A row's result as a person wants it: images/s where there are images."""
+    """A row's result as a person wants it: images/s where there are images, accuracy where one was reached."""
     rate = row["figures"].get("images_per_second")
     if rate:
         return f"{rate:,.0f} images/s" if rate >= 100 else f"{rate:.1f} images/s"
-    return amount(row["quantiles"]["median"], row["unit"])
+    middle = amount(row["quantiles"]["median"], row["unit"])
+    accuracy = row["figures"].get("accuracy")
+    return f"{100 * accuracy:.2f} % in {middle}" if accuracy is not None else middle
 
 
 def told(entry: Entry) -> list[str]:

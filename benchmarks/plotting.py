@@ -32,10 +32,19 @@ def short(value: float) -> str:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the limits: powers of ten where these are many, else 1, 2 and 5 of each."""
+    """Round numbers between the limits: powers of ten where these are many, else finer and finer steps of each."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1,) if len(powers) > 4 else (1, 2, 5)
-    return [s * 10.0**p for p in powers for s in steps if low * 0.999 <= s * 10.0**p <= high * 1.001]
+    found: list[float] = []
+    for steps in (
+        (1.0,),
+        (1.0, 2.0, 5.0),
+        (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
+        [1 + i / 10 for i in range(90)],
+    ):
+        found = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
+        if len(found) >= 3:
+            break
+    return found[:: -(-len(found) // 7)] if found else [low]
 
 
 def plot(
@@ -62,7 +71,7 @@ def plot(
         parts.append(
             f'<text class="tick" x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{short(y)}</text>'
         )
-    for x in _thinned(list(x_ticks) or log_ticks(x_low, x_high), x_low, x_high):
+    for x in [x for x in x_ticks if x_low <= x <= x_high] or log_ticks(x_low, x_high):
         across = place(x, y_low)[0]
         parts.append(
             f'<text class="tick" x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{short(x)}</text>'
@@ -76,7 +85,7 @@ def plot(
         if one.line and len(places) > 1:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
             parts.append(f'<polyline class="line s{one.color % 7}" points="{path}"/>')
-        for index, (x, y) in enumerate(places if not one.line or one.labels else places):
+        for index, (x, y) in enumerate(places):
             text = (
                 one.labels[index] if index < len(one.labels) else f"{one.name}: {short(one.points[index][1])}"
             )
@@ -94,13 +103,6 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = max((high / low) ** 0.06, 1.08)
     return low / room, high * room
-
-
-def _thinned(ticks: list[float], low: float, high: float) -> list[float]:
-    """At most seven of the ticks that lie inside."""
-    inside = [x for x in ticks if low <= x <= high]
-    step = -(-len(inside) // 7) if inside else 1
-    return inside[::step]
 
 
 def bars(title: str, subtitle: str, values: Sequence[tuple[str, float, str, int]]) -> str:

@@ -18,7 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository: `bench
 
 import torch
 
-from benchmarks import accuracy, ceilings, endtoend, harness, loading, profiles, step
+from benchmarks import accuracy, ceilings, compare, endtoend, harness, loading, profiles, step
 from benchmarks.context import SUITES, Context
 from fastresnet import cli, hardware, record
 
@@ -140,26 +140,12 @@ def describe(row: dict[str, Any]) -> str:
     """A row in a line."""
     if row["status"] != "ok":
         return f"{row['id']:<52} {row['status']}: {row['message']}"
-    middle, rate = row["quantiles"]["median"], row["figures"].get("images_per_second")
+    rate = row["figures"].get("images_per_second")
     mark = f"  ~ {row['noise']}" if row["noisy"] else ""
     if rate:
         mfu = row["figures"].get("mfu")
         return f"{row['id']:<52} {rate:>12,.1f} images/s" + (f"  mfu {100 * mfu:.0f} %" if mfu else "") + mark
-    return f"{row['id']:<52} {amount(middle, row['unit']):>21}{mark}"
-
-
-def amount(value: float, unit: str) -> str:
-    """A number with its unit, scaled to be readable."""
-    if unit == "s":
-        scale, name = next(
-            (x for x in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")) if value >= x[0]), (1e-9, "ns")
-        )
-    else:
-        scale, name = next(
-            (x for x in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= x[0]), (1.0, "")
-        )
-        name += unit
-    return f"{value / scale:.3g} {name}"
+    return f"{row['id']:<52} {compare.value_of(row):>21}{mark}"
 
 
 def add_speedups(rows: list[dict[str, Any]]) -> None:

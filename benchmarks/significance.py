@@ -65,8 +65,9 @@ def compare(base: Sequence[float], other: Sequence[float], *, lower_is_better: b
 
 
 def _error_squared(of_blocks: Sequence[float], samples: Sequence[float]) -> float:
-    """Variance of the mean of the blocks: from their spread, or from the samples' own with their correlation, whichever
-    is larger. Blocks of a few samples still lean on their neighbours, and eight of them can agree by chance."""
+    """Variance of the mean of the blocks: from their spread, or from the samples' own with their correlation,
+    whichever is larger. Blocks of a few samples still lean on their neighbours, and eight of them can agree
+    by chance."""
     between = max(variance(of_blocks), LEAST_RELATIVE_ERROR**2) / len(of_blocks)
     count = len(samples)
     if count <= 2 * BLOCKS:

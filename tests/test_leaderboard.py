@@ -1,0 +1,79 @@
+"""leaderboard: the committed pages say what the committed files say, and stale ones are found."""
+
+import bench_files
+import pytest
+
+from benchmarks import leaderboard
+from fastresnet import record
+
+README = """# Title
+<!-- begin: records -->
+old
+<!-- end: records -->
+between
+<!-- begin: results -->
+<!-- end: results -->
+end
+"""
+
+
+def a_record(synthetic: bool = False) -> dict:
+    file = bench_files.benchmark()
+    run = {"seed": 0, "status": "ok", "accuracy": 0.93, "accuracy_tta": 0.9402, "seconds": {"total": 0.7}}
+    summary = {"n": 200, "mean": 0.9402, "std": 0.0014, "ci95": 0.0002, "p_value": 0.001,
+               "seconds_mean": 0.71, "seconds_std": 0.01}  # fmt: skip
+    published = {"source": "airbench94_muon", "accuracy": 0.94, "seconds": 2.59, "machine": "one A100"}
+    rival = {"name": "airbench94", "published": published, "runs": [run], "summary": summary | {"seconds_mean": 0.9}}
+    return {"schema_version": 1, "kind": "record", "recipe": "speed94", "published": None, "target": 0.94, "runs": [run],
+            "summary": summary, "hardware": file["hardware"], "software": file["software"], "git": file["git"],
+            "data": file["data"] | {"synthetic": synthetic}, "rivals": [rival]}  # fmt: skip
+
+
+@pytest.fixture
+def repository(tmp_path):
+    (tmp_path / "README.md").write_text(README)
+    return tmp_path
+
+
+def test_the_committed_pages_are_what_the_committed_files_say():
+    for path, text in leaderboard.rendered(leaderboard.ROOT).items():
+        assert path.read_text("utf-8") == text, f"{path} is stale: run python benchmarks/leaderboard.py"
+
+
+def test_an_empty_repository_says_that_there_is_nothing_yet(repository):
+    assert leaderboard.main(["--root", str(repository)]) == 0
+    assert "<!-- begin: records -->\nNone yet.\n<!-- end: records -->\nbetween\n" in (repository / "README.md").read_text()
+    assert leaderboard.main(["--root", str(repository), "--check"]) == 0
+
+
+def test_records_rivals_and_machines_stand_in_readme_and_page(repository):
+    record.write(repository / "benchmarks" / "records" / "speed94" / "record.json", a_record())
+    record.write(repository / "benchmarks" / "results" / "cpu.json", bench_files.benchmark())
+    assert leaderboard.main(["--root", str(repository), "--check"]) == 1
+    assert leaderboard.main(["--root", str(repository)]) == 0
+    readme = (repository / "README.md").read_text()
+    assert "| speed94 | 2 cores Test CPU | 200 | 94.02 ±0.14 % | 94 % met, p=0.001 | 0.71 ±0.01 s | - |" in readme
+    assert "| airbench94 (rival) |" in readme and "94.00 % in 2.59 s on one A100 (airbench94_muon)" in readme
+    assert "| 2 cores Test CPU | standard | 100GFLOP/s (fp32) |" in readme
+    page = (repository / "docs" / "index.html").read_text()
+    assert "94.02 ±0.14 %" in page and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_synthetic_data_is_marked(repository):
+    record.write(repository / "benchmarks" / "records" / "x" / "record.json", a_record(synthetic=True))
+    leaderboard.main(["--root", str(repository)])
+    assert "speed94 (synthetic data)" in (repository / "README.md").read_text()
+
+
+def test_a_readme_without_marks_is_refused(repository):
+    (repository / "README.md").write_text("# Title\n")
+    with pytest.raises(ValueError, match="README.md needs the marks"):
+        leaderboard.rendered(repository)
+
+
+def test_an_invalid_record_is_refused_by_name(repository):
+    record.write(repository / "benchmarks" / "results" / "cpu.json", bench_files.benchmark())
+    path = repository / "benchmarks" / "results" / "cpu.json"
+    path.write_text(path.read_text().replace('"cases"', '"case"'))
+    with pytest.raises(ValueError, match="cpu.json: not a valid benchmark: cases is missing"):
+        leaderboard.rendered(repository)
