@@ -1,8 +1,6 @@
-"""Line charts and bars as SVG text for a page: they take the page's colours, so light and dark both read
-well.
+"""Line charts and bars as SVG text for a page: they take the page's colours, so light and dark both read well.
 
-Pure functions of numbers. Styles are named by class (`s0` … `s6`, `grid`, `axis`) and set by the page's style
-sheet.
+Pure functions of numbers. Styles are named by class (`s0` … `s6`, `grid`, `tick`) and set by the page.
 """
 
 from __future__ import annotations
@@ -119,11 +117,11 @@ def _frame(
             x, _ = at(value, y_ticks[0])
             parts.append(
                 f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">'
-                f'{plain(value)}</text>'
+                f"{plain(value)}</text>"
             )
     parts.append(
         f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
-        f'{escape(x_label)}</text>'
+        f"{escape(x_label)}</text>"
     )
     return "".join(parts)
 
@@ -139,7 +137,7 @@ def _line(
         for (x, y), (px, py) in zip(points, places, strict=True):
             parts.append(
                 f'<circle class="dot {style}" cx="{px:.1f}" cy="{py:.1f}" r="2.6"><title>'
-                f'{escape(line.name)}: '
+                f"{escape(line.name)}: "
                 f"{y:.5g} at {x:g}</title></circle>"
             )
     if line.mark is not None:
@@ -164,7 +162,7 @@ def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
         x, _ = at(value, 0)
         parts.append(
             f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">'
-            f'{percent(value)}</text>'
+            f"{percent(value)}</text>"
         )
     for row in bins:
         if row["count"]:

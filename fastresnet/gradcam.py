@@ -1,5 +1,4 @@
-"""Grad-CAM: which places in an image spoke for a class (Selvaraju et al. 2017, arXiv 1610.02391). Draws
-nothing."""
+"""Grad-CAM: which places spoke for a class (Selvaraju et al. 2017, arXiv 1610.02391). Draws nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Image files of any kind and size as the network wants them: uint8, RGB, square. Doesn't normalise, runs no
-model."""
+"""Image files of any kind and size as the network wants them: uint8, RGB, square. Runs no model."""
 
 from __future__ import annotations
 

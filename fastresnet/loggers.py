@@ -1,8 +1,6 @@
-"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Never inside
-a step.
+"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Not in a step.
 
-A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (record None: the run
-                        failed).
+A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (None: the run failed).
 TensorBoard and wandb are imported only when they are asked for.
 """
 

@@ -1,5 +1,4 @@
-"""The learning-rate range test (Smith 2017, arXiv 1506.01186): raise the rate step by step and watch the
-loss.
+"""The learning-rate range test (Smith 2017, arXiv 1506.01186): raise the rate step by step, watch the loss.
 
 Runs the experiment's own training step on its own batches, then puts every weight, buffer and optimizer state
 back as it was. Writes nothing; `plots.lr_finder` draws the result.
@@ -54,15 +53,19 @@ def range_test(
     lowest, highest = RANGES[experiment.cfg.optim.name]
     low, high = low or lowest, high or highest
     if not 0 < low < high or steps < 10:
-        raise ValueError(f"a range test needs 0 < low < high and 10 steps or more, got {low:g}, {high:g}, {steps}")
+        raise ValueError(
+            f"a range test needs 0 < low < high and 10 steps or more, got {low:g}, {high:g}, {steps}"
+        )
     before = _state(experiment)
     try:
         rates, losses, diverged = _climb(experiment, np.geomspace(low, high, steps), on_step)
     finally:
         _restore(experiment, before)
     if len(losses) < 10:
-        raise ValueError(f"the loss left all bounds after {len(losses)} steps, at a rate of {rates[-1]:.2g}: "
-                         f"start the test lower (--low={low / 100:g})")
+        raise ValueError(
+            f"the loss left all bounds after {len(losses)} steps, at a rate of {rates[-1]:.2g}: "
+            f"start the test lower (--low={low / 100:g})"
+        )
     smoothed = smooth(losses)
     return RangeTest(rates, losses, smoothed, suggest(rates, smoothed), diverged)
 
@@ -74,8 +77,15 @@ def _climb(
     peak = experiment.cfg.optim.lr
     original: Trainer = experiment.trainer
     plain = dataclasses.replace(original.options, compile="off", cuda_graph=False)
-    trainer = Trainer(original.model, experiment.optimizer, list(planned / peak), device=experiment.device,
-                      precision=experiment.precision, options=plain, select=original.select)
+    trainer = Trainer(
+        original.model,
+        experiment.optimizer,
+        list(planned / peak),
+        device=experiment.device,
+        precision=experiment.precision,
+        options=plain,
+        select=original.select,
+    )
     original.model.train()
     rates: list[float] = []
     losses: list[float] = []
@@ -102,10 +112,15 @@ def _endless(loader: Any) -> Iterator[Batch]:
 
 
 def _state(experiment: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
-    groups = [{key: value for key, value in group.items() if key != "params"}
-              for group in experiment.optimizer.param_groups]
-    return (copy.deepcopy(experiment.model.state_dict()), copy.deepcopy(experiment.optimizer.state_dict()),
-            copy.deepcopy(groups))
+    groups = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in experiment.optimizer.param_groups
+    ]
+    return (
+        copy.deepcopy(experiment.model.state_dict()),
+        copy.deepcopy(experiment.optimizer.state_dict()),
+        copy.deepcopy(groups),
+    )
 
 
 def _restore(experiment: Any, before: tuple[Any, Any, list[dict[str, Any]]]) -> None:
@@ -139,8 +154,11 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
     slopes = np.gradient(curve, logs)
     start, end = _longest_fall(smoothed)
     valley = start + round((end - start) * 2 / 3)
-    return {"valley": float(rates[valley]), "steepest": float(rates[int(np.argmin(slopes))]),
-            "minimum/10": float(rates[bottom]) / 10}
+    return {
+        "valley": float(rates[valley]),
+        "steepest": float(rates[int(np.argmin(slopes))]),
+        "minimum/10": float(rates[bottom]) / 10,
+    }
 
 
 def _longest_fall(values: Sequence[float]) -> tuple[int, int]:

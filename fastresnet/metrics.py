@@ -1,9 +1,7 @@
-"""What a classifier's logits say about it: accuracy with its interval, calibration, confusions, worst
-mistakes.
+"""What a classifier's logits say about it: accuracy with its interval, calibration, confusions, mistakes.
 
-Small exact numpy, in float64; scikit-learn is the oracle in the tests. Runs no model, reads and draws
-nothing. Accuracies are shares between 0 and 1. Rows of a confusion matrix are true classes, columns predicted
-ones.
+Small exact numpy, in float64; scikit-learn is the oracle in the tests. Runs no model, reads and draws nothing.
+Accuracies are shares between 0 and 1. Rows of a confusion matrix are true classes, columns predicted ones.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def document(title: str, body: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" '
         f'content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n<style>'
-        f'{STYLE}</style>\n</head>\n'
+        f"{STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -132,7 +132,7 @@ def matrix(counts_KK: np.ndarray, names: Sequence[str]) -> str:
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     return (
         '<div class="scroll"><table class="matrix"><thead><tr><th class="soft">true \\ predicted</th>'
-        f'{head}</tr></thead>'
+        f"{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -1,9 +1,8 @@
-"""Pictures as PNG files, drawn with matplotlib on no display: curves, learning-rate tests, confusions,
-calibration, image grids.
+"""Pictures as PNG files, drawn with matplotlib: curves, range tests, confusions, calibration, image grids.
 
-Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, reads no run. Every colour
-is from Okabe and Ito's palette or viridis, which readers with any colour vision can tell apart, and every
-line also has its own dash.
+Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, reads no run, needs no display.
+Every colour is from Okabe and Ito's palette or viridis, which readers with any colour vision can tell apart, and
+every line has its own dash besides.
 """
 
 from __future__ import annotations
@@ -234,4 +233,21 @@ def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -
                 )
         _label(loss, "Test loss", "epoch", "cross-entropy (nats)")
         _label(accuracy, "Test accuracy", "epoch", "accuracy (%)")
+    return Path(path)
+
+
+def class_rows(
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]], path: str | Path, *, title: str = ""
+) -> Path:
+    """uint8 (H, W, 3) images, a row a class, with the class's text at its left."""
+    columns = max(len(images) for _, images in rows)
+    with _figure(path, 1.9 + 0.75 * columns, 0.75 * len(rows) + 0.5) as figure:
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.axis("off")
+        for line, (text, images) in zip(grid, rows, strict=True):
+            line[0].text(-0.15, 0.5, text, ha="right", va="center", fontsize=9, transform=line[0].transAxes)
+            for axes, image in zip(line, images, strict=False):
+                axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 128 else "antialiased")
+        figure.suptitle(title, fontsize=11)
     return Path(path)

@@ -1,8 +1,6 @@
-"""A run's page, report.html, and the comparison of several runs: built from the files of the run's folder
-alone.
+"""A run's page, report.html, built from the files of the run's folder alone.
 
-Everything is in the one file: charts as SVG, images as data URIs. Trains and evaluates nothing, needs no data
-                               set.
+Everything is in the one file: charts as SVG, images as data URIs. Trains and evaluates nothing, needs no data.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""A trained network with all that using it needs: weights, settings, class names, normalisation. Trains
-nothing."""
+"""A trained network with what using it needs: weights, settings, class names, normalisation. Trains nothing."""
 
 from __future__ import annotations
 

@@ -19,11 +19,19 @@ SCALED = ("optim.lr", "optim.lr_bias", "optim.lr_head")  # keep their proportion
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--low", type=float, metavar="RATE", help="first rate (default: 1e-4, for Adam 1e-6)")
     parser.add_argument("--high", type=float, metavar="RATE", help="last rate (default: 10, for Adam 1)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="steps of the test (default: 100)")
-    parser.add_argument("--plot", default="lr_finder.png", metavar="PNG", help="the picture (default: lr_finder.png)")
+    parser.add_argument(
+        "--steps", type=int, default=100, metavar="N", help="steps of the test (default: 100)"
+    )
+    parser.add_argument(
+        "--plot", default="lr_finder.png", metavar="PNG", help="the picture (default: lr_finder.png)"
+    )
     parser.add_argument("--apply", metavar="YAML", help="write a recipe that trains with it and OneCycle")
-    parser.add_argument("--use", choices=lr_finder.SUGGESTIONS, default="valley",
-                        help="which suggestion --apply takes as OneCycle's peak (default: valley)")
+    parser.add_argument(
+        "--use",
+        choices=lr_finder.SUGGESTIONS,
+        default="valley",
+        help="which suggestion --apply takes as OneCycle's peak (default: valley)",
+    )
     parser.add_argument("--json", action="store_true", help="print the whole test as JSON and nothing else")
 
 
@@ -43,7 +51,9 @@ def main() -> None:
     if args.json:
         print(json.dumps({**vars(result), "plot": args.plot}))
         return
-    ended = f"stopped at {result.rates[-1]:.2g}, where the loss diverged" if result.diverged else "no divergence"
+    ended = (
+        f"stopped at {result.rates[-1]:.2g}, where the loss diverged" if result.diverged else "no divergence"
+    )
     print(f"{len(result.rates)} steps from {result.rates[0]:.2g} to {result.rates[-1]:.2g}: {ended}")
     for name, rate in result.suggestions.items():
         print(f"{name:<12}{rate:10.3g}   --optim.lr={rate:.3g}")
