@@ -8,6 +8,7 @@ of (seed, k), `loader.close()` gives its resources back. Files are opened elsewh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from fastresnet import augment as augmentation
 from fastresnet.augment import Augment, Choices
 
+RESIDENT_SHARE = 0.6  # of the free memory that a resident set may take: the network needs some too
 Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
 
 
@@ -81,7 +83,8 @@ class ResidentLoader(Loader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        _check(images_NHWC, labels, batch_size, drop_last, rank, world_size)
+        _check(images_NHWC, labels)
+        check_batch_size(batch_size, len(labels), drop_last, world_size)
         self.device, self.dtype, self.channels_last = torch.device(device), dtype, channels_last
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.spec, self.mean, self.std = augment, tuple(mean), tuple(std)
@@ -89,17 +92,10 @@ class ResidentLoader(Loader):
         self.kernel, self.kernel_reason = augmentation.kernel_for(kernel, self.device)
         self.images = _as_tensor(images_NHWC).to(self.device).contiguous()
         self.labels = _as_tensor(labels).to(self.device, torch.int64)
-        self.num_samples = len(self._positions())
+        self.num_samples = len(self._mine())
 
-    def _positions(self) -> Tensor:
-        """Places in the epoch's order that this rank takes, batch after batch: int64."""
-        count, stride = len(self.labels), self.batch_size * self.world_size
-        whole = count // stride * stride
-        mine = torch.arange(whole).view(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
-        if self.drop_last:
-            return mine
-        share = (count - whole) // self.world_size  # equal on all ranks, which must all make the same steps
-        return torch.cat([mine, torch.arange(share) + whole + share * self.rank])
+    def _mine(self) -> Tensor:
+        return positions(len(self.labels), self.batch_size, self.drop_last, self.rank, self.world_size)
 
     def plan(self, epoch: int) -> tuple[Tensor, Choices]:
         """Which stored image comes when on this rank, int64 (num_samples,), and its choices, both on the
@@ -112,7 +108,7 @@ class ResidentLoader(Loader):
             if self.spec is None
             else augmentation.draw(self.spec, count, (height, width), self.seed, epoch, samples=sequence)
         )
-        mine = self._positions()
+        mine = self._mine()
         if len(mine) < count or self.world_size > 1:
             sequence, choices = sequence.index_select(0, mine), choices.select(mine)
         if self.device.type == "cuda":
@@ -150,6 +146,43 @@ class ResidentLoader(Loader):
         self.images, self.labels, self.num_samples = self.images[:0], self.labels[:0], 0
 
 
+def positions(count: int, batch_size: int, drop_last: bool, rank: int = 0, world_size: int = 1) -> Tensor:
+    """Places in an epoch's order of `count` images that a rank takes, batch after batch: int64."""
+    stride = batch_size * world_size
+    whole = count // stride * stride
+    mine = torch.arange(whole).view(-1, world_size, batch_size)[:, rank].reshape(-1)
+    if drop_last:
+        return mine
+    share = (count - whole) // world_size  # equal on all ranks, which must all make the same steps
+    return torch.cat([mine, torch.arange(share) + whole + share * rank])
+
+
+def choose(name: str, nbytes: int, device: torch.device, batch_bytes: int = 0) -> tuple[str, str]:
+    """Which loader `name` (data.loader) means for a set of `nbytes` decoded bytes on `device`, and why.
+
+    batch_bytes: of one finished batch; two of them must fit beside the set
+    Returns resident, ffcv or torchvision, and the reason in words, with the sizes.
+    """
+    if name != "auto":
+        return name, "asked for"
+    free, needed = free_bytes(device), nbytes + 2 * batch_bytes
+    sizes = f"{needed / 2**20:,.0f} MiB with two batches, {free / 2**20:,.0f} MiB free on {device.type}"
+    if needed <= RESIDENT_SHARE * free:
+        return "resident", f"the set fits on the device: {sizes}"
+    return "ffcv", f"the set doesn't fit on the device beside the network: {sizes}; streaming from the beton"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could still be taken on `device`."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as facts:
+            return next(int(line.split()[1]) * 1024 for line in facts if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)  # macOS tells no more
+
+
 def _as_tensor(values: np.ndarray | Tensor) -> Tensor:
     if isinstance(values, Tensor):
         return values
@@ -157,18 +190,21 @@ def _as_tensor(values: np.ndarray | Tensor) -> Tensor:
     return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
-def _check(images: Any, labels: Any, batch_size: int, drop_last: bool, rank: int, world_size: int) -> None:
+def _check(images: Any, labels: Any) -> None:
     if images.ndim != 4 or images.shape[3] != 3 or str(images.dtype).removeprefix("torch.") != "uint8":
         raise ValueError(f"images must be uint8 (N,H,W,3), got {images.dtype} {tuple(images.shape)}")
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: there must be one label an image")
-    if not len(images):
+
+
+def check_batch_size(batch_size: int, count: int, drop_last: bool, world_size: int) -> None:
+    """ValueError where no batch can come of `count` images."""
+    if not count:
         raise ValueError("the dataset holds no images")
     if batch_size < 1:
         raise ValueError(f"train.batch_size must be at least 1, got {batch_size}")
-    if drop_last and batch_size * world_size > len(images):
+    if drop_last and batch_size * world_size > count:
         raise ValueError(
-            f"train.batch_size={batch_size * world_size} is larger than the {len(images)} images, and "
+            f"train.batch_size={batch_size * world_size} is larger than the {count} images, and "
             "train.drop_last leaves out the only batch: take a smaller batch or train.drop_last=false"
         )
-    assert 0 <= rank < world_size

@@ -11,14 +11,14 @@ from types import ModuleType
 
 import pytest
 import torch
-
-from fastresnet import augment
-from fastresnet.kernels import Augment
 from oracle import MEAN, STD, assert_within_twice_the_rounding
 from oracle import augment as exactly
 from test_kernels import BATCH, HEIGHT, SPECS, STORED, WIDTH
 
-pytest.importorskip("triton", reason="needs Triton, which isn't installed")
+from fastresnet import augment
+from fastresnet.kernels import Augment
+
+triton = pytest.importorskip("triton", reason="needs Triton, which isn't installed")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ def test_the_interpreted_kernel_does_what_the_documentation_says(interpreted, st
 def test_the_interpreted_kernel_writes_both_memory_formats(interpreted, stored, indices):
     choices = augment.draw(SPECS["all, mean"], BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
     last, first = (
-        run(interpreted, stored, indices, choices, None, torch.float32, channels_last) for channels_last in (True, False)
+        run(interpreted, stored, indices, choices, None, torch.float32, channels_last)
+        for channels_last in (True, False)
     )
     assert torch.equal(last, first)
 
@@ -85,8 +86,33 @@ def test_an_image_that_fills_no_whole_block_is_written_to_its_last_pixel_and_no_
     one = torch.tensor([0])
     guarded = torch.full((3 * HEIGHT * WIDTH + 50,), 7.0)
     out = guarded[: 3 * HEIGHT * WIDTH].view(1, HEIGHT, WIDTH, 3)
-    interpreted.augment(stored, one, augment.no_choices(1), mean=MEAN, std=STD, size=(HEIGHT, WIDTH), out_NHWC=out)
+    interpreted.augment(
+        stored, one, augment.no_choices(1), mean=MEAN, std=STD, size=(HEIGHT, WIDTH), out_NHWC=out
+    )
     assert bool((guarded[3 * HEIGHT * WIDTH :] == 7).all()) and not bool((out == 7).any())
+
+
+def test_the_kernel_compiles_for_a_gpu_that_is_not_here(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fastresnet.kernels.triton_augment import MODES, _kernel
+
+    pointers = dict(images="*u8", indices="*i64", dys="*i32", dxs="*i32", flips="*u8", cut_ys="*i32", cut_xs="*i32",
+                    brightness="*fp32", contrast="*fp32", out="*bf16")  # fmt: skip
+    scalars = {f"{name}_{channel}": "fp32" for name in ("unit", "centre") for channel in "rgb"}
+    constants = dict(H=32, W=32, h=24, w=24, PAD=4, MODE=MODES["reflect"], FLIP=True, CUT=8, BRIGHTNESS=True,
+                     CONTRAST=True, CHANNELS_LAST=True, BLOCK=1024)  # fmt: skip
+    names = _kernel.arg_names
+    source = ASTSource(
+        _kernel,
+        signature={name: (pointers | scalars).get(name, "constexpr") for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+    )
+    hopper = GPUTarget("cuda", 90, 32)
+    compiled = triton.compile(source, target=hopper, options=dict(num_warps=4, enable_fp_fusion=True))
+    assert ".target sm_90" in compiled.asm["ptx"]
 
 
 @pytest.mark.gpu

@@ -1,0 +1,172 @@
+"""FFCV's Loader with its traps contained: a decoder that reports, an epoch that fails aloud and closes its
+thread.
+
+Imports ffcv, so it is imported late, by `stream`. Knows FFCV 1.0.2.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv.libffcv import imdecode, memcpy, resize_crop
+from ffcv.loader import Loader
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
+from ffcv.transforms import Squeeze, ToTensor
+from torch import Tensor
+
+BATCHES_AHEAD = 2  # FFCV keeps two more in memory: the one in use and the one being written
+PATIENCE_SECONDS = 0.2  # between looks at whether the thread that makes the batches still lives
+JPEG = 0
+
+
+class Decoder(SimpleRGBImageDecoder):
+    """Decodes each image, cuts the box given for it and resizes that (by area) to (height, width).
+
+    FFCV's own decoders draw their boxes unseeded and leave the last batch's pixels where a JPEG is corrupt.
+    Here the boxes come in through memory that `Epoch` fills, and a status byte a sample goes out: 1 is
+    corrupt.
+    height, width None: images of one size, as stored.
+    """
+
+    def __init__(self, height: int | None = None, width: int | None = None) -> None:
+        super().__init__()
+        self.size = (height, width) if height and width else None
+
+    def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, Any]:
+        heights, widths = self.metadata["height"], self.metadata["width"]
+        most = int((heights.astype(np.int64) * widths).max()) * 3
+        self.shape = (*(self.size or (int(heights[0]), int(widths[0]))), 3)
+        state = replace(previous_state, jit_mode=True, shape=self.shape, dtype=np.dtype("<u1"))
+        scratch = most if self.size else 1
+        return state, (
+            AllocationQuery(self.shape, np.dtype("<u1")),
+            AllocationQuery((scratch,), np.dtype("<u1")),
+            AllocationQuery((4,), np.dtype("<i8")),
+            AllocationQuery((1,), np.dtype("<u1")),
+        )
+
+    def generate_code(self) -> Callable[..., Any]:
+        read, span = self.memory_read, Compiler.get_iterator()
+        decode_jpeg, resize, copy = (Compiler.compile(f) for f in (imdecode, resize_crop, memcpy))
+        boxed = self.size is not None
+
+        def decode(batch_indices, storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # numba
+            images, scratch, boxes, status = storage
+            for row in span(len(batch_indices)):
+                field = metadata[batch_indices[row]]
+                stored = read(field["data_ptr"], storage_state)
+                height, width = np.uint32(field["height"]), np.uint32(field["width"])
+                status[row, 0] = 0
+                if field["mode"] == JPEG:
+                    target = scratch[row] if boxed else images[row].reshape(-1)
+                    if (
+                        decode_jpeg(stored, target, height, width, height, width, 0, 0, 1, 1, False, False)
+                        != 0
+                    ):
+                        status[row, 0] = 1
+                elif boxed:
+                    target = stored
+                else:
+                    target = images[row].reshape(-1)
+                    copy(stored, target)
+                if boxed and status[row, 0] == 0:
+                    whole = target[: 3 * height * width].reshape(height, width, 3)
+                    top, left, rows, cols = boxes[row]
+                    resize(whole, top, top + rows, left, left + cols, images[row])
+            return images[: len(batch_indices)]
+
+        decode.is_parallel = True  # type: ignore[attr-defined]  # FFCV looks for it there
+        return decode
+
+
+def open_loader(path: str, batch_size: int, workers: int, page_cache: bool, decoder: Decoder) -> Loader:
+    """FFCV's Loader of (image uint8, label int64); its order is not used, `epoch` brings one."""
+    pipelines = {"image": [decoder, ToTensor()], "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
+    return Loader(
+        path, batch_size, num_workers=workers, os_cache=page_cache, seed=0, drop_last=False, pipelines=pipelines,
+        batches_ahead=BATCHES_AHEAD,
+    )  # fmt: skip
+
+
+def quasi_random_order(loader: Loader, seed: int, epoch: int) -> np.ndarray:
+    """FFCV's order that reads each page once; a pure function of (seed, epoch)."""
+    from ffcv.traversal_order import QuasiRandom
+
+    order = QuasiRandom(loader)
+    order.seed = seed
+    return order.sample_order(epoch)
+
+
+class Epoch(EpochIterator):
+    """One pass. Yields (images, labels, status): views that the next step may overwrite.
+
+    boxes: int64 (n,4), top, left, height and width of each sample's box in the order of the pass, or None
+    Raises what went wrong in the thread. `close` ends the thread and waits for it.
+    """
+
+    failure: BaseException | None = None
+    done = False
+
+    def __init__(self, loader: Loader, order: np.ndarray, boxes: np.ndarray | None) -> None:
+        self.boxes = boxes
+        super().__init__(loader, order.astype(np.uint64))
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:  # to be raised where the batches are taken, whatever it is
+            self.failure = error
+
+    def run_pipeline(
+        self, b_ix: int, batch_indices: np.ndarray, batch_slot: int, cuda_event: Any
+    ) -> tuple[Any, ...]:
+        images, _, boxes, status = next(
+            m for m in self.memory_allocations["operation"].values() if isinstance(m, tuple)
+        )
+        count = len(batch_indices)
+        if self.boxes is not None:
+            first = b_ix * self.loader.batch_size
+            boxes[batch_slot][:count] = self.boxes[first : first + count]
+        result = super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event)
+        return (*result, status[batch_slot][:count, 0].copy())
+
+    def __next__(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        while not self.done:
+            try:
+                item = self.output_queue.get(timeout=PATIENCE_SECONDS)
+            except queue.Empty:
+                if self.is_alive() or not self.output_queue.empty():
+                    continue
+                self.done = True
+                if self.failure is not None:
+                    raise self.failure from None
+                raise RuntimeError("the thread that makes batches ended without a word") from None
+            if item is None:
+                self.done = True
+                break
+            _, result = item
+            return result
+        raise StopIteration
+
+    def close(self) -> None:
+        if self.closed or self.ident is None:  # never started: there was no memory for it
+            return
+        self.done = True
+        self.terminate_event.set()
+        while self.is_alive():  # it may be waiting to put a batch, or the end, into a full queue
+            try:
+                self.output_queue.get(timeout=0.05)
+            except queue.Empty:
+                pass
+        self.memory_context.__exit__(None, None, None)
+        self.closed = True
+
+    def __iter__(self) -> Iterator[Any]:
+        return self

@@ -1,0 +1,163 @@
+"""StreamLoader over real betons: the same batches as the resident loader, and FFCV's traps contained."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from fastresnet import beton
+from fastresnet.augment import Augment
+from fastresnet.loader import ResidentLoader
+from fastresnet.stream import StreamLoader, clamped_workers
+
+pytest.importorskip("ffcv", reason="needs ffcv, which isn't installed")
+from fastresnet.ffcv_epoch import Decoder
+
+STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
+COUNT = 50
+SETTINGS = dict(batch_size=16, seed=3, shuffle=True, augment=SPEC) | STATISTICS
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A beton of 50 images of 8x8, its images and labels, and one loader for it (FFCV compiles for each)."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(COUNT)
+    path = tmp_path_factory.mktemp("stream") / "raw.beton"
+    beton.write(path, images, labels)
+    return path, images, labels, StreamLoader(path, workers=1, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """A JPEG beton of 24 smooth images of several sizes, one of them corrupt (sample 5), and a loader at 16
+    px."""
+    random = np.random.default_rng(1)
+    images = []
+    for _ in range(24):
+        height, width = random.integers(20, 60, 2)
+        ramp = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 55, width)[None, :, None]
+        images.append(np.broadcast_to(ramp, (height, width, 3)).astype(np.uint8).copy())
+    path = tmp_path_factory.mktemp("stream") / "varied.beton"
+    beton.write(path, images, np.arange(24), mode="jpg")
+    layout = beton.open_beton(path)
+    with path.open("r+b") as file:
+        file.seek(int(layout.pointers[5]))
+        file.write(b"\0" * int(layout.sizes[5]))
+    settings = dict(batch_size=8, image_size=16, seed=3, workers=1) | STATISTICS
+    return images, StreamLoader(
+        path, on_error="skip", shuffle=True, augment=Augment(flip="random"), **settings
+    )
+
+
+def ffcv_threads() -> int:
+    return sum(type(thread).__name__ == "Epoch" for thread in threading.enumerate())
+
+
+def test_streaming_gives_the_resident_loaders_batches(raw):
+    path, images, labels, stream = raw
+    resident = ResidentLoader(images, labels, **SETTINGS)
+    assert len(stream) == len(resident) and stream.num_samples == resident.num_samples
+    for epoch in (0, 3):  # any epoch, without the ones before it: that is what resuming needs
+        for (one, one_labels), (other, other_labels) in zip(
+            stream.epoch(epoch), resident.epoch(epoch), strict=True
+        ):
+            assert torch.equal(one, other) and torch.equal(one_labels, other_labels)
+            assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_batches_are_free_to_keep(raw):
+    _, images, labels, stream = raw
+    kept = list(stream.epoch(1))
+    for (one, _), (other, _) in zip(kept, ResidentLoader(images, labels, **SETTINGS).epoch(1), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_leaving_an_epoch_early_ends_its_thread(raw):
+    stream = raw[3]
+    before = ffcv_threads()
+    for batch in stream.epoch(0):
+        assert ffcv_threads() == before + 1 or batch is not None
+        break
+    batches = stream.epoch(0)
+    next(batches)
+    batches.close()
+    assert ffcv_threads() == before
+
+
+def test_an_exception_in_a_stage_ends_the_epoch_with_that_exception(raw, monkeypatch):
+    from fastresnet import ffcv_epoch
+
+    stream, before = raw[3], ffcv_threads()
+
+    def fails(*arguments):
+        raise RuntimeError("the stage failed")
+
+    monkeypatch.setattr(ffcv_epoch.EpochIterator, "run_pipeline", fails)
+    with pytest.raises(RuntimeError, match="the stage failed"):
+        list(stream.epoch(0))
+    assert ffcv_threads() == before
+
+
+def test_a_beton_that_changes_during_the_run_is_an_error(raw, monkeypatch):
+    path, _, _, stream = raw
+    batches = stream.epoch(0)
+    next(batches)
+    monkeypatch.setattr(stream.layout.file, "_stamp", (0, 0))
+    with pytest.raises(beton.BetonError, match="was changed or removed while it was in use"):
+        list(batches)
+
+
+def test_threads_are_no_more_than_cores_and_torch_keeps_its_own(raw):
+    assert clamped_workers(10_000) == clamped_workers(0) >= 1 == clamped_workers(1)
+    before = torch.get_num_threads()
+    next(raw[3].epoch(0))
+    assert torch.get_num_threads() == before
+
+
+def test_a_corrupt_jpeg_is_left_out_or_named(varied):
+    images, stream = varied
+    stream.skipped.clear()
+    batches = list(stream.epoch(0))
+    seen = torch.cat([labels for _, labels in batches]).tolist()
+    assert sorted(seen) == [i for i in range(24) if i != 5] and stream.skipped == [5]
+    stream.on_error = "raise"
+    with pytest.raises(beton.BetonError, match="the JPEG of sample 5 can't be decoded"):
+        list(stream.epoch(1))
+    stream.on_error = "skip"
+
+
+def test_images_of_several_sizes_become_crops_of_one_size_that_depend_on_seed_and_epoch(varied):
+    _, stream = varied
+    one, same, later = ([images for images, _ in stream.epoch(k)] for k in (2, 2, 3))
+    assert all(images.shape[1:] == (3, 16, 16) for images in one)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[0], later[0])
+
+
+def test_testing_shows_the_centre_of_each_image(varied):
+    images, stream = varied
+    spec, order = stream.spec, stream.order
+    stream.spec, stream.order = None, "sequential"
+    try:
+        shown, labels = next(stream.epoch(0))
+    finally:
+        stream.spec, stream.order = spec, order
+    for picture, label in zip(shown, labels.tolist()):
+        height, width = images[label].shape[:2]
+        middle = (
+            images[label][height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1].mean() / 255
+        )
+        assert abs(float(picture[:, 7:9, 7:9].mean()) * 0.25 + 0.5 - middle) < 0.03
+
+
+def test_several_sizes_without_a_size_to_train_at_are_refused_with_the_range(varied):
+    with pytest.raises(ValueError, match=r"holds images from .* px: set data.image_size"):
+        StreamLoader(varied[1].layout.path, batch_size=8, **STATISTICS)
+
+
+def test_the_decoder_reports_what_it_writes_and_no_more():
+    assert Decoder().size is None and Decoder(16, 24).size == (16, 24)
