@@ -21,7 +21,7 @@ class _LayoutWatch(TorchDispatchMode):
 
 
 def count_layout_changes(model, dtype, size=32):
-    """Operations of one forward and backward pass that give a 4-D tensor in another layout than channels-last."""
+    """Operations of a forward and backward pass that give a 4-D tensor in another layout than NHWC."""
     model = model.train().to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(4)

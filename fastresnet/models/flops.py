@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model without data, in evaluation mode: its forward pass gives shapes and costs
+    """A copy of the model without data, in fp32 and evaluation mode: its forward pass gives shapes and costs
     nothing."""
-    return copy.deepcopy(model).to("meta").eval()
+    return copy.deepcopy(model).to(device="meta", dtype=torch.float32).eval()
 
 
 def layer_flops(layer: nn.Module, output: Tensor) -> int:
