@@ -146,12 +146,9 @@ Found = tuple[dict[str, Split], dict[str, dict[str, Any]]]  # by split: the data
 
 
 def _given_betons(settings: Any, notes: Notes) -> Found | None:
-    """The betons that data.train and data.test name; both or neither."""
-    if settings.train is None and settings.test is None:
-        return None
+    """The betons that data.train and data.test name, if they do."""
     if settings.train is None or settings.test is None:
-        missing = "data.train" if settings.train is None else "data.test"
-        raise SourceError(f"{missing} is missing: data.train and data.test name betons together")
+        return None
     return _read_betons({"train": Path(settings.train), "test": Path(settings.test)}, settings, notes)
 
 

@@ -128,9 +128,7 @@ def main() -> None:
     rng = np.random.default_rng(seed)
     bases = sample_betons(folder)
     for name, _ in bases:
-        assert judge(folder / f"{name}.beton", False) == "accepted", (
-            f"the unharmed {name} beton was refused"
-        )
+        assert judge(folder / f"{name}.beton", False) == "accepted", f"the unharmed {name} beton was refused"
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_CAP, MEMORY_CAP))
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 the package."""
 
 from fastresnet.beton.layout import BetonError, Layout, open_beton
-from fastresnet.beton.read import (
+from fastresnet.beton.reader import (
     BetonInfo,
     each_image,
     inspect,
@@ -13,7 +13,7 @@ from fastresnet.beton.read import (
     verify,
 )
 from fastresnet.beton.sidecar import read_sidecar, sidecar_path
-from fastresnet.beton.write import Writer, can_write, write
+from fastresnet.beton.writer import Writer, can_write, write
 
 __all__ = [
     "BetonError",

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastresnet.beton.layout import CHANNELS, LARGEST_PAGE, SMALLEST_PAGE, BetonError
-from fastresnet.beton.read import labels as read_labels
-from fastresnet.beton.read import read, verify
+from fastresnet.beton.reader import labels as read_labels
+from fastresnet.beton.reader import read, verify
 from fastresnet.beton.sidecar import seal, sidecar_path, write_sidecar
 
 MODES = ("raw", "jpg", "proportion", "smart")

@@ -1,0 +1,294 @@
+"""Betons: what FFCV wrote is read pixel for pixel, what is damaged is refused by name, nothing half-written stays."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import betons_by_hand
+import numpy as np
+import pytest
+
+from fastresnet import beton
+from fastresnet.formats import FolderSet
+
+needs_ffcv = pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
+FACTS = {
+    "name": "shapes", "split": "train", "digest": "00", "class_names": ["a", "b"], "mean": [0.5, 0.5, 0.5],
+    "std": [0.2, 0.2, 0.2], "count": 6, "source": "parquet", "synthetic": False,
+}  # fmt: skip
+READ_BY_FFCV = """
+import sys
+import numpy as np, torch
+from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.pipeline.compiler import Compiler
+Compiler.set_enabled(False)  # the same code without 10 s of compilation a pipeline
+for path in sys.argv[1:]:
+    loader = Loader(path, batch_size=7, num_workers=1, order=OrderOption.SEQUENTIAL, drop_last=False, os_cache=True,
+                    pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]})
+    images, labels = zip(*[(image.copy(), label.copy()) for image, label in loader])
+    np.savez(path + ".npz", images=np.concatenate(images), labels=np.concatenate(labels)[:, 0])
+"""
+
+
+def smooth(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images that JPEG keeps well, and labels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 4, 4, 3)).astype(np.float32)
+    images = np.kron(coarse, np.ones((1, size // 4, size // 4, 1))).astype(np.uint8)
+    return images, rng.integers(0, 10, count)
+
+
+@pytest.fixture(scope="module")
+def writer() -> Iterator[beton.Writer]:
+    """One process with ffcv in it for all tests that write: starting it takes seconds."""
+    if not beton.can_write():
+        pytest.skip("writing betons needs ffcv")
+    with beton.Writer() as process:
+        yield process
+
+
+def test_all_write_modes_read_as_ffcv_reads_them(writer: beton.Writer, tmp_path: Path) -> None:
+    sets = {mode: smooth(40, 32) for mode in ("raw", "jpg", "proportion")} | {"smart": smooth(12, 160)}
+    for mode, (images, labels) in sets.items():
+        seen: list[tuple[int, int]] = []
+        writer.write(tmp_path / f"{mode}.beton", images, labels, mode=mode, workers=2,
+                     progress=lambda done, total, seen=seen: seen.append((done, total)))  # fmt: skip
+        assert seen[-1] == (len(labels), len(labels))
+    paths = {mode: str(tmp_path / f"{mode}.beton") for mode in sets}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ_BY_FFCV, *paths.values()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for mode, (images, labels) in sets.items():
+        modes = beton.inspect(paths[mode]).modes
+        ours, our_labels = beton.read(paths[mode])
+        theirs = np.load(paths[mode] + ".npz")
+        assert np.array_equal(our_labels, labels) and np.array_equal(theirs["labels"], labels)
+        difference = np.abs(ours.astype(int) - theirs["images"].astype(int))
+        if mode == "raw":
+            assert modes["jpg"] == 0 and np.array_equal(ours, images) and difference.max() == 0
+            continue
+        assert modes["jpg"] > 0 and (modes["raw"] > 0) == (mode == "proportion")
+        # FFCV asks libjpeg-turbo for its fast DCT, which rounds more coarsely than Pillow's accurate one
+        assert difference.max() <= 8 and difference.mean() < 1
+        assert np.abs(ours.astype(int) - images).mean() < 12  # sharp edges of colour cost JPEG this much
+
+
+def test_the_jpegs_that_ffcv_wrote_come_out_as_jpegs(writer: beton.Writer, tmp_path: Path) -> None:
+    images, labels = smooth(5, 32)
+    writer.write(tmp_path / "x.beton", images, labels, mode="jpg")
+    payloads = beton.jpeg_payloads(tmp_path / "x.beton")
+    assert len(payloads) == 5 and all(p[:2] == b"\xff\xd8" and p[-2:] == b"\xff\xd9" for p in payloads)
+
+
+@needs_ffcv
+def test_an_image_that_fails_while_being_written_ends_the_writer_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(betons_by_hand.jpeg(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    paths = [tmp_path / ("bad.png" if i == 250 else "good.png") for i in range(300)]
+    images = FolderSet(tuple(paths), ((8, 8, 3),) * 300, np.zeros(300, np.int64), ("a",), "x", "train")
+    with pytest.raises(
+        beton.BetonError, match=r"x\.beton can't be written: .*bad\.png is not a readable image"
+    ):
+        beton.write(tmp_path / "out/x.beton", images, images.labels, workers=2)
+    assert os.listdir(tmp_path / "out") == []
+
+
+@needs_ffcv
+def test_a_full_disk_is_one_line_and_leaves_the_old_beton_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(3, 8)[0]), [0, 1, 2])
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        "fastresnet.beton.writer.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1 << 20})
+    )
+    with pytest.raises(beton.BetonError, match="the disk has 1 MiB free"):
+        beton.write(path, *smooth(20, 32))
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.beton"]
+
+
+@needs_ffcv
+def test_a_file_size_limit_hit_while_writing_ends_with_the_systems_reason(tmp_path: Path) -> None:
+    program = (
+        "import resource, signal, sys, numpy as np\n"
+        "from fastresnet import beton\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (12 << 20, 12 << 20))\n"
+        "try: beton.write(sys.argv[1], np.zeros((9000, 32, 32, 3), np.uint8), np.zeros(9000, np.int64))\n"
+        "except beton.BetonError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.beton")], capture_output=True, text=True,
+                          timeout=200, env={**os.environ, "PYTHONPATH": os.getcwd()})  # fmt: skip
+    assert "x.beton can't be written: " in done.stdout and done.stderr == "", done
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "images, labels, settings, message",
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), np.zeros(2, np.int64), {}, "images must be uint8"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, np.int64), {}, "2 images and 3 labels"),
+        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, np.int64), {}, "at least one"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), {}, "labels must be whole numbers"),
+        (
+            np.zeros((2, 4, 4, 3), np.uint8),
+            np.zeros(2, np.int64),
+            {"mode": "png"},
+            "write mode must be one of",
+        ),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int64), {"quality": 0}, "quality must lie between"),
+    ],
+)
+@needs_ffcv
+def test_what_ffcv_would_hang_on_is_refused_before(tmp_path, images, labels, settings, message) -> None:
+    with pytest.raises(beton.BetonError, match=message):
+        beton.write(tmp_path / "x.beton", images, labels, **settings)
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_ffcv_writing_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastresnet.beton.writer.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(beton.BetonError, match="needs ffcv: run scripts/setup.sh"):
+        beton.write(tmp_path / "x.beton", *smooth(2, 8))
+
+
+def test_samples_out_of_order_and_over_several_pages_are_read_in_sample_order(tmp_path: Path) -> None:
+    images, labels = smooth(60, 128)  # 48 KiB each: 42 to a page of 2 MiB
+    order = [int(i) for i in np.random.default_rng(1).permutation(60)]
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), labels.tolist(), order=order)
+    read, read_labels = beton.read(path)
+    assert np.array_equal(read, images) and np.array_equal(read_labels, labels)
+
+
+def test_jpeg_and_raw_images_mix_in_one_beton(tmp_path: Path) -> None:
+    images, labels = smooth(9, 16)
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), labels.tolist(), {0, 3, 4})
+    expected, _ = betons_by_hand.read(path.read_bytes())
+    for threads in (1, 3):
+        assert np.array_equal(beton.read(path, threads=threads)[0], np.stack(expected))
+    assert beton.inspect(path).modes == {"jpg": 3, "raw": 6}
+    with pytest.raises(beton.BetonError, match="sample 1 is stored raw"):
+        beton.jpeg_payloads(path)
+
+
+def test_a_corrupt_jpeg_is_named_or_left_out(tmp_path: Path) -> None:
+    images, labels = smooth(9, 16)
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), labels.tolist(), set(range(9)))
+    layout = beton.open_beton(path)
+    content = bytearray(path.read_bytes())
+    at = int(layout.pointers[4])
+    content[at : at + 40] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(beton.BetonError, match=r"x\.beton: the JPEG of sample 4 can't be decoded"):
+        beton.read(path)
+    with pytest.raises(beton.BetonError, match="sample 4"):
+        beton.verify(path)
+    read, read_labels, skipped = beton.read(path, on_error="skip")
+    assert skipped.tolist() == [4] and len(read) == 8 and np.array_equal(read_labels, np.delete(labels, 4))
+
+
+def test_images_of_several_sizes_are_described_but_not_read_whole(tmp_path: Path) -> None:
+    images = [np.full((8 + i, 10, 3), i, np.uint8) for i in range(3)]
+    path = betons_by_hand.make(tmp_path / "x.beton", images, [0, 1, 2])
+    info = beton.inspect(path)
+    assert (info.uniform, info.height, info.max_height, info.max_width) == (False, 0, 10, 10)
+    assert [image.shape for image in beton.each_image(path)] == [(8, 10, 3), (9, 10, 3), (10, 10, 3)]
+    with pytest.raises(beton.BetonError, match="images differ in size .*sample 1 is 10x9 px"):
+        beton.read(path)
+
+
+def test_missing_empty_foreign_and_cut_off_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    whole = betons_by_hand.make(tmp_path / "x.beton", list(smooth(6, 16)[0]), list(range(6))).read_bytes()
+
+    def refused(content: bytes, message: str) -> None:
+        (tmp_path / "y.beton").write_bytes(content)
+        with pytest.raises(beton.BetonError, match=message) as caught:
+            beton.read(tmp_path / "y.beton")
+        assert "y.beton" in str(caught.value) and "\n" not in str(caught.value)
+
+    with pytest.raises(beton.BetonError, match="does not exist; write it with scripts/convert.py"):
+        beton.read(tmp_path / "none.beton")
+    with pytest.raises(beton.BetonError, match="is not a file"):
+        beton.read(tmp_path)
+    refused(b"", "is empty")
+    refused(b"PK\x03\x04" * 10, "version .* is it a beton at all")
+    refused(whole[:-10], "allocation table .* cut off")
+    refused(whole[:-48], "don't go together")
+    refused(whole[: 3 << 20], "cut off")
+    refused(whole[:16] + bytes(8) + whole[24:], "half written")
+    refused(whole[:8] + bytes(8) + whole[16:], "holds no samples")
+    refused(whole[:24] + b"\x03" + whole[25:], "needs an RGB image field and an integer label field")
+    refused(whole[:24] + b"\xff" + whole[25:], "only FFCV's own reader")
+    refused(whole[: 24 + 1041] + b"\x00" + whole[24 + 1042 :], "integer label field")
+
+
+def test_a_beton_with_more_fields_is_read_by_its_image_and_label(tmp_path: Path) -> None:
+    path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(4, 8)[0]), [3, 2, 1, 0])
+    content = bytearray(path.read_bytes())
+    content[24 + 1041 + 1 : 24 + 1041 + 17] = b"class".ljust(
+        16, b"\0"
+    )  # any integer field will do when none is called label
+    path.write_bytes(content)
+    assert beton.read(path)[1].tolist() == [3, 2, 1, 0]
+
+
+def test_labels_out_of_range_are_found_by_verify(tmp_path: Path) -> None:
+    path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(4, 8)[0]), [0, 1, 7, 1])
+    with pytest.raises(beton.BetonError, match=r"label 7 of sample 2 lies outside 0\.\.1"):
+        beton.verify(path, classes=2)
+
+
+def test_a_beton_changed_while_it_is_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(6, 16)[0]), list(range(6)), {5})
+    layout = beton.open_beton(path)
+    os.truncate(path, betons_by_hand.PAGE + 10)
+    with pytest.raises(beton.BetonError, match="cut off while it was being read"):
+        layout.payload(5)
+    with pytest.raises(beton.BetonError, match="changed or removed while it was in use"):
+        layout.file.check_unchanged()
+    path.unlink()
+    with pytest.raises(beton.BetonError, match="changed or removed"):
+        layout.file.check_unchanged()
+
+
+def test_a_sidecar_belongs_to_its_beton_alone(writer: beton.Writer, tmp_path: Path) -> None:
+    path = tmp_path / "train.beton"
+    images, labels = smooth(6, 8)
+    writer.write(path, images, labels % 2, sidecar=FACTS)
+    facts = beton.read_sidecar(path)
+    assert facts is not None and {key: facts[key] for key in FACTS} == FACTS
+    betons_by_hand.make(path, list(images), (1 - labels % 2).tolist())
+    with pytest.raises(beton.BetonError, match=r"train\.beton\.json belongs to another beton"):
+        beton.read_sidecar(path)
+    sidecar = beton.sidecar_path(path)
+    for broken, message in (("{", "not readable JSON"), ("[]", "is missing or of the wrong type"),
+                            (json.dumps({**facts, "std": [1, 2, 3.0]}), "between 0 and 1")):  # fmt: skip
+        sidecar.write_text(broken)
+        with pytest.raises(beton.BetonError, match=message):
+            beton.read_sidecar(path)
+    sidecar.unlink()
+    assert beton.read_sidecar(path) is None
+
+
+def test_several_threads_can_read_one_beton(tmp_path: Path) -> None:
+    images, labels = smooth(30, 16)
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), labels.tolist())
+    layout, wrong = beton.open_beton(path), []
+
+    def read() -> None:
+        wrong.extend(i for i in range(30) if not np.array_equal(beton.read_one(layout, i), images[i]))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

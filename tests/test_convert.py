@@ -1,0 +1,126 @@
+"""scripts/convert.py and the conversion that training does by itself: whole betons, facts beside them, one clear line else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import betons_by_hand
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastresnet import beton, config, data, sources
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ("ant", "bee")
+
+
+def write_folder(root: Path, train: int = 12, test: int = 4, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("test", test)):
+        for number in range(count):
+            where = root / split / CLASSES[number % 2]
+            where.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(where / f"{number:02}.png")
+    return root
+
+
+def convert(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    without = {key: value for key, value in os.environ.items() if key != "FASTRESNET_DATA"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "scripts/convert.py"), *arguments], cwd=cwd, text=True,
+        capture_output=True, env={**without, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
+def test_a_folder_becomes_two_betons_that_training_finds_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path / "insects")
+    done = convert(
+        "--source=imagefolder", f"--root={root}", "--out=out", "--mode=raw", "--workers=1", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train: 12 images written" in done.stderr and "out/train.beton  12 images" in done.stdout
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "test.beton",
+        "test.beton.json",
+        "train.beton",
+        "train.beton.json",
+    ]
+    source = sources.load("imagefolder", "train", root=root)
+    images, labels = beton.read(tmp_path / "out/train.beton")
+    assert sources.content_digest(images, labels) == source.digest()
+    facts = beton.read_sidecar(tmp_path / "out/test.beton")
+    assert facts is not None and facts["class_names"] == list(CLASSES) and facts["count"] == 4
+    assert np.allclose(facts["mean"], images.mean((0, 1, 2)) / 255)  # of the training set
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/betons").mkdir(parents=True)
+    os.rename("out", "data/betons/insects")
+    cfg = config.load(None, {"data.source": "imagefolder", "data.root": str(root)})
+    notes: list[str] = []
+    assert data.prepare(cfg, notes.append).info["digest"] == source.digest()
+    assert not any("writing" in line for line in notes)
+    write_folder(root, seed=1)  # the folder changed: the betons made from it before are not those asked for
+    changed = data.prepare(cfg, notes.append)
+    assert any("writing 12 images" in line for line in notes) and changed.info["digest"] != source.digest()
+    assert changed.train.path is not None and changed.train.path.parent.parent == Path("data/betons")
+
+
+@pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
+def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "insects")
+    Image.new("RGB", (40, 30), (9, 9, 9)).save(root / "train/ant/large.png")
+    done = convert("--source=imagefolder", f"--root={root}", "--out=out", "--mode=jpg", "--max-size=20",
+                   "--data.image_size=8", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shapes = {image.shape for image in beton.each_image(tmp_path / "out/train.beton")}
+    assert shapes == {(8, 8, 3), (15, 20, 3)}
+    splits = data.prepare(config.load(None, {"data.root": str(tmp_path / "out"), "data.image_size": 8}))
+    assert splits.train.images is None and splits.train.image_shape == (15, 20) and len(splits.train) == 13
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--source=parquet", "--root=nowhere"], "got nowhere"),
+        (["--source=imagefolder"], "data.source=imagefolder needs data.root"),
+        (["--source=imagefolder", "--root=empty", "--out=out"], "no class folders under train/"),
+        (["--root=empty"], "data.root=empty holds no betons, Parquet shards"),
+        (["--source=png"], "invalid choice: 'png'"),
+        (["--quality=0"], "data.jpeg_quality"),
+        (["--verify=none.beton"], "none.beton does not exist"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = convert(*arguments, cwd=tmp_path)
+    errors = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and message in errors[-1] and errors[-1].startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*.beton*"))
+
+
+def test_verify_describes_a_sound_beton_and_refuses_a_cut_one(tmp_path: Path) -> None:
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(3)]
+    path = betons_by_hand.make(tmp_path / "x.beton", images, [0, 1, 2], {1})
+    done = convert("--verify=x.beton", cwd=tmp_path)
+    assert (
+        done.returncode == 0
+        and "x.beton: sound; 3 images of 8x8 px (1 jpg, 2 raw), labels 0..2" in done.stdout
+    )
+    os.truncate(path, path.stat().st_size - 1)
+    done = convert("--verify=x.beton", cwd=tmp_path)
+    assert done.returncode == 2 and "cut off" in done.stderr
+
+
+def test_without_ffcv_converting_says_what_is_missing(tmp_path: Path) -> None:
+    hidden = tmp_path / "hide"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'ffcv' else find(name, *a)\n"
+    )
+    done = convert("--source=synthetic", cwd=tmp_path, PYTHONPATH=f"{hidden}{os.pathsep}{ROOT}")
+    assert done.returncode == 2 and "needs ffcv: run scripts/setup.sh" in done.stderr, done.stderr

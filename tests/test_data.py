@@ -1,0 +1,229 @@
+"""From settings to data: the order of auto, betons found, refused or made, subset and validation, facts for the record."""
+
+from pathlib import Path
+
+import betons_by_hand
+import numpy as np
+import pytest
+
+from fastresnet import beton, config, conversion, data, sources
+from fastresnet.beton.sidecar import seal, write_sidecar
+from fastresnet.sources import SourceError
+
+Images = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working folder, no FASTRESNET_DATA, and no ffcv unless a test asks for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FASTRESNET_DATA", raising=False)
+    monkeypatch.setattr(data.beton, "can_write", lambda: False)
+
+
+@pytest.fixture
+def images() -> Images:
+    rng = np.random.default_rng(0)
+    return {split: (rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 4)
+            for split, n in (("train", 40), ("test", 12))}  # fmt: skip
+
+
+def write_betons(folder: Path, images: Images, *, sidecar: bool = True, **facts) -> Path:
+    """train.beton and test.beton with sidecars, made by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mean, std = conversion.statistics(images["train"][0])
+    for split, (pixels, labels) in images.items():
+        path = betons_by_hand.make(folder / f"{split}.beton", list(pixels), labels.tolist())
+        if sidecar:
+            write_sidecar(path, {
+                "name": "cifar10", "split": split, "digest": sources.content_digest(pixels, labels),
+                "class_names": list("abcd"), "mean": list(mean), "std": list(std), "count": len(labels),
+                "source": "parquet", "synthetic": False, "mode": "raw", **facts,
+            }, seal(path))  # fmt: skip
+    return folder
+
+
+def settings(**changes) -> config.Config:
+    return config.load(None, {f"data.{key}": value for key, value in changes.items()})
+
+
+def test_betons_given_by_path_need_no_source_and_no_ffcv(images: Images, tmp_path: Path) -> None:
+    folder = write_betons(tmp_path / "mine", images)
+    notes: list[str] = []
+    splits = data.prepare(
+        settings(train=str(folder / "train.beton"), test=str(folder / "test.beton")), notes.append
+    )
+    assert (
+        np.array_equal(splits.train.images, images["train"][0])
+        and len(splits.test) == 12
+        and splits.val is None
+    )
+    assert splits.class_names == ("a", "b", "c", "d") and splits.train.path == folder / "train.beton"
+    assert np.allclose(splits.mean, images["train"][0].mean((0, 1, 2)) / 255)
+    assert np.allclose(splits.std, images["train"][0].std((0, 1, 2)) / 255)
+    assert (
+        splits.info["name"] == "cifar10"
+        and splits.info["synthetic"] is False
+        and splits.info["train_size"] == 40
+    )
+    assert splits.info["digest"] == sources.content_digest(*images["train"]) and splits.info["beton"] is True
+    assert notes[-1] == "data: cifar10 (parquet), 40 training and 12 test images"
+
+
+def test_a_beton_without_a_sidecar_speaks_for_itself(images: Images, tmp_path: Path) -> None:
+    folder = write_betons(tmp_path / "mine", images, sidecar=False)
+    splits = data.prepare(settings(root=str(folder)))
+    assert (
+        splits.info["name"] == "mine"
+        and splits.info["source"] == "beton"
+        and splits.class_names == tuple("0123")
+    )
+    assert splits.info["digest"] == sources.content_digest(*images["train"])
+
+
+def test_a_sidecar_of_another_beton_is_an_error(images: Images, tmp_path: Path) -> None:
+    folder = write_betons(tmp_path / "mine", images)
+    betons_by_hand.make(folder / "train.beton", list(images["train"][0]), (3 - images["train"][1]).tolist())
+    with pytest.raises(beton.BetonError, match="belongs to another beton"):
+        data.prepare(settings(root=str(folder)))
+
+
+def test_auto_takes_betons_made_before_then_the_named_folder(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {split: (255 - pixels, labels) for split, (pixels, labels) in images.items()}
+    monkeypatch.setenv("FASTRESNET_DATA", str(write_betons(tmp_path / "named", other, name="other")))
+    assert data.prepare(settings()).info["name"] == "other"
+    write_betons(tmp_path / "data/betons/cifar10", images)
+    assert data.prepare(settings()).info["name"] == "cifar10"
+    assert data.prepare(settings(name="cifar100")).info["name"] == "other"
+    write_betons(tmp_path / "data/betons/cifar10", images, name="synthetic-8px", synthetic=True)
+    assert data.prepare(settings()).info["name"] == "other"  # synthetic betons don't stand in for real ones
+
+
+def test_broken_betons_made_before_are_passed_over_and_told_of(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_betons(tmp_path / "data/betons/cifar10", images)
+    (folder / "train.beton").write_bytes((folder / "train.beton").read_bytes()[:-1])
+    monkeypatch.setenv("FASTRESNET_DATA", str(write_betons(tmp_path / "named", images, name="other")))
+    notes: list[str] = []
+    assert data.prepare(settings(), notes.append).info["name"] == "other"
+    assert any(line.startswith("not used: ") and "cut off" in line for line in notes)
+
+
+def test_synthetic_images_come_only_when_asked_for_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*args: object) -> None:
+        raise ValueError("can't download cifar10")
+
+    monkeypatch.setattr(sources.formats, "read_torchvision", offline)
+    with pytest.raises(ValueError, match="can't download cifar10"):
+        data.prepare(settings())
+    small = {"synthetic_train": 30, "synthetic_test": 10, "synthetic_size": 8}
+    notes: list[str] = []
+    splits = data.prepare(settings(allow_synthetic=True, **small), notes.append)
+    assert (
+        splits.info["synthetic"] is True
+        and splits.info["name"] == "synthetic-8px"
+        and len(splits.train) == 30
+    )
+    assert "SYNTHETIC DATA" in capfd.readouterr().err and any("can't download" in line for line in notes)
+    asked = data.prepare(settings(source="synthetic", **small))
+    assert asked.info["digest"] == splits.info["digest"] and asked.info["beton"] is False
+    with pytest.raises(SourceError, match="data.root=.*nowhere is not a folder"):
+        data.prepare(settings(allow_synthetic=True, root="nowhere"))  # a wrong path is not an absent network
+
+
+def test_an_explicit_source_needs_its_folder() -> None:
+    with pytest.raises(SourceError, match="data.source=parquet needs data.root"):
+        data.prepare(settings(source="parquet"))
+    with pytest.raises(SourceError, match="got nowhere"):
+        data.prepare(settings(source="imagefolder", root="nowhere"))
+
+
+def test_subset_and_validation_are_stratified_disjoint_and_the_same_every_time(
+    images: Images, tmp_path: Path
+) -> None:
+    folder = str(write_betons(tmp_path / "mine", images))
+    splits = data.prepare(settings(root=folder, subset=20.0, val_fraction=0.2))
+    again = data.prepare(settings(root=folder, subset=20.0, val_fraction=0.2).replace({"run.seed": 5}))
+    assert splits.val is not None and (len(splits.train), len(splits.val)) == (16, 4)
+    assert (
+        np.bincount(splits.train.labels).tolist() == [4] * 4
+        and np.bincount(splits.val.labels).tolist() == [1] * 4
+    )
+    assert splits.train.indices is not None and splits.val.indices is not None and again.val is not None
+    assert not set(splits.train.indices) & set(splits.val.indices)
+    assert np.array_equal(again.val.indices, splits.val.indices)
+    assert np.array_equal(splits.train.images, images["train"][0][splits.train.indices])
+    assert splits.info["train_size"] == 16 and splits.info["full_train_size"] == 40
+    with pytest.raises(SourceError, match="data.subset=41 asks for 41 images, the set has 40"):
+        data.prepare(settings(root=folder, subset=41.0))
+
+
+def test_labels_that_the_classes_do_not_cover_are_refused(images: Images, tmp_path: Path) -> None:
+    folder = write_betons(tmp_path / "mine", images, class_names=["a", "b"])
+    with pytest.raises(SourceError, match=r"train set: labels must lie between 0 and 1 \(2 classes\), got 2"):
+        data.prepare(settings(root=str(folder)))
+
+
+def test_training_and_test_set_must_belong_together(images: Images, tmp_path: Path) -> None:
+    one, two = (
+        write_betons(tmp_path / "one", images),
+        write_betons(tmp_path / "two", images, class_names=list("wxyz")),
+    )
+    with pytest.raises(SourceError, match="different classes: a, b, c, d and w, x, y, z"):
+        data.prepare(settings(train=str(one / "train.beton"), test=str(two / "test.beton")))
+    two = write_betons(tmp_path / "two", images, synthetic=True)
+    with pytest.raises(SourceError, match="one of training and test set is synthetic"):
+        data.prepare(settings(train=str(one / "train.beton"), test=str(two / "test.beton")))
+
+
+def test_images_of_several_sizes_or_too_many_stay_in_the_beton(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_betons(tmp_path / "mine", images)
+    monkeypatch.setattr(data, "_free_memory", lambda: 10_000)
+    splits = data.prepare(settings(root=str(folder)))
+    assert splits.train.images is None and splits.train.nbytes == 40 * 192 and splits.train.path is not None
+    assert splits.test.images is not None and np.array_equal(splits.train.labels, images["train"][1])
+    varied = [np.zeros((8, 8 + i % 3, 3), np.uint8) for i in range(40)]
+    betons_by_hand.make(folder / "train.beton", varied, images["train"][1].tolist())
+    beton.sidecar_path(folder / "train.beton").unlink()
+    beton.sidecar_path(folder / "test.beton").unlink()
+    splits = data.prepare(settings(root=str(folder)))
+    assert splits.train.images is None and splits.train.image_shape == (8, 10)
+
+
+def test_an_unreadable_image_stops_or_is_left_out(images: Images, tmp_path: Path) -> None:
+    folder = write_betons(tmp_path / "mine", images, sidecar=False)
+    path = betons_by_hand.make(
+        folder / "train.beton", list(images["train"][0]), images["train"][1].tolist(), {7}
+    )
+    at = int(beton.open_beton(path).pointers[7])
+    content = bytearray(path.read_bytes())
+    content[at : at + 30] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(beton.BetonError, match="sample 7"):
+        data.prepare(settings(root=str(folder)))
+    notes: list[str] = []
+    splits = data.prepare(settings(root=str(folder), on_error="skip"), notes.append)
+    assert len(splits.train) == 39 and splits.train.indices is not None and 7 not in splits.train.indices
+    assert any("1 images can't be decoded and are left out (samples 7)" in line for line in notes)
+
+
+def test_statistics_are_exact() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)
+    mean, std = conversion.statistics(images)
+    assert np.allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-12)
+    assert np.allclose(std, (images / 255).std((0, 1, 2)), atol=1e-12)
+    assert conversion.statistics(iter(images)) == (mean, std)
+
+
+def test_the_real_cifar10_has_the_known_statistics(cifar_root: Path) -> None:
+    splits = data.prepare(settings(root=str(cifar_root)))
+    assert splits.info["digest"] == sources.CIFAR10_DIGESTS["train"] and splits.info["name"] == "cifar10"
+    assert np.allclose(splits.mean, (0.49139968, 0.48215841, 0.44653091), atol=1e-6)
+    assert np.allclose(splits.std, (0.24703223, 0.24348513, 0.26158784), atol=1e-6)
