@@ -6,6 +6,7 @@ Imports ffcv, so it is imported late, by `stream`. Knows FFCV 1.0.2.
 
 from __future__ import annotations
 
+import functools
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,12 @@ from torch import Tensor
 BATCHES_AHEAD = 2  # FFCV keeps two more in memory: the one in use and the one being written
 PATIENCE_SECONDS = 0.2  # between looks at whether the thread that makes the batches still lives
 JPEG = 0
+
+
+@functools.lru_cache
+def _compiled() -> tuple[Callable[..., Any], ...]:
+    """FFCV's C functions as numba sees them: compiled once, and never freed, which numba does badly."""
+    return tuple(Compiler.compile(function) for function in (imdecode, resize_crop, memcpy))
 
 
 class Decoder(SimpleRGBImageDecoder):
@@ -54,7 +61,7 @@ class Decoder(SimpleRGBImageDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         read, span = self.memory_read, Compiler.get_iterator()
-        decode_jpeg, resize, copy = (Compiler.compile(f) for f in (imdecode, resize_crop, memcpy))
+        decode_jpeg, resize, copy = _compiled()
         boxed = self.size is not None
 
         def decode(batch_indices, storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # numba
