@@ -42,7 +42,8 @@ setup(
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
-            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "scikit-learn>=1.4",
+            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML",
+                "scikit-learn>=1.4",
             "tensorboard>=2.16", "safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18",
         ],
     },

@@ -13,7 +13,7 @@ from fastresnet.config import SECTIONS, SETTINGS, Config, ConfigError, load, rec
 WIDTH = 110
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse that raises a ConfigError of one line where it would print its usage and leave."""
 
     def error(self, message: str) -> NoReturn:
@@ -24,7 +24,7 @@ def parse(argv: Sequence[str] | None, description: str,
           extra: Callable[[argparse.ArgumentParser], Any] | None,
           default: str | None) -> tuple[Config, argparse.Namespace]:
     """See config.parse_args."""
-    parser = _Parser(description=description, allow_abbrev=False, epilog=settings_table(),
+    parser = Parser(description=description, allow_abbrev=False, epilog=settings_table(),
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=default, metavar="NAME|PATH",
                         help=f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})")

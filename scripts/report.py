@@ -1,14 +1,14 @@
 """The page of a run, built again from its folder, or a page that compares several runs."""
 
-import argparse
 from pathlib import Path
 
 from fastresnet import comparison, plots, report
+from fastresnet.arguments import Parser
 from fastresnet.cli import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs: one gets its report.html anew"
     )

@@ -1,12 +1,16 @@
 """What many tests share: small images, the real data where it is, and quiet, repeatable arithmetic."""
 
 import os
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
@@ -23,6 +27,21 @@ def tiny_images() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return images, labels
 
     return make
+
+
+@pytest.fixture
+def call_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`call_script("scripts/train.py", "--help")` -> (exit code, output, errors), in this process."""
+
+    def call(script: str, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        monkeypatch.syspath_prepend(str((ROOT / script).parent))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -71,12 +71,9 @@ def test_a_reader_that_leaves_early_is_no_traceback():
 
 
 @pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "scripts").glob("*.py")))
-def test_every_script_helps_and_refuses_an_unknown_option_in_one_line(script):
-    def call(word):
-        return subprocess.run([sys.executable, str(ROOT / "scripts" / script), word], capture_output=True,
-                              text=True)
-
-    helped, refused = call("--help"), call("--no-such-option")
-    assert helped.returncode == 0 and helped.stdout.startswith("usage: ") and helped.stderr == ""
-    assert refused.returncode == 2 and refused.stdout == ""
-    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+def test_every_script_helps_and_refuses_an_unknown_option_in_one_line(script, call_script):
+    code, out, err = call_script(f"scripts/{script}", "--help")
+    assert code == 0 and out.startswith("usage: ") and err == ""
+    code, out, err = call_script(f"scripts/{script}", "--no-such-option")
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -70,13 +68,13 @@ def test_every_script_exists_and_its_recipe_and_settings_load(words):
 
 
 @pytest.mark.parametrize("script", sorted({words[1] for words in SCRIPTS}))
-def test_every_option_that_the_readme_gives_a_script_is_in_its_help(script):
+def test_every_option_that_the_readme_gives_a_script_is_in_its_help(script, call_script):
     given = {word.partition("=")[0] for words in SCRIPTS if words[1] == script for word in words[2:]
              if word.startswith("--") and "." not in word.partition("=")[0]}
     if given:
-        done = subprocess.run([sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert not {option for option in given if option not in done.stdout}
+        code, out, err = call_script(script, "--help")
+        assert code == 0, err
+        assert not {option for option in given if option not in out}
 
 
 def test_every_setting_named_exists_with_the_values_it_names():
