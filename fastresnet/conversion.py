@@ -30,8 +30,8 @@ def convert(
 ) -> tuple[Path, dict[str, Any]]:
     """Write train.beton and test.beton of a source, each whole or not at all; (their folder, facts by split).
 
-    out: the folder (None: one under data.betons that is named for the set); max_size: shrink larger images to this
-    longer side, px; progress(split, done, total).
+    out: the folder (None: one under data.betons that is named for the set); max_size: shrink larger images to
+    this longer side, px; progress(split, done, total).
     """
     origin = origin_of(source, root, settings)
     with beton.Writer() as writer:  # imports ffcv while the images are read

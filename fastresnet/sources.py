@@ -38,7 +38,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split in memory: images uint8 (N,H,W,3) C-contiguous, labels int64 (N,), 0 to len(class_names)-1."""
+    """One split in memory: images uint8 (N,H,W,3) C-contiguous, labels int64 (N,) from 0."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -132,8 +132,8 @@ def load(
 ) -> ImageSet | FolderSet:
     """One split ("train" or "test") of `source`: torchvision, batches, parquet, imagefolder or synthetic.
 
-    `name` says which data set torchvision gets; `count`, `size` (px) and `seed` shape the synthetic set. A folder
-    of images of several sizes, or too large for memory, comes as a FolderSet when image_size > 0.
+    `name` says which data set torchvision gets; `count`, `size` (px) and `seed` shape the synthetic set. A
+    folder of images of several sizes, or too large for memory, comes as a FolderSet when image_size > 0.
     SourceError where data is wrong.
     """
     if split not in SPLITS:

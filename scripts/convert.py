@@ -1,5 +1,5 @@
-"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER` writes train.beton
-and test.beton, each with a .json of facts beside it. Both appear whole or not at all."""
+"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER` writes
+train.beton and test.beton, each with a .json of facts beside it. Both appear whole or not at all."""
 
 import argparse
 import sys
@@ -58,9 +58,8 @@ def main() -> None:
     bar.end()
     for split, fact in facts.items():
         path = folder / f"{split}.beton"
-        print(
-            f"{path}  {fact['count']} images  {path.stat().st_size / 2**20:.1f} MiB  {fact['name']}  {fact['digest']}"
-        )
+        size = path.stat().st_size / 2**20
+        print(f"{path}  {fact['count']} images  {size:.1f} MiB  {fact['name']}  {fact['digest']}")
     print(f"converted in {time.monotonic() - started:.1f} s")
 
 
@@ -72,7 +71,8 @@ def verified(path: Path) -> str:
     )
     stored = ", ".join(f"{count} {mode}" for mode, count in info.modes.items() if count)
     name = facts["name"] if facts else "no sidecar"
-    return f"{path}: sound; {info.num_samples} images of {size} ({stored}), labels {info.labels[0]}..{info.labels[1]}; {name}"
+    labels = f"labels {info.labels[0]}..{info.labels[1]}"
+    return f"{path}: sound; {info.num_samples} images of {size} ({stored}), {labels}; {name}"
 
 
 class Bar:

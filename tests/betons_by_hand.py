@@ -1,4 +1,4 @@
-"""Betons made byte by byte with struct, and read back the same way: an independent witness for the tests. No ffcv."""
+"""Betons made byte by byte with struct, and read back the same way: an independent witness for tests."""
 
 import io
 import struct
@@ -53,7 +53,7 @@ def make(
 
 
 def read(content: bytes | mmap) -> tuple[list[np.ndarray | None], list[int]]:
-    """Images (None: a JPEG that can't be decoded) and labels of a beton of (image, label), as the bytes have them."""
+    """Images (None: a JPEG that can't be decoded) and labels of a beton of (image, label)."""
     samples, table = struct.unpack_from("<QQ", content, 8)
     sizes = {(sample, pointer): size for sample, pointer, size in struct.iter_unpack("<QQQ", content[table:])}
     images: list[np.ndarray | None] = []

@@ -2,7 +2,7 @@
 
     python tests/fuzz_beton.py COUNT SEED FOLDER
 
-Runs in a process of its own with its memory capped, so that a crash, a hang or a blow-up is seen from outside.
+Runs in a process of its own with capped memory, so that a crash, a hang or a blow-up is seen from outside.
 """
 
 import json

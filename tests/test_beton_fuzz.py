@@ -25,8 +25,9 @@ def test_every_mutated_beton_is_read_correctly_or_refused(
     outcomes = counts["outcomes"]
     with capsys.disabled():
         print(
-            f"\nbeton fuzz: {MUTATIONS} mutations ({', '.join(f'{k} {n}' for k, n in outcomes.items())}); no crash, no"
-            f" hang, peak {counts['peak_bytes'] / 2**20:.0f} MiB, {counts['cpu_seconds']:.1f} s of CPU"
+            f"\nbeton fuzz: {MUTATIONS} mutations"
+            f" ({', '.join(f'{k} {n}' for k, n in outcomes.items())});"
+            f" no crash, no hang, peak {counts['peak_bytes'] / 2**20:.0f} MiB, {counts['cpu_seconds']:.1f} s of CPU"
         )
         print("  " + ", ".join(f"{kind} {n}" for kind, n in sorted(counts["kinds"].items())))
     assert sum(outcomes.values()) == MUTATIONS and set(outcomes) == {"accepted", "refused"}

@@ -1,4 +1,4 @@
-"""scripts/convert.py and the conversion that training does by itself: whole betons, facts beside them, one clear line else."""
+"""Conversion, by the script and by training: whole betons with facts beside them, or one clear line."""
 
 import os
 import subprocess
@@ -120,7 +120,9 @@ def test_without_ffcv_converting_says_what_is_missing(tmp_path: Path) -> None:
     hidden = tmp_path / "hide"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'ffcv' else find(name, *a)\n"
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'ffcv' else find(name, *a)\n"
     )
     done = convert("--source=synthetic", cwd=tmp_path, PYTHONPATH=f"{hidden}{os.pathsep}{ROOT}")
     assert done.returncode == 2 and "needs ffcv: run scripts/setup.sh" in done.stderr, done.stderr

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -205,9 +206,9 @@ def test_plain_batches_of_every_pickle_protocol_are_read(protocol: int, tmp_path
 
 @pytest.mark.parametrize("harm, message", [
     (lambda root: (root / "data_batch_3").write_bytes(b""), "data_batch_3 is not a readable batch"),
-    (lambda root: (root / "data_batch_3").write_bytes((root / "data_batch_3").read_bytes()[:500]), "not a readable batch"),
+    (lambda root: os.truncate(root / "data_batch_3", 500), "data_batch_3 is not a readable batch"),
     (lambda root: (root / "data_batch_3").write_bytes(pickle.dumps([1], 2)), "needs data and labels"),
-    (lambda root: (root / "data_batch_3").write_bytes(pickle.dumps({b"data": np.zeros((2, 3)), b"labels": [0, 0]}, 2)),
+    (lambda root: _pickle(root / "data_batch_3", np.zeros((1, 1, 1, 3072)), np.zeros(1, np.int64)),
      r"data must be uint8 \(N, 3072\)"),
     (lambda root: (root / "data_batch_5").unlink(), "data_batch_5 is missing"),
 ])  # fmt: skip
@@ -240,13 +241,14 @@ def test_cifar100_batches_take_the_fine_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm, message", [
-    (lambda root: (root / "train/bee/bad.png").write_bytes(b"no"), r"train/bee/bad\.png is not a readable image"),
+    (lambda root: (root / "train/bee/bad.png").write_bytes(b"no"), r"bad\.png is not a readable image"),
     (lambda root: shutil.rmtree(root / "test/cow"), "test: class folder cow is missing, it is in train/"),
     (lambda root: (root / "test/dog").mkdir(), "test: class folder dog is not in train/"),
     (lambda root: [path.unlink() for path in (root / "train/ant").iterdir()], "train/ant is empty"),
     (lambda root: shutil.rmtree(root / "test"), "no test/ folder beside train/"),
     (lambda root: shutil.rmtree(root / "train"), "no class folders under train/"),
-    (lambda root: Image.new("RGB", (9, 8)).save(root / "train/ant/odd.png"), r"odd\.png is 9x8 px but .* data\.image_size"),
+    (lambda root: Image.new("RGB", (9, 8)).save(root / "train/ant/odd.png"),
+     r"odd\.png is 9x8 px but .* data\.image_size"),
 ])  # fmt: skip
 def test_what_is_wrong_in_an_image_folder_is_named(harm, message: str, images: dict, tmp_path: Path) -> None:
     root = write_imagefolder(tmp_path / "shapes", images)

@@ -73,7 +73,7 @@ class Layout:
 class BetonFile:
     """An open file, read by offset from any thread.
 
-    Not memory-mapped: a file that is cut while it is mapped kills the process, a short read is an error we can name.
+    Not memory-mapped: a file cut while it is mapped kills the process, a short read is an error with a name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,8 +147,8 @@ def open_beton(path: str | Path) -> Layout:
     rows = (length - table_start) // ALLOCATION.itemsize
     if not header["fields"] or fields_end > length or not count <= rows <= count * int(header["fields"]):
         raise BetonError(
-            f"{path}: {header['fields']} fields, {count} samples and {rows} rows of the allocation table don't go"
-            " together; the file is cut off or damaged"
+            f"{path}: {header['fields']} fields, {count} samples and {rows} rows in the allocation table"
+            " don't go together; the file is cut off or damaged"
         )
     fields = np.frombuffer(file.read(HEADER.itemsize, fields_end - HEADER.itemsize), FIELD)
     metadata_type, image, label = _fields(path, fields)

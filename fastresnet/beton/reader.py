@@ -201,7 +201,7 @@ def _each_jpeg(
 
 
 def jpeg_payloads(path: str | Path) -> list[bytes]:
-    """The encoded bytes of every image, for a decoder on the device; BetonError when an image is stored raw."""
+    """The encoded bytes of every image, for decoding on a device; BetonError when an image is stored raw."""
     layout = open_beton(path)
     if (layout.modes != JPEG).any():
         raise BetonError(

@@ -32,7 +32,7 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def seal(path: str | Path) -> str:
-    """Identifies the bytes of a beton in milliseconds: sha256 over header, metadata, table and blocks of data."""
+    """Identifies the bytes of a beton in milliseconds: sha256 of header, metadata, table, blocks of data."""
     layout = open_beton(path)
     file, start, end = layout.file, layout.data_start, layout.table_start
     hashed = hashlib.sha256(str(file.length).encode())
@@ -47,7 +47,8 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
     """The checked facts beside the beton at `path`, or None where there is no sidecar.
 
     Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names,
-    mean and std (0..1 units, per channel), count, source, synthetic. BetonError when it is broken or belongs to another beton.
+    mean and std (0..1 units, per channel), count, source, synthetic.
+    BetonError when it is broken or belongs to another beton.
     """
     file = sidecar_path(path)
     try:

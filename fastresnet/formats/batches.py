@@ -103,7 +103,7 @@ def _binary_batch(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _batch_class_names(path: Path, key: str) -> tuple[str, ...]:
-    """From the text file beside binary batches (no key), or the pickle beside python ones; () where there is none."""
+    """From the text file beside binary batches (no key) or the pickle beside python ones; () without."""
     if not path.is_file():
         return ()
     if not key:

@@ -1,7 +1,7 @@
 """Folders of images: <split>/<class>/*.png or *.jpg; read whole, or image by image where sizes differ."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,38 +61,59 @@ def class_folders(folder: Path, split: str) -> list[Path]:
 def read_imagefolder(
     folder: Path, split: str, image_size: int, workers: int, on_error: str
 ) -> Pixels | FolderSet:
-    """<split>/<class>/*.png|jpg…; a FolderSet when sizes differ or memory is short, which needs image_size >
-    0."""
+    """<split>/<class>/*.png|jpg…; a FolderSet when sizes differ or memory is short, with image_size > 0.
+
+    on_error="skip" leaves out images that can't be decoded; "raise" names the first.
+    """
     paths, labels, classes = list_imagefolder(folder, split)
     sizes = in_threads(lambda i: _header_size(paths[i], on_error), range(len(paths)), workers)
-    good = [i for i, size in enumerate(sizes) if size]
-    if not good:
-        raise ValueError(f"{folder}: no image of the {split} split can be read")
-    shapes = tuple((sizes[i][1], sizes[i][0], 3) for i in good)
     files = FolderSet(
-        tuple(paths[i] for i in good), shapes, labels[good], classes, folder.resolve().name, split
+        tuple(path for path, size in zip(paths, sizes, strict=True) if size),
+        tuple((size[1], size[0], 3) for size in sizes if size),
+        labels[[size is not None for size in sizes]],
+        classes,
+        folder.resolve().name,
+        split,
     )
+    if not len(files):
+        raise ValueError(f"{folder}: no image of the {split} split can be read")
+    shapes = files.shapes
     odd = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
     if image_size and (odd is not None or len(files) * int(np.prod(shapes[0])) > MEMORY_LIMIT):
-        return files
+        return files if on_error == "raise" else _readable(files, workers)
     if odd is not None:
         raise ValueError(
             f"{files.paths[odd]} is {size_text(shapes[odd])} but {files.paths[0]} is {size_text(shapes[0])}; "
             "set data.image_size to crop images of several sizes"
         )
+    if on_error == "skip":
+        files = _readable(files, workers)
     images = np.empty((len(files), *shapes[0]), np.uint8)
-    kept = np.ones(len(files), bool)
 
     def work(i: int) -> None:
-        try:
-            images[i] = files[i]
-        except ValueError:
-            if on_error == "raise":
-                raise
-            kept[i] = False
+        images[i] = files[i]
 
     in_threads(work, range(len(files)), workers)
-    return (images, files.labels, classes) if kept.all() else (images[kept], files.labels[kept], classes)
+    return images, files.labels, classes
+
+
+def _readable(files: FolderSet, workers: int) -> FolderSet:
+    """The images that can be decoded, each tried once."""
+
+    def works(i: int) -> bool:
+        try:
+            files[i]
+        except ValueError:
+            return False
+        return True
+
+    good = in_threads(works, range(len(files)), workers)
+    return replace(
+        files,
+        paths=tuple(path for path, is_good in zip(files.paths, good, strict=True) if is_good),
+        shapes=tuple(shape for shape, is_good in zip(files.shapes, good, strict=True) if is_good),
+        labels=files.labels[good],
+    )
 
 
 def list_imagefolder(folder: Path, split: str) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
