@@ -20,22 +20,23 @@ class _Average:
         self.names = [name for name, _ in _tensors(model)]
         self.live = [value for _, value in _tensors(model)]
         self.kept = [value.detach().clone() for value in self.live]
-        self.floating = [i for i, value in enumerate(self.live) if value.is_floating_point()]
-        self.counting = [i for i, value in enumerate(self.live) if not value.is_floating_point()]
+        pairs = list(zip(self.kept, self.live))
+        self.floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.counting = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.updates = 0
 
     @torch.no_grad()
     def _move(self, share: float) -> None:
         """kept += share * (live - kept); whole numbers (batch norm's counters) are copied."""
-        if share >= 1.0:
-            torch._foreach_copy_(self.kept, self.live)
-            return
         if self.floating:
-            torch._foreach_lerp_(
-                [self.kept[i] for i in self.floating], [self.live[i] for i in self.floating], share
-            )
-        for i in self.counting:
-            self.kept[i].copy_(self.live[i])
+            kept, live = map(list, zip(*self.floating))
+            if share < 1.0:
+                torch._foreach_lerp_(kept, live, share)
+            else:
+                torch._foreach_copy_(kept, live)
+        if self.counting:
+            kept, live = map(list, zip(*self.counting))
+            torch._foreach_copy_(kept, live)
 
     @torch.no_grad()
     def _write(self, model: nn.Module) -> None:

@@ -148,40 +148,14 @@ def build(
     if not groups:
         raise ValueError("the model has no trainable parameters")
     if settings.name == "sgd":
-        return Optimizers([_sgd(groups, settings, settings.momentum, device)])
+        return Optimizers([_sgd(groups, settings, settings.momentum)])
     if settings.name in ("adam", "adamw"):
-        kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-        fused = device.type in ("cuda", "cpu")
-        return Optimizers(
-            [
-                kind(
-                    groups,
-                    lr=settings.lr,
-                    betas=(settings.beta1, settings.beta2),
-                    eps=settings.eps,
-                    fused=fused,
-                    capturable=capturable and not fused,
-                )
-            ]
-        )
+        return Optimizers([_adam(groups, settings, capturable and device.type == "cuda")])
     if settings.name == "muon":
         filters = [group for group in groups if group["name"] == "filters"]
         rest = [group for group in groups if group["name"] != "filters"]
-        parts: list[torch.optim.Optimizer] = []
-        if filters:
-            parts.append(
-                Muon(
-                    filters,
-                    momentum=settings.momentum,
-                    nesterov=settings.nesterov,
-                    steps=settings.muon_steps,
-                    renormalize_every=settings.renormalize_every,
-                    capturable=capturable,
-                )
-            )
-        if rest:
-            parts.append(_sgd(rest, settings, settings.bias_momentum, device))
-        return Optimizers(parts)
+        parts = [_muon(filters, settings, capturable)] if filters else []
+        return Optimizers([*parts, *([_sgd(rest, settings, settings.bias_momentum)] if rest else [])])
     raise ValueError(f"optim.name must be one of sgd, adam, adamw, muon, got {settings.name!r}")
 
 
@@ -199,11 +173,29 @@ def _group(
     return {"params": members, "name": name, "base_lr": base_lr, "lr": lr, "weight_decay": decay}
 
 
-def _sgd(
-    groups: list[dict[str, Any]], settings: Any, momentum: float, device: torch.device
-) -> torch.optim.SGD:
+def _sgd(groups: list[dict[str, Any]], settings: Any, momentum: float) -> torch.optim.Optimizer:
     nesterov = settings.nesterov and momentum > 0
     if settings.decoupled:
         groups = [{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups]
-        return DecoupledSGD(groups, momentum=momentum, nesterov=nesterov, foreach=device.type == "cuda")
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=device.type in ("cuda", "cpu"))
+        return DecoupledSGD(groups, momentum=momentum, nesterov=nesterov, foreach=True)
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=True)
+
+
+def _adam(groups: list[dict[str, Any]], settings: Any, capturable: bool) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    betas = (settings.beta1, settings.beta2)
+    optimizer = kind(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True, capturable=capturable)
+    # A capture needs ordinary steps before it, on which PyTorch would warn that they aren't captured.
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def _muon(groups: list[dict[str, Any]], settings: Any, capturable: bool) -> torch.optim.Optimizer:
+    return Muon(
+        groups,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        steps=settings.muon_steps,
+        renormalize_every=settings.renormalize_every,
+        capturable=capturable,
+    )
