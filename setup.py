@@ -36,9 +36,11 @@ setup(
         # compiled where there is no wheel: scripts/setup.sh installs what that needs, then this extra
         "ffcv": [
             "ffcv>=1.0.2",
+            "numba>=0.59",       # its just-in-time compiler, whose settings we read
             "packaging",         # ffcv needs it and doesn't say so
             "setuptools; python_version >= '3.12'",  # ffcv imports distutils
         ],
+        "search": ["optuna>=4.0"],
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
