@@ -104,7 +104,7 @@ def arithmetic(experiment: Experiment) -> dict[str, float]:
     image. Where only the hardest share is trained on, that share alone counts three times, and whoever judges
     the batch once."""
     share, judge = experiment.cfg.train.hard_fraction, getattr(experiment.trainer.select, "model", None)
-    resolution = experiment.train_loader.resolution
+    resolution = getattr(experiment.train_loader, "resolution", None)
     per_size: dict[int, float] = {}
     total = 0.0
     for step in range(experiment.total_steps):
