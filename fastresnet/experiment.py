@@ -15,12 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastresnet import data, distributed, evaluate, models, optim, precision, proxy, schedule, timing, trainer
-from fastresnet.augment import Augment, no_choices
+from fastresnet import (
+    augment,
+    data,
+    distributed,
+    evaluate,
+    loaders,
+    models,
+    optim,
+    precision,
+    proxy,
+    schedule,
+    timing,
+    trainer,
+)
+from fastresnet.augment import Augment
 from fastresnet.config import Config
 from fastresnet.distributed import ALONE, World
 from fastresnet.evaluate import Score
-from fastresnet.loader import Loader, ResidentLoader
 
 WHITENING_IMAGES = 5000  # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
 
@@ -121,34 +133,40 @@ class Experiment:
             channels_last=train.channels_last,
             kernel=cfg.data.kernel,
         )
-        self.loader_name = "resident"
-        self.train_loader = ResidentLoader(
-            splits.train.images,
-            splits.train.labels,
+        finished = train.batch_size * 3 * self.image_size**2 * self.precision.compute.itemsize
+        self.loader_name, reason = loaders.choose(cfg.data, splits.train, self.device, finished)
+        notes(f"loader {self.loader_name} ({reason})")
+        self.train_loader = loaders.make(
+            self.loader_name,
+            cfg.data,
+            splits.train,
+            place=self.place,
+            sharded=True,
             **shared,
             augment=augmentation,
             shuffle=True,
             seed=self.seed,
             batch_size=distributed.local_batch_size(train.batch_size, self.place),
             drop_last=train.drop_last,
-            rank=self.place.rank,
-            world_size=self.place.size,
             resolution=self._resolution if train.resolutions else None,
         )
         notes(f"augmentation by the {self.train_loader.kernel} kernel ({self.train_loader.kernel_reason})")
-        self.eval_loaders: dict[str, Loader] = {
-            name: ResidentLoader(*self._own_share(part), **shared, batch_size=cfg.eval.batch_size)
+        self.eval_loaders = {
+            name: loaders.make(
+                loaders.choose(cfg.data, part, self.device, finished)[0],
+                cfg.data,
+                part,
+                place=self.place,
+                sharded=False,
+                **shared,
+                batch_size=cfg.eval.batch_size,
+            )
             for name, part in (("val", splits.val), ("test", splits.test))
             if part is not None
         }
         self.steps_per_epoch = len(self.train_loader)
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-
-    def _own_share(self, part: Any) -> tuple[np.ndarray, np.ndarray]:
-        """This process's consecutive piece of a set that is evaluated by all of them together."""
-        cuts = [len(part.labels) * rank // self.place.size for rank in (self.place.rank, self.place.rank + 1)]
-        return part.images[slice(*cuts)], part.labels[slice(*cuts)]
 
     def _build_trainer(self) -> None:
         cfg = self.cfg
@@ -251,14 +269,30 @@ class Experiment:
         whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
         if not whitened:
             return
-        count = min(WHITENING_IMAGES, len(self.splits.train.labels))
-        first = torch.arange(count, device=self.device)
-        images, _ = self.train_loader.batch(first, no_choices(count))
+        images = self._plain_images(min(WHITENING_IMAGES, len(self.splits.train)))
         for model in whitened:
             initialise: Any = model.init_whitening
-            initialise(images.float())
+            initialise(images)
         for average in self.averages:
             average.restart()
+
+    def _plain_images(self, count: int) -> Tensor:
+        """The first training images, normalised and not augmented, fp32 (count,3,H,W)."""
+        part = self.splits.train
+        if part.images is None:
+            raise ValueError(
+                f"model.arch={self.cfg.model.arch} computes its whitening from resident images, and "
+                f"{part.path} is streamed: use model.whiten=false, or model.arch=resnet"
+            )
+        stored = torch.from_numpy(np.ascontiguousarray(part.images[:count])).to(self.device)
+        return augment.apply(
+            stored,
+            torch.arange(count, device=self.device),
+            augment.no_choices(count),
+            mean=self.splits.mean,
+            std=self.splits.std,
+            kernel=self.cfg.data.kernel,
+        )
 
     def fit_epoch(
         self,

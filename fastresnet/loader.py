@@ -33,7 +33,9 @@ class Loader:
     batch_size: int
     num_samples: int
     kernel: str
+    kernel_reason: str
     device: torch.device
+    seed: int
 
     def __len__(self) -> int:
         """Steps an epoch."""
