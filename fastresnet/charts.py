@@ -1,4 +1,4 @@
-"""Line charts and bars as SVG text for a page: they take the page's colours, so light and dark both read well.
+"""Line charts and bars as SVG text for a page: they take the page's colours, so light and dark read well.
 
 Pure functions of numbers. Styles are named by class (`s0` … `s6`, `grid`, `tick`) and set by the page.
 """

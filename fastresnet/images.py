@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 100_000_000  # a larger header is taken for a decompression bomb before anything is decoded
+MAX_PIXELS = 80_000_000  # a larger header is taken for a decompression bomb before anything is decoded
 ENDINGS = (
     ".png",
     ".jpg",
@@ -60,7 +61,10 @@ def read(source: Path | bytes, size: int, *, name: str = "standard input") -> np
 
     name = str(source) if isinstance(source, Path) else name
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's own, milder limit
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened:
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 raise ValueError(
@@ -74,7 +78,7 @@ def read(source: Path | bytes, size: int, *, name: str = "standard input") -> np
             resized = upright.resize(fitted, Image.Resampling.LANCZOS) if upright.size != fitted else upright
             left, top = ((side - size) // 2 for side in fitted)
             return np.array(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels: refused unread") from error
     except (OSError, SyntaxError, EOFError, MemoryError) as error:
         if isinstance(error, PermissionError):

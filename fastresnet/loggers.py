@@ -1,4 +1,4 @@
-"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, Weights & Biases. Not in a step.
+"""Where a run's figures go besides metrics.jsonl and metrics.csv: TensorBoard, wandb. Not in a step.
 
 A logger has two calls: `epoch(row)` after each epoch, `close(record)` once at the end (None: the run failed).
 TensorBoard and wandb are imported only when they are asked for.

@@ -1,8 +1,8 @@
 """Pictures as PNG files, drawn with matplotlib: curves, range tests, confusions, calibration, image grids.
 
-Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, reads no run, needs no display.
-Every colour is from Okabe and Ito's palette or viridis, which readers with any colour vision can tell apart, and
-every line has its own dash besides.
+Takes plain numbers and arrays; computes nothing that a figure elsewhere rests on, needs no display.
+Every colour is from Okabe and Ito's palette or viridis, which readers with any colour vision can tell
+apart, and every line has its own dash besides.
 """
 
 from __future__ import annotations

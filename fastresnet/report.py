@@ -1,6 +1,6 @@
 """A run's page, report.html, built from the files of the run's folder alone.
 
-Everything is in the one file: charts as SVG, images as data URIs. Trains and evaluates nothing, needs no data.
+Everything is in the one file: charts as SVG, images as data URIs. Trains nothing, needs no data.
 """
 
 from __future__ import annotations

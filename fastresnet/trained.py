@@ -1,4 +1,4 @@
-"""A trained network with what using it needs: weights, settings, class names, normalisation. Trains nothing."""
+"""A trained network with what using it needs: weights, settings, class names, normalisation."""
 
 from __future__ import annotations
 

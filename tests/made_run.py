@@ -1,0 +1,117 @@
+"""Runs made by hand for the tests of the tools: a checkpoint with fresh weights, a folder with all its files."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastresnet import checkpoint, cli, config, models
+
+CLASSES = ("ant", "bee", "cat", "dog")
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+SMALL = {"model.depth": 20, "model.width": 0.25, "run.device": "cpu", "data.source": "synthetic"}
+
+
+def write_checkpoint(path, *, classes=CLASSES, changes=None, **fields):
+    """A checkpoint of a small ResNet; `fields` replace what it holds. Returns the path."""
+    cfg = config.load(None, {**SMALL, **(changes or {})})
+    torch.manual_seed(0)
+    model = models.build(cfg.model, len(classes), 32)
+    checkpoint.save(
+        path,
+        {
+            "model": model.state_dict(),
+            "averaged": None,
+            "recipe": "small",
+            "config": cfg.to_dict(),
+            "data": {"name": "made", "digest": "00", "synthetic": True},
+            "class_names": list(classes),
+            "mean": [0.5, 0.5, 0.4],
+            "std": [0.2, 0.2, 0.3],
+            "image_size": 32,
+            "step": 3,
+            "epoch": 1,
+            **fields,
+        },
+    )
+    return path
+
+
+def history(epochs=4):
+    """per_epoch of a run whose highest test accuracy is in its third epoch; the second wasn't evaluated."""
+    accuracy = [0.4, None, 0.7, 0.6, 0.55, 0.5]
+    return [
+        {
+            "epoch": i + 1,
+            "step": 10 * (i + 1),
+            "lr": 0.1 / (i + 1),
+            "train_loss": 2.0 / (i + 1),
+            "train_accuracy": 0.3 + 0.1 * i,
+            "test_accuracy": accuracy[i],
+            "test_loss": None if accuracy[i] is None else 1 - accuracy[i],
+            "val_loss": None,
+            "val_accuracy": None,
+            "seconds": 2.0,
+            "images_per_second": 500.0 + i,
+        }
+        for i in range(epochs)
+    ]
+
+
+def write_run(path, *, finished=True, synthetic=False, epochs=4):
+    """A run's folder with everything but checkpoints; returns its path and the test images."""
+    path.mkdir(parents=True)
+    cfg = config.load(None, SMALL)
+    cfg.dump(path / "config.yaml")
+    rows = history(epochs)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 60)
+    logits = rng.normal(size=(60, 4)).astype(np.float32)
+    logits[np.arange(60), labels] += 1.5
+    np.savez_compressed(path / "predictions.npz", logits=logits, labels=labels, class_names=np.array(CLASSES))
+    if finished:
+        record = {
+            "schema_version": 1,
+            "recipe": "small<script>",
+            "seed": 3,
+            "git": {"commit": "abc123", "dirty": True},
+            "data": {
+                "name": "made",
+                "digest": "00",
+                "synthetic": synthetic,
+                "train_size": 100,
+                "test_size": 60,
+            },
+            "accuracy": {
+                "test": 0.6,
+                "test_tta": 0.62,
+                "best": 0.7,
+                "best_epoch": 3,
+                "best_on": "validation",
+            },
+            "loss": 0.4,
+            "seconds": {"startup": 1.0, "compile": 0.0, "train": 8.0, "eval": 1.0, "wall": 130.0},
+            "images_per_second": 501.5,
+            "flops_per_image": 1.1e9,
+            "mfu": None,
+            "peak_memory_bytes": 10**9,
+            "energy_joules": None,
+            "hardware": {"gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}},
+            "software": {"python": "3.11", "torch": "2.6"},
+            "per_epoch": rows,
+        }
+        (path / "result.json").write_text(json.dumps(record))
+    return path, rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+
+
+def call(monkeypatch, name, *arguments):
+    """Run a script's main in this process; returns the exit code that the shell would see."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    return cli.exit_code(module.main)

@@ -1,0 +1,116 @@
+"""The range test: its readings of curves with known answers, and a real one that leaves no trace."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from made_run import call
+
+from fastresnet import config, lr_finder
+from fastresnet.experiment import Experiment
+
+SETTINGS = {
+    "data.source": "synthetic",
+    "data.synthetic_train": 200,
+    "data.synthetic_test": 20,
+    "train.batch_size": 20,
+    "model.depth": 20,
+    "model.width": 0.25,
+    "run.device": "cpu",
+    "train.precision": "fp32",
+}
+
+
+def valley_curve(bottom=1e-2):
+    rates = np.geomspace(1e-5, 1, 101)
+    return rates, 1 + np.log10(rates / bottom) ** 2
+
+
+def test_minimum_over_ten_is_a_tenth_of_the_best_rate():
+    rates, losses = valley_curve()
+    assert lr_finder.suggest(rates, losses)["minimum/10"] == pytest.approx(1e-3)
+
+
+def test_steepest_is_where_the_loss_falls_fastest_a_factor():
+    rates = np.geomspace(1e-5, 1, 101)
+    losses = 2 - 1 / (1 + np.exp(-4 * np.log(rates / 1e-3)))  # steepest at 1e-3
+    assert lr_finder.suggest(rates, losses)["steepest"] == pytest.approx(1e-3, rel=0.15)
+
+
+def test_valley_is_two_thirds_down_the_longest_fall():
+    rates, losses = valley_curve()
+    assert math.log10(lr_finder.suggest(rates, losses)["valley"]) == pytest.approx(-5 + 3 * 2 / 3, abs=0.1)
+
+
+def test_smoothing_starts_without_a_pull_towards_zero():
+    assert np.allclose(lr_finder.smooth([2.0] * 5), 2.0)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    made = Experiment(config.load(None, {**SETTINGS, "data.betons": str(tmp_path / "betons")}))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("averaging", [False, True])
+def test_the_test_leaves_weights_buffers_optimizer_and_rates_as_they_were(tmp_path, averaging):
+    settings = {
+        **SETTINGS,
+        "data.betons": str(tmp_path / "betons"),
+        **({"train.ema_decay": 0.9} if averaging else {}),
+    }
+    made = Experiment(config.load(None, settings))
+    made.trainer.fit_epoch(made.train_loader.epoch(0), 0, limit=2)
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    momentum = [
+        state["momentum_buffer"].clone() for part in made.optimizer.parts for state in part.state.values()
+    ]
+    rates = [group["lr"] for group in made.optimizer.param_groups]
+    lr_finder.range_test(made, steps=12, low=1e-3, high=1e-1)
+    assert all(torch.equal(value, before[key]) for key, value in made.model.state_dict().items())
+    after = [state["momentum_buffer"] for part in made.optimizer.parts for state in part.state.values()]
+    assert all(torch.equal(old, new) for old, new in zip(momentum, after, strict=True))
+    assert rates == [group["lr"] for group in made.optimizer.param_groups] and made.trainer.steps_done == 2
+
+
+def test_it_climbs_evenly_and_stops_where_the_loss_diverges(experiment):
+    result = lr_finder.range_test(experiment, low=1e-3, high=1e6, steps=60)
+    assert result.diverged and 10 <= len(result.rates) < 60
+    factors = np.diff(np.log(result.rates))
+    assert np.allclose(factors, factors[0]) and set(result.suggestions) == set(lr_finder.SUGGESTIONS)
+
+
+def test_a_range_that_is_none_is_named(experiment):
+    with pytest.raises(ValueError, match="0 < low < high and 10 steps"):
+        lr_finder.range_test(experiment, low=1.0, high=0.1)
+
+
+def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_path, monkeypatch, capsys):
+    recipe, plot = tmp_path / "found.yaml", tmp_path / "lr.png"
+    arguments = [
+        f"--{key}={value}" for key, value in {**SETTINGS, "data.betons": tmp_path / "betons"}.items()
+    ]
+    assert (
+        call(
+            monkeypatch,
+            "find_lr",
+            "--config",
+            "rn18-adam",
+            *arguments,
+            "--steps",
+            12,
+            "--plot",
+            plot,
+            "--apply",
+            recipe,
+        )
+        == 0
+    )
+    assert "valley" in capsys.readouterr().out and plot.stat().st_size > 1000
+    cfg = config.load(recipe)
+    assert cfg.schedule.name == "onecycle" and cfg.model.depth == 20 and cfg.optim.name == "adam"
+    assert cfg.optim.lr != config.load("rn18-adam").optim.lr
+    assert call(monkeypatch, "find_lr", *arguments, "--apply", recipe) == 2
+    assert "there is such a file already" in capsys.readouterr().err

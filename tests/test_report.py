@@ -1,0 +1,143 @@
+"""A run's page: what it says, that it loads nothing, and that a real browser shows it in light, dark and on a phone."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from made_run import call, write_run
+
+from fastresnet import charts, comparison, page, report
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "runs" / "small" / "one")
+
+
+def test_the_page_says_what_the_record_says(run):
+    path, images = run
+    stored = np.load(path / "predictions.npz")
+    text = report.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    for words in (
+        "62.00 %",
+        "8.00 s",
+        "2:10 min",
+        "max 70.00 % in epoch 3",
+        "2 cores some CPU",
+        "Most confidently wrong",
+        "git checkout abc123",
+        "uncommitted changes",
+        "config.yaml",
+        "seed 3",
+        "best validation accuracy",
+    ):
+        assert words in text, words
+    assert text.count("data:image/png;base64,") == report.WORST or text.count("<img") > 0
+
+
+def test_the_page_loads_nothing_from_anywhere_and_escapes_names(run):
+    text = report.write(run[0]).read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', text) and "@import" not in text
+    assert "<script>" not in text and "small&lt;script&gt;" in text
+
+
+def test_a_page_rebuilt_without_the_data_lists_the_worst_without_pictures(run):
+    text = report.write(run[0]).read_text()
+    assert "Most confidently wrong" in text and "<img" not in text and "ant" in text
+
+
+def test_synthetic_data_and_an_unfinished_run_are_said_in_the_headline(tmp_path):
+    drawn, _ = write_run(tmp_path / "drawn", synthetic=True)
+    assert "Synthetic data." in report.write(drawn).read_text()
+    begun, _ = write_run(tmp_path / "begun", finished=False)
+    assert "not finished" in report.write(begun).read_text()
+
+
+def test_a_folder_that_is_no_run_and_a_damaged_record_are_named(tmp_path):
+    with pytest.raises(ValueError, match="not a run's folder"):
+        report.read(tmp_path)
+    path, _ = write_run(tmp_path / "run")
+    (path / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        report.read(path)
+
+
+def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch, capsys):
+    for name in ("one", "two"):
+        write_run(tmp_path / name, epochs=3 if name == "two" else 4)
+    out = tmp_path / "both.html"
+    assert call(monkeypatch, "report", tmp_path / "one", tmp_path / "two", "--out", out) == 0
+    assert "70.00 %" in capsys.readouterr().out
+    assert "2 runs compared" in out.read_text() and out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
+    path, _ = write_run(tmp_path / "run", finished=False, epochs=0)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        comparison.write([report.read(path)], tmp_path / "x.html")
+
+
+def test_a_read_only_folder_ends_in_one_line(tmp_path, monkeypatch, capsys, run):
+    monkeypatch.setattr(
+        page.tempfile, "mkstemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "no", "x"))
+    )
+    assert call(monkeypatch, "report", run[0]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.93, 0.94), (0, 0), (1e-9, 3e-9), (5, 51234)])
+def test_ticks_are_round_and_hold_the_values(low, high):
+    marks = charts.ticks(low, high)
+    assert marks[0] <= low and marks[-1] >= high * (1 - 1e-9) and 2 <= len(marks) <= 9
+    assert np.allclose(np.diff(marks), marks[1] - marks[0])
+
+
+def test_a_chart_leaves_out_what_is_not_finite():
+    assert (
+        charts.lines([charts.Line("a", [1, 2], [float("nan")] * 2)], title="", x_label="", y_label="") == ""
+    )
+    drawn = charts.lines(
+        [charts.Line("a", [1, 2, 3], [1, float("inf"), 2])], title="t", x_label="x", y_label="y"
+    )
+    assert drawn.count("<circle") == 2 and "inf" not in drawn
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here to look at the page with")
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (500, False)])
+def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path, width, dark):
+    path, images = run
+    stored = np.load(path / "predictions.npz")
+    text = report.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    probe = (
+        "<script>const s = document.documentElement, b = getComputedStyle(document.body);"
+        "document.title = [s.scrollWidth <= s.clientWidth, b.backgroundColor, b.color,"
+        "document.querySelectorAll('svg').length, [...document.images].every(i => i.naturalWidth)].join('|')</script>"
+    )
+    looked_at = tmp_path / "probe.html"
+    looked_at.write_text(text.replace("</body>", probe + "</body>"))
+    mode = ["--blink-settings=preferredColorScheme=0", "--force-dark-mode"] if dark else []
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            *mode,
+            "--dump-dom",
+            looked_at.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search("<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr[-500:]
+    fits, background, colour, charts_shown, pictures = title[1].split("|")
+    assert fits == "true" and int(charts_shown) >= 5 and pictures == "true"
+    assert (background == "rgb(20, 23, 26)") == dark and background != colour

@@ -1,0 +1,254 @@
+"""Using a trained network: evaluation, prediction, export, Grad-CAM; and checkpoints and images that can't be
+used."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from made_run import CLASSES, call, write_checkpoint
+from PIL import Image
+
+from fastresnet import data, export, gradcam, metrics, model_card, trained
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+def test_normalisation_is_that_of_training(weights, pixels):
+    network = trained.load(weights)
+    expected = (pixels / 255 - np.array([0.5, 0.5, 0.4])) / np.array([0.2, 0.2, 0.3])
+    assert np.allclose(network.normalise(pixels).permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="uint8"):
+        network.normalise(pixels.astype(np.float32))
+
+
+def test_logits_do_not_depend_on_the_batch_size(weights, pixels):
+    network = trained.load(weights)
+    assert np.allclose(network.logits(pixels, batch_size=2), network.logits(pixels), atol=1e-5)
+    assert np.allclose(network.probabilities(pixels).sum(axis=1), 1)
+
+
+def test_what_cannot_be_changed_or_does_not_fit_is_named(weights):
+    with pytest.raises(ValueError, match="model.depth can't be changed"):
+        trained.load(weights, {"model.depth": 32})
+    network = trained.load(weights, {"eval.batch_size": 7})
+    assert network.cfg.eval.batch_size == 7
+    with pytest.raises(ValueError, match="4 classes, that has 3"):
+        network.check_classes(("ant", "bee", "cat"), "that")
+    with pytest.raises(ValueError, match="'dog' there, 'cow' here"):
+        network.check_classes(("ant", "bee", "cat", "cow"), "that")
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "damaged or no checkpoint"),
+        (lambda path: torch.save({"model": Bomb()}, path), "refused"),
+        (lambda path: write_checkpoint(path, class_names=["one"]), "weights of another model"),
+        (lambda path: write_checkpoint(path, format_version=99), "format version 99"),
+        (lambda path: torch.save({"weight": torch.zeros(1)}, path), "not a checkpoint of fastresnet"),
+        (lambda path: path.unlink(), "no such checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_one_line_and_exit_2(weights, monkeypatch, capsys, spoil, words):
+    spoil(weights)
+    assert call(monkeypatch, "predict", "--checkpoint", weights, "-") == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1 and words in err and "code ran" not in out
+
+
+# ---- prediction --------------------------------------------------------------------------------------------
+
+
+def test_predict_prints_classes_and_says_which_are_right(weights, pixels, tmp_path, monkeypatch, capsys):
+    (tmp_path / "images" / "ant").mkdir(parents=True)
+    Image.fromarray(pixels[0]).save(tmp_path / "images" / "ant" / "a.png")
+    Image.fromarray(pixels[1]).save(tmp_path / "images" / "b.png")
+    grid, cam = tmp_path / "grid.png", tmp_path / "cam.png"
+    assert (
+        call(
+            monkeypatch,
+            "predict",
+            "--checkpoint",
+            weights,
+            tmp_path / "images",
+            "--top",
+            2,
+            "--grid",
+            grid,
+            "--gradcam",
+            cam,
+        )
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.count("%") == 2 for line in lines)
+    assert ("right" in lines[0] or "wrong, is ant" in lines[0]) and "right" not in lines[1]
+    assert grid.stat().st_size > 1000 and cam.stat().st_size > 1000
+
+
+def test_predict_reads_standard_input_and_writes_json(weights, pixels, monkeypatch, capsys):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0]).save(buffer, "PNG")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(buffer.getvalue())))
+    assert call(monkeypatch, "predict", "--checkpoint", weights, "-", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["probabilities"]) == set(CLASSES) and answer["true"] is None
+    assert answer["probability"] == pytest.approx(trained.load(weights).probabilities(pixels[:1]).max())
+
+
+def test_predict_names_a_bad_image_and_an_empty_folder(weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("hello")
+    for path, words in (
+        (tmp_path / "empty", "without images"),
+        (tmp_path / "text.png", "no image that can be read"),
+    ):
+        assert call(monkeypatch, "predict", "--checkpoint", weights, path) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_gradcam_lies_between_0_and_1_and_leaves_the_network_alone(weights, pixels):
+    network = trained.load(weights)
+    before = network.logits(pixels)
+    heat = gradcam.heatmaps(network.model, network.normalise(pixels), torch.zeros(6, dtype=torch.int64))
+    assert heat.shape == (6, 32, 32) and heat.min() >= 0 and heat.max() <= 1 and heat.max() > 0.99
+    assert np.array_equal(network.logits(pixels), before)
+    assert all(p.requires_grad and p.grad is None for p in network.model.parameters())
+
+
+def test_gradcam_finds_the_only_place_that_speaks_for_a_class():
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 1, 1, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    torch.nn.init.ones_(model[0].weight)
+    images = torch.zeros(1, 3, 8, 8)
+    images[0, :, 2, 5] = 1
+    heat = gradcam.heatmaps(model, images, torch.zeros(1, dtype=torch.int64))[0]
+    assert heat.argmax() == 2 * 8 + 5 and heat.sum() == pytest.approx(1)
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """The data of evaluate.py, made here: 40 images of the checkpoint's classes."""
+    rng = np.random.default_rng(1)
+    part = data.Split(
+        rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), rng.integers(0, 4, 40), None, None, (32, 32), 0
+    )
+    made = data.Splits(
+        part, None, part, (0.5,) * 3, (0.2,) * 3, CLASSES, {"name": "made", "digest": "00", "synthetic": True}
+    )
+    monkeypatch.setattr(data, "prepare", lambda cfg, notes=None: made)
+    return made
+
+
+def test_evaluate_writes_tables_and_pictures_that_agree(weights, splits, monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, "evaluate", "--checkpoint", weights, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    out = tmp_path / "run" / "evaluation"
+    assert json.loads((out / "evaluation.json").read_text()) == printed
+    rows = [line.split(",") for line in (out / "confusion.csv").read_text().splitlines()]
+    assert (
+        rows[0][1:] == list(CLASSES)
+        and np.array([row[1:] for row in rows[1:]], int).tolist() == printed["confusion"]
+    )
+    logits = trained.load(weights).logits(splits.test.images)
+    assert printed["top1"] == metrics.evaluation(logits, splits.test.labels, CLASSES)["top1"]
+    assert set(printed["tta"]) == {"flip", "crops"} and printed["synthetic"] is True
+    names = ("confusion.png", "confusion_normalised.png", "reliability.png", "worst.png")
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkeypatch, capsys):
+    assert call(monkeypatch, "evaluate", "--checkpoint", weights) == 0
+    text = capsys.readouterr().out
+    assert "SYNTHETIC" in text and "95 % interval" in text and "TTA flip" in text
+
+
+def test_evaluate_refuses_data_of_other_classes_and_a_split_that_is_not_there(
+    tmp_path, splits, monkeypatch, capsys
+):
+    other = write_checkpoint(tmp_path / "other.pt", classes=("ant", "bee", "cat"))
+    assert call(monkeypatch, "evaluate", "--checkpoint", other) == 2
+    assert "3 classes" in capsys.readouterr().err
+    assert call(monkeypatch, "evaluate", "--checkpoint", other, "--split", "val") == 2
+    assert "without a validation split" in capsys.readouterr().err
+
+
+# ---- export ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", export.LAYOUTS)
+def test_torch_export_gives_the_same_logits_for_uint8_images(weights, pixels, tmp_path, layout):
+    network = trained.load(weights)
+    path = export.to_torch_export(network, tmp_path / "m.pt2", layout)
+    found = export.largest_difference(network, path, pixels, layout)
+    assert found["largest_difference"] < 1e-5 * found["largest_logit"] and found["changed_classes"] == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_onnx_gives_the_same_logits_in_onnxruntime(weights, pixels, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is in the extra `export`")
+    network = trained.load(weights)
+    found = export.largest_difference(network, export.to_onnx(network, tmp_path / "m.onnx"), pixels[:5])
+    assert found["largest_difference"] < 1e-5 * found["largest_logit"] and found["changed_classes"] == 0
+
+
+def test_safetensors_hold_the_weights_and_what_using_them_needs(weights, tmp_path):
+    safetensors = pytest.importorskip("safetensors", reason="safetensors is in the extra `export`")
+    network = trained.load(weights)
+    with safetensors.safe_open(export.to_safetensors(network, tmp_path / "m.safetensors"), "pt") as file:
+        own = network.model.state_dict()
+        assert set(file.keys()) == set(own) and all(
+            torch.equal(file.get_tensor(key), own[key]) for key in own
+        )
+        facts = json.loads(file.metadata()["fastresnet"])
+    assert facts["class_names"] == list(CLASSES) and facts["image_size"] == 32
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_torchvision_takes_the_weights_of_a_resnet18(tmp_path, pixels, stem):
+    pytest.importorskip("torchvision")
+    changes = {"model.depth": 18, "model.width": 1.0, "model.stem": stem}
+    network = trained.load(write_checkpoint(tmp_path / "a.pt", changes=changes))
+    images = network.normalise(pixels)
+    with torch.inference_mode():
+        assert torch.allclose(export.model_of_torchvision(network)(images), network.model(images), atol=1e-4)
+    theirs = torch.load(export.to_torchvision(network, tmp_path / "tv.pth"), weights_only=True)
+    assert theirs.keys() == network.model.state_dict().keys()
+
+
+def test_a_network_that_torchvision_lacks_is_refused(weights, tmp_path):
+    with pytest.raises(ValueError, match="torchvision has no network like"):
+        export.to_torchvision(trained.load(weights), tmp_path / "tv.pth")
+    narrow = write_checkpoint(tmp_path / "n.pt", changes={"model.depth": 18})
+    with pytest.raises(ValueError, match="differs from torchvision's resnet18"):
+        export.to_torchvision(trained.load(narrow), tmp_path / "tv.pth")
+
+
+def test_the_card_comes_from_the_record(weights, tmp_path, monkeypatch, capsys):
+    card = model_card.text(trained.load(weights), None)
+    assert "ant, bee, cat, dog" in card and "SYNTHETIC" in card and "no record" in card
+    assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "card") == 0
+    assert (tmp_path / "run" / "export" / "README.md").read_text() == card
+    assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "png") == 2
+    assert "--formats must name some of" in capsys.readouterr().err
