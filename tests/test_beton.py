@@ -125,7 +125,8 @@ def test_a_file_size_limit_hit_while_writing_ends_with_the_systems_reason(tmp_pa
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "x.beton")],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert "x.beton can't be written: " in done.stdout and done.stderr == "", done
     assert os.listdir(tmp_path) == []

@@ -27,7 +27,8 @@ def test_every_mutated_beton_is_read_correctly_or_refused(
         print(
             f"\nbeton fuzz: {MUTATIONS} mutations"
             f" ({', '.join(f'{k} {n}' for k, n in outcomes.items())});"
-            f" no crash, no hang, peak {counts['peak_bytes'] / 2**20:.0f} MiB, {counts['cpu_seconds']:.1f} s of CPU"
+            f" no crash, no hang, peak {counts['peak_bytes'] / 2**20:.0f} MiB,"
+            f" {counts['cpu_seconds']:.1f} s of CPU"
         )
         print("  " + ", ".join(f"{kind} {n}" for kind, n in sorted(counts["kinds"].items())))
     assert sum(outcomes.values()) == MUTATIONS and set(outcomes) == {"accepted", "refused"}

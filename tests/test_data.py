@@ -1,4 +1,4 @@
-"""From settings to data: the order of auto, betons found or refused, subset, validation, facts for the record."""
+"""From settings to data: the order of auto, betons found or refused, subset, validation, facts."""
 
 from pathlib import Path
 
