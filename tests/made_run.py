@@ -1,4 +1,5 @@
-"""Runs made by hand for the tests of the tools: a checkpoint with fresh weights, a folder with all its files."""
+"""Runs made by hand for the tests of the tools: a checkpoint with fresh weights, a folder with all its
+files."""
 
 import importlib.util
 import json

@@ -1,4 +1,5 @@
-"""A run's page: what it says, that it loads nothing, and that a real browser shows it in light, dark and on a phone."""
+"""A run's page: what it says, that it loads nothing, and that a real browser shows it in light, dark and on a
+phone."""
 
 import re
 import shutil
@@ -115,7 +116,8 @@ def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path,
     probe = (
         "<script>const s = document.documentElement, b = getComputedStyle(document.body);"
         "document.title = [s.scrollWidth <= s.clientWidth, b.backgroundColor, b.color,"
-        "document.querySelectorAll('svg').length, [...document.images].every(i => i.naturalWidth)].join('|')</script>"
+        "document.querySelectorAll('svg').length, [...document.images].every(i => "
+        "i.naturalWidth)].join('|')</script>"
     )
     looked_at = tmp_path / "probe.html"
     looked_at.write_text(text.replace("</body>", probe + "</body>"))
