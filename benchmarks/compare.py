@@ -205,7 +205,8 @@ def amount(value: float, unit: str) -> str:
 
 
 def value_of(row: dict[str, Any]) -> str:
-    """A row's result as a person wants it: images/s where there are images, accuracy where one was reached."""
+    """A row's result as a person wants it: images/s, or the accuracy reached and when, or the samples'
+    median."""
     rate = row["figures"].get("images_per_second")
     if rate:
         return f"{rate:,.0f} images/s" if rate >= 100 else f"{rate:.1f} images/s"

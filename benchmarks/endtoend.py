@@ -38,6 +38,16 @@ if device != "cpu":
     torch.cuda.synchronize()
 print(time.perf_counter() - began)
 """
+START_SCRIPT = """
+import sys, torch
+from benchmarks.context import Context
+from fastresnet.experiment import Experiment
+context = Context(torch.device(sys.argv[1]), tiny=True)
+experiment = Experiment(context.config("rn18.yaml", {"train.compile": "off"}), splits=context.splits())
+experiment.fit_epoch(0, limit=1)
+if context.on_gpu:
+    torch.cuda.synchronize()
+"""
 
 
 def cases(context: Context) -> list[Case]:
@@ -217,24 +227,12 @@ def _checkpoint(context: Context, recipe: str) -> Callable[[float], Measured]:
 
 def _start_up(context: Context, count: int) -> Callable[[float], Measured]:
     def measure(seconds: float) -> Measured:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [
-                sys.executable,
-                str(REPOSITORY / "scripts" / "train.py"),
-                "--config",
-                "smoke.yaml",
-                f"--run.dir={folder}/run",
-                f"--data.betons={folder}/betons",
-                f"--run.device={context.device.type}",
-                "--train.max_steps=1",
-                "--run.report=false",
-                "--run.save_checkpoints=false",
-                "--eval.every=0",
-                "--data.synthetic_train=256",
-                "--data.synthetic_test=64",
-                "--eval.batch_size=64",
-            ]
-            samples = [_child_seconds(command, {}) for _ in range(count)]
+        command = [sys.executable, "-c", START_SCRIPT, context.device.type]
+        samples = []
+        for _ in range(count):
+            began = time.perf_counter()
+            _child(command, {})
+            samples.append(time.perf_counter() - began)
         return Measured(samples)
 
     return measure
@@ -253,12 +251,6 @@ def _compile(context: Context, state: str) -> Callable[[float], Measured]:
         return Measured(samples)
 
     return measure
-
-
-def _child_seconds(command: list[str], environment: dict[str, str]) -> float:
-    began = time.perf_counter()
-    _child(command, environment)
-    return time.perf_counter() - began
 
 
 def _child(command: list[str], environment: dict[str, str]) -> str:

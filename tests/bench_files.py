@@ -1,4 +1,5 @@
-"""Imaginary benchmark files for the tests: valid by the schema, fast to make, with a speed that the test chooses."""
+"""Imaginary benchmark files for the tests: valid by the schema, fast to make, with a speed that the test
+chooses."""
 
 import copy
 from typing import Any
@@ -9,13 +10,19 @@ from benchmarks import harness
 from fastresnet import timing
 
 HARDWARE = {
-    "gpu": None, "gpus": [], "driver": None, "cpu": {"model": "Test CPU", "cores": 2, "cores_usable": 2},
-    "memory_bytes": 8 * 2**30, "system": {},
-}  # fmt: skip
+    "gpu": None,
+    "gpus": [],
+    "driver": None,
+    "cpu": {"model": "Test CPU", "cores": 2, "cores_usable": 2},
+    "memory_bytes": 8 * 2**30,
+    "system": {},
+}
 DATA = {"name": "cifar10", "digest": "d" * 64, "synthetic": False, "train_size": 50000, "test_size": 10000}
 
 
-def samples(seed: int, mean: float, spread: float = 0.02, count: int = 40, correlation: float = 0.0) -> list[float]:
+def samples(
+    seed: int, mean: float, spread: float = 0.02, count: int = 40, correlation: float = 0.0
+) -> list[float]:
     """`count` positive samples around `mean`; `correlation` of each with the one before it."""
     random = np.random.default_rng(seed)
     noise, value = [], 0.0
@@ -25,24 +32,52 @@ def samples(seed: int, mean: float, spread: float = 0.02, count: int = 40, corre
     return [float(mean * np.exp(spread * x)) for x in noise]
 
 
-def row(part: str, name: str, values: list[float], unit: str = "s", settings: Any = None, figures: Any = None) -> dict:
+def row(
+    part: str, name: str, values: list[float], unit: str = "s", settings: Any = None, figures: Any = None
+) -> dict:
     """One case that went well."""
     why = harness.noise(values)
     return {
-        "id": f"{part}/{name}", "part": part, "name": name, "settings": settings or {}, "status": "ok", "message": None,
-        "unit": unit, "better": "lower" if unit == "s" else "higher", "samples": values,
-        "quantiles": timing.quantiles(values), "noisy": why is not None, "noise": why, "figures": figures or {},
-        "condition": {}, "seconds": 1.0,
-    }  # fmt: skip
+        "id": f"{part}/{name}",
+        "part": part,
+        "name": name,
+        "settings": settings or {},
+        "status": "ok",
+        "message": None,
+        "unit": unit,
+        "better": "lower" if unit == "s" else "higher",
+        "samples": values,
+        "quantiles": timing.quantiles(values),
+        "noisy": why is not None,
+        "noise": why,
+        "figures": figures or {},
+        "condition": {},
+        "seconds": 1.0,
+    }
 
 
 def step_row(seed: int, batch: int, seconds: float, model: str = "resnet18") -> dict:
     """A training step."""
-    settings = {"model": model, "work": "step", "batch_size": batch, "precision": "fp32",
-                "memory_format": "channels_last", "compile": "off"}  # fmt: skip
-    figures = {"images_per_second": batch / seconds, "batch_size": batch, "flops": 3.3e9 * batch, "bytes": 2e7 * batch,
-               "operations": 180, "flops_per_second": 3.3e9 * batch / seconds, "flops_per_image": 1.1e9, "mfu": 0.4,
-               "peak_memory_bytes": 10**9, "joules_per_image": 0.5}  # fmt: skip
+    settings = {
+        "model": model,
+        "work": "step",
+        "batch_size": batch,
+        "precision": "fp32",
+        "memory_format": "channels_last",
+        "compile": "off",
+    }
+    figures = {
+        "images_per_second": batch / seconds,
+        "batch_size": batch,
+        "flops": 3.3e9 * batch,
+        "bytes": 2e7 * batch,
+        "operations": 180,
+        "flops_per_second": 3.3e9 * batch / seconds,
+        "flops_per_image": 1.1e9,
+        "mfu": 0.4,
+        "peak_memory_bytes": 10**9,
+        "joules_per_image": 0.5,
+    }
     return row("step", f"{model}/b{batch}", samples(seed, seconds), settings=settings, figures=figures)
 
 
@@ -55,20 +90,50 @@ def benchmark(seed: int = 0, slowdown: float = 1.0, name: str = "Test CPU") -> d
         row("ceilings", "cpu/matmul-fp32", samples(seed + 1, 1e11 / s), "FLOP/s"),
         row("ceilings", "cpu/memory-copy", samples(seed + 2, 1e10 / s), "B/s"),
         row("ceilings", "cpu/launch", samples(seed + 3, 2e-6 * s)),
-        row("loader", "resident/crop+flip", samples(seed + 4, 0.01 * s), figures={"images_per_second": 51200 / s}),
-        *(step_row(seed + 10 + i, batch, 0.02 * batch * s) for i, batch in enumerate((8, 32, 128))),
-        row("endtoend", "epoch/cpu.yaml", samples(seed + 20, 1.5 * s),
-            figures={"images_per_second": 80 / s, "waiting_for_data": 0.02}),
-        row("accuracy", "cpu.yaml", samples(seed + 21, 600 * s, count=5), settings={"recipe": "cpu.yaml"},
-            figures={"accuracy": 0.86, "accuracy_std": 0.002, "runs": 5, "target": 0.85}),
-    ]  # fmt: skip
+        row(
+            "loader",
+            "resident/crop+flip",
+            samples(seed + 4, 0.01 * s),
+            figures={"images_per_second": 51200 / s},
+        ),
+        *(step_row(seed + 10 + i, batch, 0.05 * batch * s) for i, batch in enumerate((8, 32, 128))),
+        row(
+            "endtoend",
+            "epoch/cpu.yaml",
+            samples(seed + 20, 1.5 * s),
+            figures={"images_per_second": 80 / s, "waiting_for_data": 0.02},
+        ),
+        row(
+            "accuracy",
+            "cpu.yaml",
+            samples(seed + 21, 600 * s, count=5),
+            settings={"recipe": "cpu.yaml"},
+            figures={"accuracy": 0.86, "accuracy_std": 0.002, "runs": 5, "target": 0.85},
+        ),
+    ]
     failed = row("step", "resnet50/largest", [1.0]) | {
-        "status": "out of memory", "message": "no room", "samples": [], "quantiles": None, "noisy": False, "noise": None,
-    }  # fmt: skip
+        "status": "out of memory",
+        "message": "no room",
+        "samples": [],
+        "quantiles": None,
+        "noisy": False,
+        "noise": None,
+    }
     return {
-        "schema_version": 1, "kind": "benchmark", "suite": "standard", "scale": "normal", "date": "2026-01-02T03:04:05Z",
-        "seconds": 100.0, "budget_seconds": 720.0, "device": "cpu", "hardware": hardware,
-        "software": {"python": "3.11", "torch": "2.9"}, "git": {"commit": "c" * 40, "dirty": False}, "data": dict(DATA),
-        "speed_settings": {}, "condition": {"before": {}, "after": {}, "throttle": []},
-        "harness": {"overhead_share": 1e-4}, "cases": [*cases, failed],
-    }  # fmt: skip
+        "schema_version": 1,
+        "kind": "benchmark",
+        "suite": "standard",
+        "scale": "normal",
+        "date": "2026-01-02T03:04:05Z",
+        "seconds": 100.0,
+        "budget_seconds": 720.0,
+        "device": "cpu",
+        "hardware": hardware,
+        "software": {"python": "3.11", "torch": "2.9"},
+        "git": {"commit": "c" * 40, "dirty": False},
+        "data": dict(DATA),
+        "speed_settings": {},
+        "condition": {"before": {}, "after": {}, "throttle": []},
+        "harness": {"overhead_share": 1e-4},
+        "cases": [*cases, failed],
+    }

@@ -20,13 +20,36 @@ end
 def a_record(synthetic: bool = False) -> dict:
     file = bench_files.benchmark()
     run = {"seed": 0, "status": "ok", "accuracy": 0.93, "accuracy_tta": 0.9402, "seconds": {"total": 0.7}}
-    summary = {"n": 200, "mean": 0.9402, "std": 0.0014, "ci95": 0.0002, "p_value": 0.001,
-               "seconds_mean": 0.71, "seconds_std": 0.01}  # fmt: skip
+    summary = {
+        "n": 200,
+        "mean": 0.9402,
+        "std": 0.0014,
+        "ci95": 0.0002,
+        "p_value": 0.001,
+        "seconds_mean": 0.71,
+        "seconds_std": 0.01,
+    }
     published = {"source": "airbench94_muon", "accuracy": 0.94, "seconds": 2.59, "machine": "one A100"}
-    rival = {"name": "airbench94", "published": published, "runs": [run], "summary": summary | {"seconds_mean": 0.9}}
-    return {"schema_version": 1, "kind": "record", "recipe": "speed94", "published": None, "target": 0.94, "runs": [run],
-            "summary": summary, "hardware": file["hardware"], "software": file["software"], "git": file["git"],
-            "data": file["data"] | {"synthetic": synthetic}, "rivals": [rival]}  # fmt: skip
+    rival = {
+        "name": "airbench94",
+        "published": published,
+        "runs": [run],
+        "summary": summary | {"seconds_mean": 0.9},
+    }
+    return {
+        "schema_version": 1,
+        "kind": "record",
+        "recipe": "speed94",
+        "published": None,
+        "target": 0.94,
+        "runs": [run],
+        "summary": summary,
+        "hardware": file["hardware"],
+        "software": file["software"],
+        "git": file["git"],
+        "data": file["data"] | {"synthetic": synthetic},
+        "rivals": [rival],
+    }
 
 
 @pytest.fixture
@@ -42,7 +65,10 @@ def test_the_committed_pages_are_what_the_committed_files_say():
 
 def test_an_empty_repository_says_that_there_is_nothing_yet(repository):
     assert leaderboard.main(["--root", str(repository)]) == 0
-    assert "<!-- begin: records -->\nNone yet.\n<!-- end: records -->\nbetween\n" in (repository / "README.md").read_text()
+    assert (
+        "<!-- begin: records -->\nNone yet.\n<!-- end: records -->\nbetween\n"
+        in (repository / "README.md").read_text()
+    )
     assert leaderboard.main(["--root", str(repository), "--check"]) == 0
 
 
@@ -52,7 +78,10 @@ def test_records_rivals_and_machines_stand_in_readme_and_page(repository):
     assert leaderboard.main(["--root", str(repository), "--check"]) == 1
     assert leaderboard.main(["--root", str(repository)]) == 0
     readme = (repository / "README.md").read_text()
-    assert "| speed94 | 2 cores Test CPU | 200 | 94.02 ±0.14 % | 94 % met, p=0.001 | 0.71 ±0.01 s | - |" in readme
+    assert (
+        "| speed94 | 2 cores Test CPU | 200 | 94.02 ±0.14 % | 94 % met, p=0.001 | 0.71 ±0.01 s | - |"
+        in readme
+    )
     assert "| airbench94 (rival) |" in readme and "94.00 % in 2.59 s on one A100 (airbench94_muon)" in readme
     assert "| 2 cores Test CPU | standard | 100GFLOP/s (fp32) |" in readme
     page = (repository / "docs" / "index.html").read_text()

@@ -1,4 +1,5 @@
-"""page: it says what compare found, and a real browser shows it: light, dark, on a phone, sorted and filtered, without errors."""
+"""page: it says what compare found, and a real browser shows it: light, dark, on a phone, sorted and
+filtered, without errors."""
 
 import re
 import shutil
@@ -34,7 +35,9 @@ ACT = """<script>
 
 def a_page() -> str:
     slow = bench_files.benchmark(7, 3.0, "Other CPU")
-    next(row for row in slow["cases"] if row["id"] == "step/resnet18/b8")["samples"] = bench_files.samples(1, 40.0)
+    next(row for row in slow["cases"] if row["id"] == "step/resnet18/b8")["samples"] = bench_files.samples(
+        1, 40.0
+    )
     return page.render(compare.compare([bench_files.benchmark(), slow], ["Base <machine>", "Other CPU"]))
 
 
@@ -44,9 +47,23 @@ def browse(tmp_path, text, *arguments):
     path = tmp_path / "page.html"
     path.write_text(text, encoding="utf-8")
     return subprocess.run(
-        [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile",
-         "--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", *arguments, path.as_uri()],
-        capture_output=True, text=True, timeout=120)  # fmt: skip
+        [
+            BROWSER,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={tmp_path}/profile",
+            "--enable-logging=stderr",
+            "--v=0",
+            "--virtual-time-budget=2000",
+            *arguments,
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_the_page_is_one_file_that_loads_nothing():
@@ -57,8 +74,18 @@ def test_the_page_is_one_file_that_loads_nothing():
 
 def test_every_case_and_picture_is_there():
     text = unescape(a_page())
-    for words in ("step/resnet18/b32", "0.33x", "out of memory", "Throughput by batch size", "Roofline", "Time to accuracy",
-                  "Energy", "0.5 J", "compute: its ceiling differs 0.33x", "prefers-color-scheme: dark"):  # fmt: skip
+    for words in (
+        "step/resnet18/b32",
+        "0.33x",
+        "out of memory",
+        "Throughput by batch size",
+        "Roofline",
+        "Time to accuracy",
+        "Energy",
+        "0.5 J",
+        "compute: its ceiling differs 0.33x",
+        "prefers-color-scheme: dark",
+    ):
         assert words in text, words
     assert text.count("<polyline") >= 4
 
@@ -72,7 +99,8 @@ def test_a_browser_sorts_and_filters_without_errors_and_a_phone_scrolls_only_dow
 
 
 def colours(path):
-    """(width, height, set of RGB of every 97th pixel) of a PNG with 8-bit RGB or RGBA, as Chromium writes it."""
+    """(width, height, set of RGB of every 97th pixel) of a PNG with 8-bit RGB or RGBA, as Chromium writes
+    it."""
     data = path.read_bytes()
     width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
     assert depth == 8 and kind in (2, 6)
@@ -99,7 +127,9 @@ def _unfilter(kind, line, above, step):
         left = line[i - step] if i >= step else 0
         up, corner = above[i], above[i - step] if i >= step else 0
         guess = left + up - corner
-        near = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[2]
+        near = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[
+            2
+        ]
         line[i] = (line[i] + (0, left, up, (left + up) // 2, near)[kind]) & 255
 
 
