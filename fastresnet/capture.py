@@ -24,6 +24,23 @@ def optimizer_parts(optimizer: Any) -> Sequence[Any]:
     return getattr(optimizer, "parts", None) or [optimizer]
 
 
+def forget(optimizer: Any) -> None:
+    """Set every state to zero, in place, which is what a fresh state means for SGD, Adam and Muon."""
+    for value in optimizer_states(optimizer):
+        value.zero_()
+
+
+def optimizer_states(optimizer: Any) -> list[Tensor]:
+    """The tensors that the optimizer keeps from step to step."""
+    return [
+        value
+        for part in optimizer_parts(optimizer)
+        for state in part.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+
+
 class Snapshot:
     """Copies of weights, buffers, optimizer states and `more` tensors; `restore` writes them back in place.
 
@@ -33,7 +50,7 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, optimizer: Any, more: Iterable[Tensor]) -> None:
         self.optimizer = optimizer
-        tensors = itertools.chain(model.parameters(), model.buffers(), more, self._states())
+        tensors = itertools.chain(model.parameters(), model.buffers(), more, optimizer_states(optimizer))
         self.kept = [(value, value.detach().clone()) for value in tensors]
 
     def restore(self) -> None:
@@ -41,18 +58,9 @@ class Snapshot:
         with torch.no_grad():
             for value, old in self.kept:
                 value.copy_(old)
-            for value in self._states():
+            for value in optimizer_states(self.optimizer):
                 if id(value) not in known:
                     value.zero_()
-
-    def _states(self) -> list[Tensor]:
-        return [
-            value
-            for part in optimizer_parts(self.optimizer)
-            for state in part.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        ]
 
 
 class CapturedStep:

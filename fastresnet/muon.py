@@ -8,7 +8,7 @@ the matrix (O, kh*kw*I); filter banks of one shape are orthogonalised in one bat
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
                     )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # closures are refused
+    def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:

@@ -81,7 +81,7 @@ class DecoupledSGD(torch.optim.SGD):
     (Loshchilov and Hutter 2019, arXiv 1711.05101). Each group carries its "decay"."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # closures are refused
+    def step(self, closure: Any = None) -> Any:
         """Shrink, then an ordinary step without decay."""
         assert closure is None, "DecoupledSGD takes no closure"
         for group in self.param_groups:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastresnet.capture import Snapshot
+from fastresnet.capture import Snapshot, forget
 from fastresnet.precision import Precision
+from fastresnet.rates import Rates
 
 Batch = tuple[Tensor, Tensor]
 
@@ -80,17 +81,21 @@ class ProxyNet(HardExamples):
                 "train.proxy_width trains its proxy without loss scaling, which fp16 needs: "
                 "use train.precision=bf16, tf32 or fp32"
             )
-        self.optimizer, self.lr_factor = optimizer, list(lr_factor)
+        self.optimizer = optimizer
         self.label_smoothing, self.loss_reduction = label_smoothing, loss_reduction
-        self.capturable = any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
-        where = device if self.capturable else torch.device("cpu")
-        self.step_done = torch.zeros(1, dtype=torch.int64, device=where)
-        self.table = torch.tensor(self.lr_factor, device=where)
+        capturable = any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
+        self.rates = Rates(optimizer, lr_factor, None, {}, device if capturable else None)
+        counter = self.rates.counter
+        self.step_done = torch.zeros(1, dtype=torch.int64) if counter is None else counter
 
     def __call__(self, images: Tensor, labels: Tensor) -> Batch:
         """images (B,3,h,w), labels (B,) -> the hardest ones, on which the proxy has learned too."""
         self.model.train()
-        self._set_rates()
+        if self.rates.counter is not None:
+            self.rates.set_on_device()
+        else:
+            self.rates.set(int(self.step_done))
+            self.step_done += 1
         losses_B = self._losses(images, labels, self.label_smoothing)
         rows = self._hardest(losses_B)
         hard = losses_B.index_select(0, rows)
@@ -98,16 +103,6 @@ class ProxyNet(HardExamples):
         self.optimizer.step()
         self.optimizer.zero_grad()
         return self._keep(images, labels, rows)
-
-    def _set_rates(self) -> None:
-        last = len(self.lr_factor) - 1
-        for group in self.optimizer.param_groups:
-            if self.capturable:
-                factor = self.table.index_select(0, self.step_done.clamp(max=last)).squeeze(0)
-                group["lr"].copy_(factor * group["base_lr"])
-            else:
-                group["lr"] = group["base_lr"] * self.lr_factor[min(int(self.step_done), last)]
-        self.step_done += 1
 
     def snapshot(self) -> Snapshot:
         """Everything that a call changes, to be put back after warming up or capturing."""
@@ -118,11 +113,7 @@ class ProxyNet(HardExamples):
         with torch.no_grad():
             for own, fresh in zip(self.model.state_dict().values(), state.values()):
                 own.copy_(fresh)
-        for part in self.optimizer.parts:
-            for values in part.state.values():
-                for value in values.values():
-                    if isinstance(value, Tensor):
-                        value.zero_()
+        forget(self.optimizer)
         self.step_done.zero_()
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet import timing
-from fastresnet.capture import CapturedStep, Snapshot, optimizer_parts
+from fastresnet.capture import CapturedStep, Snapshot, forget, optimizer_parts
 from fastresnet.precision import Precision
+from fastresnet.rates import Rates
 
 Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
 
@@ -108,7 +109,7 @@ class Trainer:
         self.totals = torch.zeros(
             3, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device
         )
-        self._rates = _Rates(
+        self._rates = Rates(
             optimizer, self.lr_factor, momentum, group_factor or {}, device if options.cuda_graph else None
         )
         self._forward = self._compiled(self._loss_and_hits)
@@ -268,11 +269,7 @@ class Trainer:
 
     def reset(self) -> None:
         """Forget all training but the weights, in place, so that captured graphs stay valid."""
-        for optimizer in optimizer_parts(self.optimizer):
-            for state in optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor):
-                        value.zero_()
+        forget(self.optimizer)
         self.optimizer.zero_grad()
         self.totals.zero_()
         self.steps_done = 0
@@ -305,56 +302,3 @@ class Trainer:
             self.select.load_state_dict(state["select"])
         self.steps_done = int(state["steps_done"])
         self._rates.rewind(self.steps_done)
-
-
-class _Rates:
-    """Rates and momenta by step: Python numbers, or (device given) tables and a counter of steps there, so that a
-    captured graph moves along the schedule by itself."""
-
-    def __init__(
-        self,
-        optimizer: Any,
-        factor: Sequence[float],
-        momentum: Sequence[float] | None,
-        group_factor: dict[str, Sequence[float]],
-        device: torch.device | None,
-    ) -> None:
-        self.groups = optimizer.param_groups
-        names = {group.get("name") for group in self.groups}
-        unknown = set(group_factor) - names
-        assert not unknown, f"no parameter group is called {unknown}, there are {names}"
-        self.factors = [list(group_factor.get(group.get("name"), factor)) for group in self.groups]
-        self.momentum = momentum
-        self.counter: Tensor | None = None
-        if device is not None:
-            assert momentum is None, "momentum cycling isn't capturable"
-            self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-            self.tables = [
-                torch.tensor(f, device=device, dtype=torch.float32) * float(group["base_lr"])
-                for f, group in zip(self.factors, self.groups)
-            ]
-            for group in self.groups:
-                if not isinstance(group["lr"], Tensor):
-                    group["lr"] = torch.tensor(float(group["lr"]), device=device)
-
-    def set(self, step: int) -> None:
-        for group, factor in zip(self.groups, self.factors):
-            group["lr"] = group["base_lr"] * factor[step]
-            if self.momentum is not None:
-                key = "momentum" if "momentum" in group else "betas"
-                group[key] = (
-                    self.momentum[step] if key == "momentum" else (self.momentum[step], *group["betas"][1:])
-                )
-
-    def set_on_device(self) -> None:
-        assert self.counter is not None
-        for group, table in zip(self.groups, self.tables):
-            group["lr"].copy_(table.index_select(0, self.counter.clamp(max=len(table) - 1)).squeeze(0))
-        self.counter += 1
-
-    def rewind(self, step: int) -> None:
-        if self.counter is not None:
-            self.counter.fill_(step)
-
-    def base_lr(self, step: int) -> float:
-        return float(self.groups[0]["base_lr"]) * self.factors[0][min(step, len(self.factors[0]) - 1)]

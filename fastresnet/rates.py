@@ -1,0 +1,70 @@
+"""Learning rates and momenta by step: Python numbers, or tables on the device along which a captured graph
+moves by itself. Knows optimizers' groups and no schedule."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Rates:
+    """Sets each group's rate, base_lr times a factor, and its momentum, for a step.
+
+    factor:        one entry a step; `group_factor` overrides it by group name
+    momentum:      one entry a step, or None where it stays what the groups say
+    device:        given, the rates are tensors there, read from a table by a counter there
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        factor: Sequence[float],
+        momentum: Sequence[float] | None,
+        group_factor: dict[str, Sequence[float]],
+        device: torch.device | None,
+    ) -> None:
+        self.groups = optimizer.param_groups
+        names = {group.get("name") for group in self.groups}
+        unknown = set(group_factor) - names
+        assert not unknown, f"no parameter group is called {unknown}, there are {names}"
+        self.factors = [list(group_factor.get(group.get("name"), factor)) for group in self.groups]
+        self.momentum = momentum
+        self.counter: Tensor | None = None
+        if device is not None:
+            assert momentum is None, "momentum cycling isn't capturable"
+            self.counter = torch.zeros(1, dtype=torch.int64, device=device)
+            self.tables = [
+                torch.tensor(f, device=device, dtype=torch.float32) * float(group["base_lr"])
+                for f, group in zip(self.factors, self.groups)
+            ]
+            for group in self.groups:
+                if not isinstance(group["lr"], Tensor):
+                    group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+    def set(self, step: int) -> None:
+        """Python numbers, for step `step` (from 0)."""
+        for group, factor in zip(self.groups, self.factors):
+            group["lr"] = group["base_lr"] * factor[step]
+            if self.momentum is not None:
+                key = "momentum" if "momentum" in group else "betas"
+                group[key] = (
+                    self.momentum[step] if key == "momentum" else (self.momentum[step], *group["betas"][1:])
+                )
+
+    def set_on_device(self) -> None:
+        """The rates of the counter's step, and count on; the host neither knows nor waits."""
+        assert self.counter is not None
+        for group, table in zip(self.groups, self.tables):
+            group["lr"].copy_(table.index_select(0, self.counter.clamp(max=len(table) - 1)).squeeze(0))
+        self.counter += 1
+
+    def rewind(self, step: int) -> None:
+        """Let the counter stand at `step`."""
+        if self.counter is not None:
+            self.counter.fill_(step)
+
+    def base_lr(self, step: int) -> float:
+        """The first group's rate at `step`."""
+        return float(self.groups[0]["base_lr"]) * self.factors[0][min(step, len(self.factors[0]) - 1)]
