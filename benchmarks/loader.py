@@ -60,8 +60,17 @@ class Setting:
 
     def keywords(self) -> dict[str, Any]:
         """For our own loaders."""
-        return dict(batch_size=self.batch_size, device=self.device, dtype=self.dtype, augment=SPEC, mean=MEAN,
-                    std=STD, shuffle=True, drop_last=True, seed=0)  # fmt: skip
+        return dict(
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            augment=SPEC,
+            mean=MEAN,
+            std=STD,
+            shuffle=True,
+            drop_last=True,
+            seed=0,
+        )
 
 
 @dataclass
@@ -113,9 +122,17 @@ class Contestant:
     def row(self) -> dict[str, Any]:
         """What was measured, for the table and the file."""
         quantiles = timing.quantiles(self.samples) if self.samples else None
-        return dict(name=self.name, ours=self.ours, status=self.problem or "ok", images_per_second=quantiles,
-                    first_batch_seconds=self.first_batch, host_cpu_cores=self.cpu_use, memory_mib=self.memory_mib,
-                    samples=[round(value, 1) for value in self.samples])  # fmt: skip
+        return dict(
+            name=self.name,
+            ours=self.ours,
+            status=self.problem or "ok",
+            images_per_second=quantiles,
+            first_batch_seconds=self.first_batch,
+            host_cpu_cores=self.cpu_use,
+            images_per_cpu_second=self.per_cpu_second,
+            memory_mib=self.memory_mib,
+            samples=[round(value, 1) for value in self.samples],
+        )
 
 
 # The contestants ---------------------------------------------------------------------------------------
@@ -159,7 +176,7 @@ def ffcv(setting: Setting) -> Iterator[Any]:
         RandomTranslate,
         Squeeze,
         ToDevice,
-        ToTensor,  # fmt: skip
+        ToTensor,
         ToTorchImage,
     )
     from torchvision.transforms import Normalize
@@ -167,13 +184,28 @@ def ffcv(setting: Setting) -> Iterator[Any]:
     mean, std = ([255 * value for value in values] for values in (MEAN, STD))
     fill = tuple(round(value) for value in mean)
     to_device = [ToDevice(setting.device, non_blocking=True)] if setting.device.type == "cuda" else []
-    image = [SimpleRGBImageDecoder(), RandomHorizontalFlip(), RandomTranslate(SPEC.crop_padding_px, fill),
-             Cutout(SPEC.cutout_px, fill), ToTensor(), *to_device, ToTorchImage(), Convert(setting.dtype),
-             Normalize(mean, std)]  # fmt: skip
+    image = [
+        SimpleRGBImageDecoder(),
+        RandomHorizontalFlip(),
+        RandomTranslate(SPEC.crop_padding_px, fill),
+        Cutout(SPEC.cutout_px, fill),
+        ToTensor(),
+        *to_device,
+        ToTorchImage(),
+        Convert(setting.dtype),
+        Normalize(mean, std),
+    ]
     label = [IntDecoder(), ToTensor(), *to_device, Squeeze(1)]
     threads = torch.get_num_threads()
-    loader = Loader(str(setting.path), batch_size=setting.batch_size, num_workers=setting.workers, seed=0,
-                    order=OrderOption.RANDOM, drop_last=True, pipelines={"image": image, "label": label})  # fmt: skip
+    loader = Loader(
+        str(setting.path),
+        batch_size=setting.batch_size,
+        num_workers=setting.workers,
+        seed=0,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        pipelines={"image": image, "label": label},
+    )
     torch.set_num_threads(threads)
     return (iter(loader) for _ in range(10**9))
 
@@ -191,8 +223,9 @@ def dali(setting: Setting) -> Iterator[Any]:
             for rows in random.permutation(len(setting.labels)).reshape(-1, setting.batch_size):
                 yield setting.images[rows], setting.labels[rows, None]
 
-    @pipeline_def(batch_size=setting.batch_size, num_threads=setting.workers,
-                  device_id=0 if place == "gpu" else None)  # fmt: skip
+    @pipeline_def(
+        batch_size=setting.batch_size, num_threads=setting.workers, device_id=0 if place == "gpu" else None
+    )
     def pipeline() -> Any:
         images, labels = fn.external_source(samples, num_outputs=2, layout=["HWC", ""])
         if place == "gpu":
@@ -200,13 +233,22 @@ def dali(setting: Setting) -> Iterator[Any]:
         reach, pad = SIZE + 2 * SPEC.crop_padding_px, SPEC.crop_padding_px
         mean, std = ([255 * value for value in values] for values in (MEAN, STD))
         padded = fn.paste(images, ratio=reach / SIZE, fill_value=[round(value) for value in mean])
-        cut = fn.erase(fn.crop(padded, crop=(SIZE, SIZE), crop_pos_x=fn.random.uniform(range=(0, 1)),
-                               crop_pos_y=fn.random.uniform(range=(0, 1))),
-                       anchor=fn.random.uniform(range=(0, SIZE - pad), shape=(2,)), shape=[SPEC.cutout_px] * 2,
-                       axis_names="HW", fill_value=[round(value) for value in mean])  # fmt: skip
+        cut = fn.erase(
+            fn.crop(
+                padded,
+                crop=(SIZE, SIZE),
+                crop_pos_x=fn.random.uniform(range=(0, 1)),
+                crop_pos_y=fn.random.uniform(range=(0, 1)),
+            ),
+            anchor=fn.random.uniform(range=(0, SIZE - pad), shape=(2,)),
+            shape=[SPEC.cutout_px] * 2,
+            axis_names="HW",
+            fill_value=[round(value) for value in mean],
+        )
         precise = types.FLOAT if setting.dtype == torch.float32 else types.FLOAT16
-        done = fn.crop_mirror_normalize(cut, mirror=fn.random.coin_flip(), mean=mean, std=std, dtype=precise,
-                                        output_layout="CHW")  # fmt: skip
+        done = fn.crop_mirror_normalize(
+            cut, mirror=fn.random.coin_flip(), mean=mean, std=std, dtype=precise, output_layout="CHW"
+        )
         return done, labels
 
     iterator = DALIGenericIterator(pipeline(), ["images", "labels"], size=-1, auto_reset=True)
@@ -221,8 +263,13 @@ def contestants(device: torch.device) -> list[Contestant]:
         Contestant(f"resident {name}", resident(name), True, True)
         for name in (*kernels, "compiled", "reference")
     ]
-    return [*found, Contestant("stream", stream, True, True), Contestant("ffcv", ffcv, False, False),
-            Contestant("torchvision", torchvision, True, False), Contestant("dali", dali, False, False)]  # fmt: skip
+    return [
+        *found,
+        Contestant("stream", stream, True, True),
+        Contestant("ffcv", ffcv, False, False),
+        Contestant("torchvision", torchvision, True, False),
+        Contestant("dali", dali, False, False),
+    ]
 
 
 # Checking ----------------------------------------------------------------------------------------------
@@ -289,10 +336,16 @@ def check(contestant: Contestant, setting: Setting, first: tuple[Tensor, Tensor]
 # Measuring ---------------------------------------------------------------------------------------------
 
 
-def cases(images: int = 20_000, seconds: float = 10.0, batch_size: int = 512, device: str = "auto",
-          dtype: str = "fp32", only: Sequence[str] = (), threads: int = 0,
-          say: Callable[[str], None] = lambda line: None,
-          ) -> Iterator[dict[str, Any]]:  # fmt: skip
+def cases(
+    images: int = 20_000,
+    seconds: float = 10.0,
+    batch_size: int = 512,
+    device: str = "auto",
+    dtype: str = "fp32",
+    only: Sequence[str] = (),
+    threads: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[dict[str, Any]]:
     """Rows of the benchmark, one a contestant, after all were measured in turns.
 
     seconds:  of measuring for each contestant
@@ -376,7 +429,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"{row['name']:20s} {row['status']}")
             continue
         lines.append(
-            f"{row['name']:20s} {speed['median']:12,.0f} {speed['p20']:12,.0f} {speed['p80']:12,.0f} {speed['n']:4d} "
+            f"{row['name']:20s} {speed['median']:12,.0f} {speed['p20']:12,.0f} {speed['p80']:12,.0f} "
+            f"{speed['n']:4d} "
             f"{row['first_batch_seconds']:8.2f} {row['host_cpu_cores']:6.2f} "
             f"{row['images_per_cpu_second']:10,.0f} {row['memory_mib']:7.0f}"
         )
@@ -392,8 +446,11 @@ def verdicts(rows: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]
     found = []
     if best is not None:
         ours = speeds[best["name"]]
-        goals = [(f"{best['name']} at least {ratio:g} times {rival}", ours / speeds[rival], ratio)
-                 for rival, ratio in CPU_TARGETS if rival in speeds]  # fmt: skip
+        goals = [
+            (f"{best['name']} at least {ratio:g} times {rival}", ours / speeds[rival], ratio)
+            for rival, ratio in CPU_TARGETS
+            if rival in speeds
+        ]
         if device == "cuda":
             rivals = [speeds[row["name"]] for row in rows if row["name"] in speeds and not row["ours"]]
             goals = [(f"{best['name']} at least {GPU_TARGET:,.0f} images/s", ours, GPU_TARGET)]
@@ -406,8 +463,13 @@ def verdicts(rows: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]
             goals.append(("stream no slower than ffcv", speeds["stream"] / speeds["ffcv"], 1.0))
         found = [dict(target=text, reached=reached, hit=reached >= goal) for text, reached, goal in goals]
         first = best["first_batch_seconds"]
-        found.append(dict(target=f"first batch within {FIRST_BATCH_TARGET:g} s", reached=first,
-                          hit=first <= FIRST_BATCH_TARGET))  # fmt: skip
+        found.append(
+            dict(
+                target=f"first batch within {FIRST_BATCH_TARGET:g} s",
+                reached=first,
+                hit=first <= FIRST_BATCH_TARGET,
+            )
+        )
     return found
 
 
@@ -419,8 +481,10 @@ def plot(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     figure = Figure(figsize=(7, 0.5 * len(shown) + 1.4), layout="constrained")
     axes = figure.add_subplot()
     middle = [row["images_per_second"]["median"] for row in shown]
-    spread = [[row["images_per_second"]["median"] - row["images_per_second"]["p20"] for row in shown],
-              [row["images_per_second"]["p80"] - row["images_per_second"]["median"] for row in shown]]  # fmt: skip
+    spread = [
+        [row["images_per_second"]["median"] - row["images_per_second"]["p20"] for row in shown],
+        [row["images_per_second"]["p80"] - row["images_per_second"]["median"] for row in shown],
+    ]
     colors = ["tab:blue" if row["ours"] else "tab:gray" for row in shown]
     bars = axes.barh([row["name"] for row in shown], middle, xerr=spread, color=colors)
     axes.bar_label(bars, [f" {value:,.0f}" for value in middle])
@@ -447,14 +511,30 @@ def tune(device: torch.device, images: int, batch_size: int) -> list[dict[str, A
             for warps in (1, 2, 4, 8):
 
                 def call(block: int = block, warps: int = warps, out: Tensor = out) -> None:
-                    triton_augment.augment(stored, which, choices, mean=MEAN, std=STD, size=(SIZE, SIZE), out_NHWC=out,
-                                           block=block, warps=warps)  # fmt: skip
+                    triton_augment.augment(
+                        stored,
+                        which,
+                        choices,
+                        mean=MEAN,
+                        std=STD,
+                        size=(SIZE, SIZE),
+                        out_NHWC=out,
+                        block=block,
+                        warps=warps,
+                    )
 
                 call()
                 seconds = timing.quantiles(timing.time_calls(call, 20, device, repeats=20))["median"]
                 moved = batch_size * SIZE * SIZE * 3 * (1 + out.element_size())
-                found.append(dict(dtype=str(dtype), block=block, warps=warps, images_per_second=batch_size / seconds,
-                                  bytes_per_second=moved / seconds))  # fmt: skip
+                found.append(
+                    dict(
+                        dtype=str(dtype),
+                        block=block,
+                        warps=warps,
+                        images_per_second=batch_size / seconds,
+                        bytes_per_second=moved / seconds,
+                    )
+                )
     return sorted(found, key=lambda row: -row["images_per_second"])
 
 
@@ -484,9 +564,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         else given.device.replace("auto", "cpu")
     )
     machine = hardware.describe()
-    result: dict[str, Any] = dict(benchmark="loader", hardware=machine, software=hardware.software(),
-                                  git=hardware.git_state(Path(__file__).parent), dtype=given.dtype, images=given.images,
-                                  batch_size=given.batch_size, augmentation=repr(SPEC))  # fmt: skip
+    result: dict[str, Any] = dict(
+        benchmark="loader",
+        hardware=machine,
+        software=hardware.software(),
+        git=hardware.git_state(Path(__file__).parent),
+        dtype=given.dtype,
+        images=given.images,
+        batch_size=given.batch_size,
+        augmentation=repr(SPEC),
+    )
     if given.tune:
         result["tuning"] = tune(torch.device(device), given.images, given.batch_size)
         for row in result["tuning"][:12]:
@@ -499,8 +586,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         result |= dict(rows=rows, targets=verdicts(rows, device))
-        print(f"\n{hardware.short_name(machine)}, {given.dtype}, batch {given.batch_size}, kernel auto: "
-              f"{kernel_for('auto', torch.device(device))[0]}\n{table(rows)}")  # fmt: skip
+        print(
+            f"\n{hardware.short_name(machine)}, {given.dtype}, batch {given.batch_size}, kernel auto: "
+            f"{kernel_for('auto', torch.device(device))[0]}\n{table(rows)}"
+        )
         for verdict in result["targets"]:
             print(f"{'hit ' if verdict['hit'] else 'MISS'} {verdict['target']}: {verdict['reached']:,.2f}")
         if given.plot:

@@ -97,9 +97,15 @@ def open_loader(path: str, batch_size: int, workers: int, page_cache: bool, deco
     """FFCV's Loader of (image uint8, label int64); its order is not used, `epoch` brings one."""
     pipelines = {"image": [decoder, ToTensor()], "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
     return Loader(
-        path, batch_size, num_workers=workers, os_cache=page_cache, seed=0, drop_last=False, pipelines=pipelines,
+        path,
+        batch_size,
+        num_workers=workers,
+        os_cache=page_cache,
+        seed=0,
+        drop_last=False,
+        pipelines=pipelines,
         batches_ahead=BATCHES_AHEAD,
-    )  # fmt: skip
+    )
 
 
 def quasi_random_order(loader: Loader, seed: int, epoch: int) -> np.ndarray:

@@ -151,7 +151,7 @@ def _nvjpeg(name: str, device: torch.device) -> Callable[[list[Tensor]], list[Te
     if name == "torchcodec":
         from torchcodec.decoders import decode_jpeg as by_torchcodec
 
-        return lambda encoded: [by_torchcodec(one, device=device, mode="RGB") for one in encoded]
+        return lambda encoded: by_torchcodec(encoded, mode="RGB", device=device)
     from torchvision.io import ImageReadMode, decode_jpeg
 
     def by_torchvision(encoded: list[Tensor]) -> list[Tensor]:

@@ -94,8 +94,8 @@ class StreamLoader(Loader):
     def _open(self) -> Any:
         if not beton.can_write():
             raise ValueError(
-                "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; a set that fits "
-                "in memory needs no ffcv (data.loader=resident)"
+                "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; "
+                "a set that fits in memory needs no ffcv (data.loader=resident)"
             )
         from fastresnet import ffcv_epoch
 
@@ -103,7 +103,8 @@ class StreamLoader(Loader):
         if not self.image_size and not layout.uniform:
             raise ValueError(
                 f"{layout.path} holds images from {layout.heights.min()}x{layout.widths.min()} to "
-                f"{layout.heights.max()}x{layout.widths.max()} px: set data.image_size to the size to train at"
+                f"{layout.heights.max()}x{layout.widths.max()} px: "
+                "set data.image_size to the size to train at"
             )
         threads = torch.get_num_threads()  # FFCV sets it to its own number of workers
         try:
@@ -239,9 +240,16 @@ class StreamLoader(Loader):
                 continue
             size = None if self.resolution is None else self.resolution(epoch * len(self) + step)
             done = augmentation.apply(
-                images, rows, some, mean=self.mean, std=self.std, dtype=self.dtype, size=size,
-                channels_last=self.channels_last, kernel=self.kernel,
-            )  # fmt: skip
+                images,
+                rows,
+                some,
+                mean=self.mean,
+                std=self.std,
+                dtype=self.dtype,
+                size=size,
+                channels_last=self.channels_last,
+                kernel=self.kernel,
+            )
             yield done, labels.index_select(0, rows)
 
     def close(self) -> None:

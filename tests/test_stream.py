@@ -161,3 +161,22 @@ def test_several_sizes_without_a_size_to_train_at_are_refused_with_the_range(var
 
 def test_the_decoder_reports_what_it_writes_and_no_more():
     assert Decoder().size is None and Decoder(16, 24).size == (16, 24)
+
+
+def test_an_imagenet_stem_resnet_learns_from_images_of_several_sizes(varied):
+    from fastresnet import config, models
+
+    _, stream = varied
+    cfg = config.load("rn18.yaml", {"model.stem": "imagenet", "model.width": 0.25})
+    torch.manual_seed(0)
+    model = models.build(cfg.model, 24, 16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses = []
+    for epoch in range(6):
+        for images, labels in stream.epoch(epoch):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])

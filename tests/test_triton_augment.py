@@ -1,4 +1,5 @@
-"""The Triton kernel against the oracle: interpreted on the CPU everywhere, and on the device where there is a GPU.
+"""The Triton kernel against the oracle: interpreted on the CPU everywhere, and on the device where there is a
+GPU.
 
 The interpreter's bf16 store truncates instead of rounding, so bf16 is compared on a GPU only.
 """
@@ -23,7 +24,8 @@ triton = pytest.importorskip("triton", reason="needs Triton, which isn't install
 
 @pytest.fixture(scope="module")
 def interpreted() -> ModuleType:
-    """The kernel's module once more, decorated for the interpreter; the package's own copy is left as it is."""
+    """The kernel's module once more, decorated for the interpreter; the package's own copy is left as it
+    is."""
     found = importlib.util.find_spec("fastresnet.kernels.triton_augment")
     spec = importlib.util.spec_from_file_location("interpreted_triton_augment", found.origin)
     module = importlib.util.module_from_spec(spec)
@@ -99,11 +101,33 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_here(monkeypatch):
 
     from fastresnet.kernels.triton_augment import MODES, _kernel
 
-    pointers = dict(images="*u8", indices="*i64", dys="*i32", dxs="*i32", flips="*u8", cut_ys="*i32", cut_xs="*i32",
-                    brightness="*fp32", contrast="*fp32", out="*bf16")  # fmt: skip
+    pointers = dict(
+        images="*u8",
+        indices="*i64",
+        dys="*i32",
+        dxs="*i32",
+        flips="*u8",
+        cut_ys="*i32",
+        cut_xs="*i32",
+        brightness="*fp32",
+        contrast="*fp32",
+        out="*bf16",
+    )
     scalars = {f"{name}_{channel}": "fp32" for name in ("unit", "centre") for channel in "rgb"}
-    constants = dict(H=32, W=32, h=24, w=24, PAD=4, MODE=MODES["reflect"], FLIP=True, CUT=8, BRIGHTNESS=True,
-                     CONTRAST=True, CHANNELS_LAST=True, BLOCK=1024)  # fmt: skip
+    constants = dict(
+        H=32,
+        W=32,
+        h=24,
+        w=24,
+        PAD=4,
+        MODE=MODES["reflect"],
+        FLIP=True,
+        CUT=8,
+        BRIGHTNESS=True,
+        CONTRAST=True,
+        CHANNELS_LAST=True,
+        BLOCK=1024,
+    )
     names = _kernel.arg_names
     source = ASTSource(
         _kernel,
@@ -124,9 +148,15 @@ def test_the_kernel_on_the_gpu_does_what_the_documentation_says(stored, indices,
         exact = exactly(stored, indices, choices, size)
         plain = augment.apply(stored, indices, choices, mean=MEAN, std=STD, size=size, kernel="reference")
         result = augment.apply(
-            stored.to(device), indices.to(device), choices.to(device), mean=MEAN, std=STD, size=size, dtype=dtype,
+            stored.to(device),
+            indices.to(device),
+            choices.to(device),
+            mean=MEAN,
+            std=STD,
+            size=size,
+            dtype=dtype,
             kernel="triton",
-        )  # fmt: skip
+        )
         assert_within_twice_the_rounding(result.cpu(), plain, exact)
 
 
