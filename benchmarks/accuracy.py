@@ -15,7 +15,9 @@ from fastresnet.experiment import Experiment
 
 PART = "accuracy"
 SHORT = {"train.epochs": 1.0, "data.subset": 5000.0, "train.batch_size": 125, "eval.tta": "none"}
-RUNS = {  # (recipe, settings changed, runs) by kind of device and suite
+RUNS: dict[
+    tuple[str, str], list[tuple[str, dict[str, Any], int]]
+] = {  # (recipe, settings changed, runs) by kind of device and suite
     ("gpu", "quick"): [],
     ("gpu", "standard"): [("speed94.yaml", {}, 5), ("rn18.yaml", {}, 1)],
     ("gpu", "full"): [("speed94.yaml", {}, 50), ("speed96.yaml", {}, 5), ("rn18.yaml", {}, 3)],

@@ -123,7 +123,7 @@ def _epochs(context: Context, recipe: str, changes: dict[str, Any]) -> Callable[
             experiment.close()
         rate = images / timing.quantiles(samples)["median"]
         ceiling = context.ceiling(experiment.precision.name)
-        figures = {
+        figures: dict[str, Any] = {
             "images_per_second": rate,
             "waiting_for_data": waiting,
             "loader": type(experiment.train_loader).__name__,
@@ -166,7 +166,8 @@ def _steps(experiment: Experiment, seconds: float) -> tuple[list[float], int, fl
 
 def _gpu_epochs(experiment: Experiment, seconds: float) -> tuple[list[float], int, float]:
     """(seconds an epoch, images an epoch, share by which the same steps on one ready batch are faster)."""
-    samples, images, began, epoch = [], 0, time.perf_counter(), 0
+    samples: list[float] = []
+    images, began, epoch = 0, time.perf_counter(), 0
     while len(samples) < 3 or time.perf_counter() - began < 0.7 * seconds:
         result = experiment.fit_epoch(epoch)
         samples.append(result.seconds)
@@ -228,7 +229,7 @@ def _checkpoint(context: Context, recipe: str) -> Callable[[float], Measured]:
 def _start_up(context: Context, count: int) -> Callable[[float], Measured]:
     def measure(seconds: float) -> Measured:
         command = [sys.executable, "-c", START_SCRIPT, context.device.type]
-        samples = []
+        samples: list[float] = []
         for _ in range(count):
             began = time.perf_counter()
             _child(command, {})

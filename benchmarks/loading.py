@@ -4,7 +4,7 @@ first batch."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from benchmarks.context import Context
@@ -71,7 +71,7 @@ def _measure(context: Context, kind: str, changes: dict[str, Any]) -> Callable[[
     return measure
 
 
-def _endless(loader: Any) -> Iterator[Any]:
+def _endless(loader: Any) -> Generator[Any, None, None]:
     """Batch after batch, epoch after epoch."""
     epoch = 0
     while True:

@@ -111,8 +111,10 @@ def find_machine(name: str) -> Machine:
         return from_file(record.read(name, "benchmark"))
     known = GPUS.get(name.lower().replace(" ", "").replace("-", ""))
     if known is None:
-        raise ValueError(f"--gpu {name}: known are {KNOWN}; or name a benchmark "
-                         "file of the machine (python benchmarks/run.py --only ceilings)")  # fmt: skip
+        raise ValueError(
+            f"--gpu {name}: known are {KNOWN}; or name a benchmark "
+            "file of the machine (python benchmarks/run.py --only ceilings)"
+        )
     return known
 
 
@@ -127,8 +129,14 @@ def from_file(file: dict[str, Any]) -> Machine:
     rates = {
         name.removeprefix("matmul-"): rate for name, rate in limits.items() if name.startswith("matmul-")
     }
-    return Machine(hardware.short_name(machine), rates, limits["memory-copy"], limits["launch"], memory or math.inf,
-                   f"measured {file['date'][:10]}")  # fmt: skip
+    return Machine(
+        hardware.short_name(machine),
+        rates,
+        limits["memory-copy"],
+        limits["launch"],
+        memory or math.inf,
+        f"measured {file['date'][:10]}",
+    )
 
 
 def precision_for(cfg: config.Config, machine: Machine) -> str:
@@ -218,8 +226,10 @@ def told(
     ]
     if wrong:
         sizes = sorted(abs(error) for error in wrong)
-        lines.append(f"  error        median {100 * median(sizes):.0f} %, largest {100 * sizes[-1]:.0f} % "
-                     f"over {len(sizes)} measured steps")  # fmt: skip
+        lines.append(
+            f"  error        median {100 * median(sizes):.0f} %, largest {100 * sizes[-1]:.0f} % "
+            f"over {len(sizes)} measured steps"
+        )
     else:
         lines.append("  error        unknown: no committed result to hold the prediction to")
     return lines

@@ -113,7 +113,6 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
     ]
     for name, seconds, calls in rows[:TOP]:
         short = name.replace("|", "/")[:90]
-        lines.append(
-            f"| `{short}` | {kind_of(name)} | {1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {100 * seconds / total:.1f} % |"
-        )
+        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {100 * seconds / total:.1f} %"
+        lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
     return "\n".join(lines) + "\n"

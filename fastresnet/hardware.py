@@ -256,16 +256,21 @@ def condition(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def matmul_ceiling(
-    device: torch.device | str, dtype: torch.dtype, *, tf32: bool = False, seconds: float = 0.3
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    tf32: bool = False,
+    seconds: float = 0.3,
+    sizes: tuple[int, ...] = (),
 ) -> float:
     """The best rate, FLOP/s, of a large square matrix product on `device` in `dtype`, measured for about
     `seconds`.
 
-    The fastest of several samples over two sizes: a ceiling is what the machine can do, not what it does on
-    average.
+    The fastest of several samples over two sizes (or those given): a ceiling is what the machine can do, not
+    what it does on average.
     """
     device = torch.device(device)
-    sizes = (4096, 8192) if device.type == "cuda" else (1024, 2048)
+    sizes = sizes or ((4096, 8192) if device.type == "cuda" else (1024, 2048))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
