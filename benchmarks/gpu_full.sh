@@ -45,7 +45,8 @@ record() {  # record RECIPE RUNS [more]: a record of one recipe, by the protocol
 
 "$PYTHON" - <<'PY' || exit 1
 import torch
-assert torch.cuda.is_available(), "this script needs a CUDA GPU"
+if not torch.cuda.is_available():
+    raise SystemExit("error: this script measures a CUDA GPU, and PyTorch sees none here")
 print(torch.cuda.get_device_name(0), "torch", torch.__version__)
 PY
 

@@ -3,7 +3,8 @@
     import fastresnet as fr
     run = fr.train("cpu.yaml", {"train.epochs": 1})
 
-Importing the package touches no device, prints nothing and needs neither ffcv nor torchvision: names are loaded on first use.
+Importing the package touches no device, prints nothing and needs neither ffcv nor torchvision: names are loaded
+on first use.
 """
 
 import importlib
@@ -19,11 +20,12 @@ _HOMES = {
 }  # public name -> the module it lives in
 _NAMES_THERE = {"load_config": "load", "build_model": "build"}
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["Config", "Run", "__version__", "build_model", "load_config", "load_model", "train"]
 
 if TYPE_CHECKING:
     from fastresnet.checkpoint import load_model
-    from fastresnet.config import Config, load as load_config
+    from fastresnet.config import Config
+    from fastresnet.config import load as load_config
     from fastresnet.models import build as build_model
     from fastresnet.run import Run, train
 

@@ -71,7 +71,7 @@ class Experiment:
         notes(f"precision {self.precision.name} ({self.precision.reason})")
         self._set_process_wide()
         clock = timing.Stopwatch(self.device)
-        self.splits = splits if splits is not None else data.prepare(cfg, notes)
+        self.splits = splits if splits is not None else self._prepared(notes)
         self.data_seconds = clock.lap("data")
         self.seed = cfg.run.seed
         self.model = self._new_model(self.seed).to(self.device)
@@ -92,6 +92,15 @@ class Experiment:
             torch.set_num_threads(cfg.run.threads)
         torch.use_deterministic_algorithms(cfg.run.deterministic)
         precision.apply_globally(self.precision, self.device)
+
+    def _prepared(self, notes: Callable[[str], None]) -> data.Splits:
+        """The data; the first process of several makes the betons, the others read them afterwards."""
+        if not self.place.is_main:
+            distributed.barrier(self.place)
+        splits = data.prepare(self.cfg, notes)
+        if self.place.is_main:
+            distributed.barrier(self.place)
+        return splits
 
     def _new_model(self, seed: int, width: float | None = None) -> nn.Module:
         """Fresh weights that depend on the seed alone, on the CPU; the caller's random state stays as it was.

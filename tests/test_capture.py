@@ -1,4 +1,4 @@
-"""Snapshots, which let a captured step run without a trace. Capturing itself needs a GPU: see test_trainer."""
+"""Snapshots, which let a captured step run without a trace. Capturing needs a GPU: see test_trainer."""
 
 import torch
 from torch import nn

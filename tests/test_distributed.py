@@ -1,0 +1,79 @@
+"""Several processes on one machine, started by torchrun as users start them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastresnet import distributed
+from fastresnet.distributed import World
+
+ROOT = Path(__file__).parent.parent
+RANKS = """
+import torch
+from fastresnet import distributed
+with distributed.world("cpu") as place:
+    rows = torch.full((place.rank + 1, 2), float(place.rank))
+    gathered = distributed.gather_rows(rows, place)
+    total = distributed.sum_over(torch.tensor([1.0 + place.rank]), place)
+    distributed.barrier(place)
+    print(place.rank, place.is_main, gathered[:, 0].tolist(), total.item(), flush=True)
+"""
+
+
+def torchrun(*command, cwd, processes=2):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
+    return subprocess.run(
+        [*launcher, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240
+    )
+
+
+def test_one_process_is_a_world_of_its_own():
+    with distributed.world("cpu") as place:
+        assert place == World() and place.is_main
+    rows = torch.ones(2, 3)
+    assert distributed.gather_rows(rows, place) is rows
+    model = torch.nn.Linear(2, 2)
+    assert distributed.wrap(model, place, torch.device("cpu")) is model
+
+
+def test_a_batch_divides_evenly_or_is_refused():
+    assert distributed.local_batch_size(512, World(size=4)) == 128
+    with pytest.raises(ValueError, match="train.batch_size=10 doesn't divide over 3 processes"):
+        distributed.local_batch_size(10, World(size=3))
+
+
+def test_rows_of_different_counts_come_together_in_rank_order(tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    done = torchrun("ranks.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = ["0 True [0.0, 1.0, 1.0] 3.0", "1 False [0.0, 1.0, 1.0] 3.0"]
+    assert sorted(done.stdout.splitlines()) == expected
+
+
+def test_two_processes_train_one_model_and_write_one_record(tmp_path):
+    settings = [
+        "--config=smoke.yaml", "--data.synthetic_train=303", "--data.synthetic_test=61",
+        "--train.batch_size=50", "--train.epochs=2", "--run.dir=run", "--run.report=false", "--run.threads=1",
+    ]  # fmt: skip
+    done = torchrun(ROOT / "scripts" / "train.py", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == 1, done.stdout
+    result = json.loads(lines[0])
+    assert result["world_size"] == 2 and result["steps"] == 12
+    assert result["data"]["test_size"] == 61
+    predictions = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert not any(key.startswith("module.") for key in predictions["model"])
+    assert result["per_epoch"][-1]["train_loss"] < result["per_epoch"][0]["train_loss"]
