@@ -17,7 +17,7 @@ def test_the_tiny_suite_writes_a_valid_file_with_rows_of_every_part(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "tiny.json"
     code = run.main(
-        ["--scale", "tiny", "--device", "cpu", "--only", only, "--out", str(out), "--budget", "110"]
+        ["--scale", "tiny", "--device", "cpu", "--only", only, "--out", str(out), "--budget", "600"]
     )
     result = record.read(out, "benchmark")
     assert code == 0
