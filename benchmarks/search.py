@@ -188,7 +188,7 @@ def _trial(
 
 
 def _run(prepared: protocol.Prepared, seed: int, trial: Any, optuna: Any) -> dict[str, float]:
-    """One run from fresh weights; after each epoch `trial` says by the error so far whether it is hopeless."""
+    """One run from fresh weights; after each epoch `trial` says by its error whether it is hopeless."""
     experiment, cfg = prepared.experiment, prepared.experiment.cfg
     split = "val" if "val" in experiment.evaluation_splits else "test"
     clock = timing.Stopwatch(experiment.device)
