@@ -22,6 +22,9 @@ OPSET = 18
 class WithNormalisation(nn.Module):
     """uint8 images (N, H, W, 3) or (N, 3, H, W) -> logits (N, K), fp32."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, network: Trained, layout: str = "nhwc") -> None:
         super().__init__()
         if layout not in LAYOUTS:

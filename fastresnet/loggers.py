@@ -62,7 +62,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise ValueError("run.loggers=wandb needs the package wandb: pip install wandb") from error
-        mode = None if {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) else "offline"
+        mode: Any = None if {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) else "offline"
         self.run = wandb.init(
             project="fastresnet",
             name=run_dir.name,

@@ -110,7 +110,7 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, *, origin: 
         torch.set_num_threads(cfg.run.threads)
     mean, std = (tuple(float(x) for x in facts[key]) for key in ("mean", "std"))
     assert len(mean) == len(std) == 3
-    placed = model.to(device=device, memory_format=torch.channels_last)
+    placed = model.to(device).to(memory_format=torch.channels_last)
     return Trained(
         found,
         placed.eval(),
