@@ -11,9 +11,10 @@ import pytest
 import torch
 from drawn import splits
 
-ROOT = Path(__file__).resolve().parents[1]
 from benchmarks import protocol, recordpage, runlog
 from fastresnet import experiment, record
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SMALL = [
     "--train.batch_size=20", "--train.epochs=2", "--model.stage_widths=8,8,8", "--eval.batch_size=30",
