@@ -29,10 +29,10 @@ def random_boxes(
     random = np.random.default_rng(np.random.SeedSequence([seed, epoch, 8]))
     count = len(heights)
     boxes = _largest(heights, widths, ratio)
-    todo = np.ones(count, dtype=bool)
+    todo: np.ndarray = np.ones(count, dtype=bool)
     for _ in range(ATTEMPTS):
-        area = heights * widths * random.uniform(*scale, count)
-        shape = np.exp(random.uniform(*np.log(ratio), count))
+        area = heights * widths * random.uniform(scale[0], scale[1], count)
+        shape = np.exp(random.uniform(np.log(ratio[0]), np.log(ratio[1]), count))
         h, w = (
             np.rint(np.sqrt(area / shape)).astype(np.int64),
             np.rint(np.sqrt(area * shape)).astype(np.int64),

@@ -64,7 +64,7 @@ class Decoder(SimpleRGBImageDecoder):
         decode_jpeg, resize, copy = _compiled()
         boxed = self.size is not None
 
-        def decode(batch_indices, storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # numba
+        def decode(batch_indices, storage, metadata, storage_state):
             images, scratch, boxes, status = storage
             for row in span(len(batch_indices)):
                 field = metadata[batch_indices[row]]
@@ -126,6 +126,7 @@ class Epoch(EpochIterator):
 
     failure: BaseException | None = None
     done = False
+    closed: bool  # FFCV sets it when it starts
 
     def __init__(self, loader: Loader, order: np.ndarray, boxes: np.ndarray | None) -> None:
         self.boxes = boxes

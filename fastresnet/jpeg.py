@@ -67,7 +67,7 @@ def decode(
     device = torch.device(device)
     name = decoder_for(device)[0] if decoder == "auto" else decoder
     images = torch.empty((len(payloads), *size_hw, 3), dtype=torch.uint8, device=device)
-    good = np.ones(len(payloads), dtype=bool)
+    good: np.ndarray = np.ones(len(payloads), dtype=bool)
 
     def fail(index: int, why: object) -> None:
         if on_error == "raise":
