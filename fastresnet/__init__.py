@@ -3,8 +3,8 @@
     import fastresnet as fr
     run = fr.train("cpu.yaml", {"train.epochs": 1})
 
-Importing the package touches no device, prints nothing and needs neither ffcv nor torchvision: names are loaded
-on first use.
+Importing the package touches no device, prints nothing and needs neither ffcv nor torchvision: names are
+loaded on first use.
 """
 
 import importlib

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet import (
+    allocator,
     augment,
     data,
     distributed,
@@ -90,6 +91,8 @@ class Experiment:
         cfg = self.cfg
         if cfg.run.threads:
             torch.set_num_threads(cfg.run.threads)
+        if self.device.type == "cpu":
+            allocator.keep_large_buffers()
         torch.use_deterministic_algorithms(cfg.run.deterministic)
         precision.apply_globally(self.precision, self.device)
 

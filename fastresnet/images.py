@@ -74,7 +74,8 @@ def read(source: Path | bytes, size: int, *, name: str = "standard input") -> np
                 )
             upright = ImageOps.exif_transpose(_to_rgb(opened, name))
             scale = size / min(upright.size)
-            fitted = tuple(max(size, round(side * scale)) for side in upright.size)
+            width, height = (max(size, round(side * scale)) for side in upright.size)
+            fitted = (width, height)
             resized = upright.resize(fitted, Image.Resampling.LANCZOS) if upright.size != fitted else upright
             left, top = ((side - size) // 2 for side in fitted)
             return np.array(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)

@@ -121,7 +121,7 @@ def _on_gpu(payloads: Sequence[bytes], out: Tensor, name: str, fail: Callable[[i
             torch.frombuffer(bytearray(p), dtype=torch.uint8) for p in payloads[start : start + GPU_BATCH]
         ]
         try:
-            decoded = call(encoded)
+            decoded: list[Tensor | None] = list(call(encoded))
         except (RuntimeError, ValueError):  # nvJPEG doesn't say which of them it was
             decoded = [_alone(call, one, start + k, fail) for k, one in enumerate(encoded)]
         for k, image in enumerate(decoded):

@@ -37,7 +37,7 @@ class Precision:
 def cpu_is_fast_at_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); without it bf16 is about 10x slower
     than fp32."""
-    capability = getattr(torch.cpu, "get_capabilities", dict)()
+    capability: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(
         capability.get("avx512_bf16")
         or capability.get("amx_bf16")

@@ -262,5 +262,5 @@ def clamped_workers(workers: int) -> int:
     import numba
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(cores, numba.config.NUMBA_NUM_THREADS)
+    most = min(cores, int(vars(numba.config)["NUMBA_NUM_THREADS"]))
     return min(workers, most) if workers else most

@@ -66,8 +66,9 @@ def timeless(history):
 
 def test_a_run_leaves_everything_that_the_contract_names(train):
     done = train("a", {"run.report": True, "eval.tta": "flip"})
-    for name in ("config.yaml", "metrics.jsonl", "metrics.csv", "result.json", "predictions.npz",
-                 "report.html", "checkpoints/last.pt", "checkpoints/best.pt", "plots/curves.png"):  # fmt: skip
+    written = ("config.yaml", "metrics.jsonl", "metrics.csv", "result.json", "predictions.npz", "report.html",
+               "checkpoints/last.pt", "checkpoints/best.pt", "plots/curves.png")  # fmt: skip
+    for name in written:
         assert (done.dir / name).stat().st_size > 0, name
     result = record.read(done.dir / "result.json")
     assert result == json.loads(record.dumps(done.record))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,5 +93,5 @@ class Choices:
 
     def _each(self, change: Callable[[Tensor], Tensor], count: int) -> Choices:
         held = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("spec", "count")}
-        moved = {name: change(value) for name, value in held.items() if value is not None}
+        moved: dict[str, Any] = {name: change(value) for name, value in held.items() if value is not None}
         return replace(self, count=count, **moved)
