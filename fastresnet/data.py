@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from fastresnet import beton, conversion, sources
+from fastresnet import beton, conversion, jpeg, sources
 from fastresnet.sources import SPLITS, FolderSet, ImageSet, SourceError
 
 Notes = Callable[[str], None]
@@ -38,6 +39,7 @@ class Split:
     indices: np.ndarray | None  # this split's samples in the beton, sorted; None: all of them
     image_shape: tuple[int, int]  # (H,W) in px, the largest where sizes differ
     nbytes: int  # of all pixels, decoded
+    decoder: str | None = None  # of its JPEGs: pillow, torchvision or torchcodec; None: there are none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,7 +65,8 @@ def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
     data is
     missing or wrong.
     """
-    settings, notes = cfg.data, progress or (lambda line: None)
+    notes = progress or (lambda line: None)
+    settings = _Asked(cfg.data, device=_decoding_device(cfg))
     mode_is_asked = cfg.provenance.get("data.write_mode", "default") != "default"
     parts, facts = _given_betons(settings, notes) or _find(
         settings, settings.write_mode if mode_is_asked else "", notes
@@ -86,6 +89,7 @@ def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
         "full_train_size": len(parts["train"]),
         "classes": len(class_names),
         "image_shape": list(train.image_shape),
+        "decoder": parts["train"].decoder,
     }
     notes(
         f"data: {info['name']} ({info['source']}), {len(train)} training"
@@ -93,6 +97,11 @@ def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
         + f" and {info['test_size']} test images"
     )
     return Splits(train, val, parts["test"], _triple(first["mean"]), _triple(first["std"]), class_names, info)
+
+
+def _decoding_device(cfg: Any) -> torch.device | None:
+    """The GPU, where the run may use one; None: JPEGs are decoded by CPU threads."""
+    return torch.device("cuda") if cfg.run.device != "cpu" and torch.cuda.is_available() else None
 
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:
@@ -137,6 +146,7 @@ def _take(whole: Split, indices: np.ndarray) -> Split:
         in_beton,
         whole.image_shape,
         whole.nbytes * len(indices) // len(whole),
+        whole.decoder,
     )
 
 
@@ -174,16 +184,14 @@ def _find(settings: Any, mode: str, notes: Notes) -> Found:
         if not (settings.source == "auto" and source == "torchvision" and settings.allow_synthetic):
             raise
         notes(f"{error}; data.allow_synthetic=true: a synthetic set stands in")
-        return _find(_Synthetic(settings), "", notes)
+        return _find(_Asked(settings, source="synthetic", root=None), "", notes)
 
 
-class _Synthetic:
-    """The settings, with the source changed to the synthetic set."""
+class _Asked:
+    """The section `data` of the settings with some of them changed, and the device that decodes JPEGs."""
 
-    def __init__(self, settings: Any) -> None:
-        self._settings = settings
-
-    source, root = "synthetic", None
+    def __init__(self, settings: Any, **changes: Any) -> None:
+        self.__dict__.update(changes, _settings=settings)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._settings, name)
@@ -230,15 +238,28 @@ def _read_split(path: Path, settings: Any, stream: bool, notes: Notes) -> Split:
     if stream or not info.uniform or info.nbytes_pixels > HOST_MEMORY_SHARE * _free_memory():
         return Split(None, beton.labels(path), path, None, shape, info.nbytes_pixels)
     if settings.on_error == "raise":
-        images, labels = beton.read(path, threads=settings.workers)
-        return Split(images, labels, path, None, shape, images.nbytes)
+        images, labels, decoder = _decoded(path, info, settings)
+        return Split(images, labels, path, None, shape, images.nbytes, decoder)
     images, labels, skipped = beton.read(path, threads=settings.workers, on_error="skip")
+    decoder = "pillow" if info.modes.get("jpg") else None
     if not len(skipped):
-        return Split(images, labels, path, None, shape, images.nbytes)
+        return Split(images, labels, path, None, shape, images.nbytes, decoder)
     notes(f"{path}: {len(skipped)} images can't be decoded and are left out (samples {_some(skipped)})")
-    return Split(
-        images, labels, path, np.setdiff1d(np.arange(info.num_samples), skipped), shape, images.nbytes
+    kept = np.setdiff1d(np.arange(info.num_samples), skipped)
+    return Split(images, labels, path, kept, shape, images.nbytes, decoder)
+
+
+def _decoded(path: Path, info: beton.BetonInfo, settings: Any) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """All pixels and labels of a beton, and what decoded its JPEGs: the GPU where there is one, else CPU
+    threads."""
+    device = getattr(settings, "device", None)
+    if device is None or info.modes.get("jpg") != info.num_samples:
+        images, labels = beton.read(path, threads=settings.workers)
+        return images, labels, "pillow" if info.modes.get("jpg") else None
+    pixels, _, decoder = jpeg.decode(
+        beton.jpeg_payloads(path), (info.height, info.width), device, threads=settings.workers
     )
+    return pixels.cpu().numpy(), beton.labels(path), decoder
 
 
 def _some(numbers: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import betons_by_hand
 import numpy as np
 import pytest
+import torch
 
 from fastresnet import beton, config, conversion, data, sources
 from fastresnet.beton.sidecar import seal, write_sidecar
@@ -212,6 +213,20 @@ def test_an_unreadable_image_stops_or_is_left_out(images: Images, tmp_path: Path
     splits = data.prepare(settings(root=str(folder), on_error="skip"), notes.append)
     assert len(splits.train) == 39 and splits.train.indices is not None and 7 not in splits.train.indices
     assert any("1 images can't be decoded and are left out (samples 7)" in line for line in notes)
+
+
+def test_a_beton_of_jpegs_is_decoded_for_the_device_and_the_record_says_by_what(
+    images: Images, tmp_path: Path
+) -> None:
+    pixels, labels = images["train"]
+    every = set(range(len(labels)))
+    path = betons_by_hand.make(tmp_path / "train.beton", list(pixels), labels.tolist(), every)
+    asked = data._Asked(settings().data, device=torch.device("cpu"))  # the way of a GPU, on the CPU
+    found, found_labels, decoder = data._decoded(path, beton.inspect(path), asked)
+    expected, expected_labels = beton.read(path)
+    assert decoder == "pillow" and data._decoded(path, beton.inspect(path), settings().data)[2] == "pillow"
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found_labels, expected_labels)
 
 
 def test_statistics_are_exact() -> None:
