@@ -20,6 +20,7 @@ import numpy as np
 from fastresnet import checkpoint
 from fastresnet.config import Config
 
+STARTED = ("metrics.jsonl", "result.json", "checkpoints/last.pt")  # a run that got somewhere left one of these
 COLUMNS = (
     "epoch",
     "step",
@@ -43,7 +44,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, continued: bool = False) -> None:
         self.path = path
-        if not continued and (path / "config.yaml").exists():
+        if not continued and any((path / name).exists() for name in STARTED):
             raise ValueError(
                 f"run.dir={path} already holds a run: name another folder, or continue it with "
                 f"--run.resume={path}"

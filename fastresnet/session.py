@@ -98,6 +98,7 @@ class Session:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: _Best = field(default_factory=_Best)
     seconds: _Seconds = field(default_factory=_Seconds)
+    record: dict[str, Any] | None = None  # None until the run is finished
 
     def run(self) -> Run:
         cfg, progress = self.cfg, self.progress
@@ -113,10 +114,15 @@ class Session:
             self.seconds.compile = self._since_began() - self.seconds.startup
         self._restore() if self.payload else self._initialise()
         self._log = loggers.open_all(cfg.run.loggers, self.folder.path, cfg) if self.place.is_main else []
-        with StopRequest() as self.stop:
-            with hardware.EnergyMeter(experiment_.device) as self.energy:
-                self._epochs()
-            return self._finish()
+        try:
+            with StopRequest() as self.stop:
+                with hardware.EnergyMeter(experiment_.device) as self.energy:
+                    self._epochs()
+                return self._finish()
+        finally:
+            experiment_.close()
+            for log in self._log:
+                log.close(self.record)
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -128,7 +134,7 @@ class Session:
     def _epochs(self) -> None:
         experiment_, trainer = self.experiment, self.experiment.trainer
         per_epoch = experiment_.steps_per_epoch
-        limit = min(self.cfg.train.max_steps or experiment_.total_steps, experiment_.total_steps)
+        limit = self.limit = min(self.cfg.train.max_steps or experiment_.total_steps, experiment_.total_steps)
         self.progress.start(
             epochs=self.cfg.train.epochs,
             total_steps=limit,
@@ -196,7 +202,7 @@ class Session:
 
     def _left(self, result: EpochResult) -> float:
         done = sum(row["seconds"] for row in self.history)
-        return done / max(result.step, 1) * (self.experiment.total_steps - result.step)
+        return done / max(result.step, 1) * (self.limit - result.step)
 
     def _stop_asked(self) -> bool:
         asked = torch.tensor([float(self.stop.asked)], device=self.experiment.device)
@@ -308,8 +314,7 @@ class Session:
                 folder.save_checkpoint("best", self._weights())
             folder.write_predictions(logits_NK.numpy(), labels_N.numpy(), experiment_.splits.class_names)
             record.write(folder.path / "result.json", result)
-            for log in self._log:
-                log.close(result)
+            self.record = result
             if cfg.run.report:
                 self._report(logits_NK.numpy(), labels_N.numpy())
             self.progress.note(f"results in {folder.path}")

@@ -6,31 +6,34 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks import contestants, loader_checks
 from benchmarks import loader as bench
 from fastresnet import augment
 
 
 def finished(choices: augment.Choices) -> torch.Tensor:
-    pixels = torch.from_numpy(bench.coordinates(choices.count)[0])
-    return augment.apply(pixels, torch.arange(choices.count), choices, mean=bench.MEAN, std=bench.STD)
+    pixels = torch.from_numpy(loader_checks.coordinates(choices.count)[0])
+    return augment.apply(
+        pixels, torch.arange(choices.count), choices, mean=contestants.MEAN, std=contestants.STD
+    )
 
 
 def test_crops_and_mirrors_are_read_off_the_pixels():
-    choices = augment.draw(bench.SPEC, 500, (bench.SIZE, bench.SIZE), seed=0, epoch=0)
-    dy, dx, flipped = bench.crops_and_mirrors(finished(choices))
-    pad = bench.SPEC.crop_padding_px
+    choices = augment.draw(contestants.SPEC, 500, (contestants.SIZE, contestants.SIZE), seed=0, epoch=0)
+    dy, dx, flipped = loader_checks.crops_and_mirrors(finished(choices))
+    pad = contestants.SPEC.crop_padding_px
     assert torch.equal(flipped, choices.flip)
     assert torch.equal(dy, choices.dy.long() - pad) and torch.equal(dx, choices.dx.long() - pad)
-    assert bench.unlikely(dy, dx, flipped) is None
+    assert loader_checks.unlikely(dy, dx, flipped) is None
 
 
 def test_wrong_distributions_are_noticed():
     dy = torch.arange(900) % 9 - 4
     flipped = torch.arange(900) % 2 == 0
-    assert bench.unlikely(dy, dy, flipped) is None
-    assert "not uniform" in bench.unlikely(dy // 2, dy, flipped)
-    assert "shifted by 5 px" in bench.unlikely(dy, dy + 1, flipped)
-    assert "mirrored" in bench.unlikely(dy, dy, torch.zeros(900, dtype=torch.bool))
+    assert loader_checks.unlikely(dy, dy, flipped) is None
+    assert "not uniform" in loader_checks.unlikely(dy // 2, dy, flipped)
+    assert "shifted by 5 px" in loader_checks.unlikely(dy, dy + 1, flipped)
+    assert "mirrored" in loader_checks.unlikely(dy, dy, torch.zeros(900, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_ratios_are_held_against_the_targets(rows):
 
 
 def test_a_loader_that_fails_is_a_row_that_says_why(rows):
-    contestant = bench.Contestant("broken", lambda setting: 1 / 0, True, False)
+    contestant = contestants.Contestant("broken", lambda setting: 1 / 0, True, False)
     bench._begin(contestant, SimpleNamespace(device=torch.device("cpu")), print)
     assert contestant.problem == "ZeroDivisionError: division by zero"
 

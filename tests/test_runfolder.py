@@ -39,6 +39,8 @@ def test_by_default_a_folder_is_named_by_recipe_time_and_seed(tmp_path, monkeypa
 def test_another_run_in_the_folder_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "a")
     config.load("smoke.yaml").dump(folder.path / "config.yaml")
+    RunFolder(tmp_path / "a")  # settings alone are left by a run that never began
+    folder.write_rows([ROW])
     with pytest.raises(ValueError, match="already holds a run"):
         RunFolder(tmp_path / "a")
     assert RunFolder(tmp_path / "a", continued=True).path == folder.path

@@ -172,11 +172,11 @@ def test_an_imagenet_stem_resnet_learns_from_images_of_several_sizes(varied):
     model = models.build(cfg.model, 24, 16)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
-    for epoch in range(6):
+    for epoch in range(25):
         for images, labels in stream.epoch(epoch):
             loss = torch.nn.functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
