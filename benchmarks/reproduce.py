@@ -47,6 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure uncommitted code; the result is marked and is no record",
     )
+    parser.add_argument("--commit", metavar="HASH", help="of this tree, where its git folder stayed behind")
     parser.add_argument(
         "--parallel",
         type=int,
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg, asked = config.parse_args(argv, __doc__ or "", options, default="speed94.yaml")
     target = asked.target if asked.target is not None else cfg.eval.target
     _check(asked, target)
-    git = hardware.git_state(ROOT)
+    git = _stated(hardware.git_state(ROOT), asked.commit)
     if git["dirty"] and not asked.allow_dirty:
         raise ValueError(
             "tracked files differ from the commit: a record names the code that made it. Commit first, "
@@ -110,6 +111,15 @@ def _check(asked: argparse.Namespace, target: float | None) -> None:
         )
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
+
+
+def _stated(git: dict[str, Any], commit: str | None) -> dict[str, Any]:
+    """The state of the work tree, or the commit that the caller states for a tree that came without git."""
+    if commit is None:
+        return git
+    if git["commit"] is not None and not git["commit"].startswith(commit):
+        raise ValueError(f"--commit {commit}: this work tree is at {git['commit']}")
+    return {"commit": git["commit"] or commit, "dirty": bool(git["dirty"])}
 
 
 def _learned(cfg: Config) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from fastresnet import checkpoint
 from fastresnet.config import Config
 
-STARTED = ("metrics.jsonl", "result.json", "checkpoints/last.pt")  # a run that got somewhere left one of these
+STARTED = ("metrics.jsonl", "result.json", "checkpoints/last.pt")  # one of these: a run got somewhere
 COLUMNS = (
     "epoch",
     "step",

@@ -113,6 +113,15 @@ def test_a_dirty_tree_makes_no_record(reproduce, clean, tmp_path):
     assert json.loads((tmp_path / "out" / "measured-dirty.json").read_text())["git"]["dirty"] is True
 
 
+def test_a_tree_without_git_takes_the_stated_commit_and_a_work_tree_its_own(reproduce):
+    expected = {"commit": "abc123", "dirty": False}
+    assert reproduce._stated({"commit": None, "dirty": None}, "abc123") == expected
+    own = {"commit": "abc123", "dirty": True}
+    assert reproduce._stated(own, None) is own and reproduce._stated(own, "abc") == own
+    with pytest.raises(ValueError, match="--commit def: this work tree is at abc123"):
+        reproduce._stated(own, "def")
+
+
 def test_a_rival_is_run_in_turn_and_stands_beside(reproduce, clean, tmp_path):
     told = f'{sys.executable} -c "print(\'x\'); print(\'{{\\"seconds\\": 2.5, \\"accuracy\\": 0.9}}\')"'
     run(reproduce, tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
