@@ -237,7 +237,7 @@ def dali(setting: Setting) -> Iterator[Any]:
 
 def contestants(device: torch.device) -> list[Contestant]:
     """Everything that could run on such a device; ours first."""
-    kernels = ["triton"] if device.type == "cuda" else ["rows"]
+    kernels = ["triton"] if device.type == "cuda" else ["fused", "rows"]
     found = [
         Contestant(f"resident {name}", resident(name), True, True)
         for name in (*kernels, "compiled", "reference")

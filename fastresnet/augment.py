@@ -19,7 +19,7 @@ from fastresnet.kernels import Augment, Choices, reference, rows
 
 __all__ = ["Augment", "Choices", "apply", "draw", "generator", "kernel_for", "no_choices", "order"]
 
-KERNELS = ("auto", "triton", "compiled", "reference", "rows")
+KERNELS = ("auto", "triton", "compiled", "fused", "rows", "reference")
 
 
 def generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
@@ -144,9 +144,12 @@ def kernel_for(name: str, device: torch.device) -> tuple[str, str]:
     if name not in KERNELS:
         raise ValueError(f"data.kernel must be one of {', '.join(KERNELS)}, got {name!r}")
     has_triton = importlib.util.find_spec("triton") is not None
+    has_numba = importlib.util.find_spec("numba") is not None
     if name == "auto":
+        if device.type == "cpu" and has_numba:
+            return "fused", "one pass over each image, compiled by numba"
         if device.type == "cpu":
-            return "rows", "row copies are the fastest on a CPU"
+            return "rows", "copies of rows: numba, which the faster kernel needs, isn't installed"
         if device.type == "cuda" and has_triton:
             return "triton", "one fused pass on the GPU"
         return "reference", f"plain PyTorch: no Triton for {device.type} here"
@@ -156,10 +159,12 @@ def kernel_for(name: str, device: torch.device) -> tuple[str, str]:
             + ("" if has_triton else " and triton isn't installed")
             + ": use data.kernel=auto"
         )
-    if name == "rows" and device.type != "cpu":
+    if name in ("rows", "fused") and device.type != "cpu":
         raise ValueError(
-            f"data.kernel=rows copies rows on a CPU, this run is on {device.type}: use data.kernel=auto"
+            f"data.kernel={name} is for a CPU, this run is on {device.type}: use data.kernel=auto"
         )
+    if name == "fused" and not has_numba:
+        raise ValueError("data.kernel=fused needs numba, which isn't installed: use data.kernel=auto")
     if name == "compiled" and device.type == "cuda" and not has_triton:
         return "reference", "plain PyTorch: torch.compile needs Triton on a GPU, which isn't installed"
     return name, "asked for"
@@ -218,7 +223,22 @@ def _triton(
     triton_augment.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
 
 
+def _fused(
+    images: Tensor,
+    indices: Tensor,
+    choices: Choices,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: tuple[int, int],
+    out_NHWC: Tensor,
+) -> None:
+    from fastresnet.kernels import fused  # late: it needs numba
+
+    fused.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
+
+
 KERNEL_CALLS: dict[str, Callable[..., None]] = {
+    "fused": _fused,
     "reference": _reference,
     "rows": _rows,
     "compiled": _compiled,

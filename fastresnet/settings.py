@@ -122,8 +122,8 @@ _section(
     workers=S(int, 0, "threads that read, write and decode (0: one a core)", low=0, unit="threads"),
     on_error=S(str, "raise", "what an unreadable image does", choices="raise skip"),
     order=S(str, "random", "order of samples when streaming", choices="random quasi_random sequential"),
-    kernel=S(str, "auto", "what augments; auto: triton on a GPU, row copies on a CPU",
-             choices="auto triton compiled reference rows"),
+    kernel=S(str, "auto", "what augments; auto: triton on a GPU, fused on a CPU with numba, else rows",
+             choices="auto triton compiled fused rows reference"),
     image_size=S(int, 0, "height and width of batches (0: as stored; else crop for images of several sizes)",
                  low=0, high=4096, unit="px"),
 )

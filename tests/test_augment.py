@@ -104,13 +104,23 @@ def test_padding_that_cannot_be_reflected_names_the_size():
         draw(Augment(crop_padding_px=8), 10, (8, 32), seed=0, epoch=0)
 
 
-def test_a_cpu_gets_row_copies_and_is_told_what_it_cannot_have():
+def test_a_cpu_without_numba_copies_rows_and_is_told_so(monkeypatch):
+    monkeypatch.setattr(augment.importlib.util, "find_spec", lambda name: None)
+    augment.kernel_for.cache_clear()
+    name, reason = augment.kernel_for("auto", torch.device("cpu"))
+    with pytest.raises(ValueError, match="data.kernel=fused needs numba"):
+        augment.kernel_for("fused", torch.device("cpu"))
+    augment.kernel_for.cache_clear()
+    assert name == "rows" and "numba" in reason
+
+
+def test_a_cpu_gets_the_fused_kernel_and_is_told_what_it_cannot_have():
     cpu = torch.device("cpu")
-    assert augment.kernel_for("auto", cpu)[0] == "rows"
+    assert augment.kernel_for("auto", cpu)[0] == "fused"
     assert augment.kernel_for("reference", cpu)[0] == "reference"
     with pytest.raises(ValueError, match="data.kernel must be one of .*, got 'cuda'"):
         augment.kernel_for("cuda", cpu)
-    with pytest.raises(ValueError, match="data.kernel=rows copies rows on a CPU, this run is on cuda"):
+    with pytest.raises(ValueError, match="data.kernel=rows is for a CPU, this run is on cuda"):
         augment.kernel_for("rows", torch.device("cuda"))
 
 

@@ -44,7 +44,7 @@ def indices() -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize("kernel", ["reference", "rows"])
+@pytest.mark.parametrize("kernel", ["reference", "rows", "fused"])
 def test_the_kernel_does_what_the_documentation_says(stored, indices, kernel, spec, dtype):
     choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
     arguments = dict(mean=MEAN, std=STD)
@@ -55,7 +55,7 @@ def test_the_kernel_does_what_the_documentation_says(stored, indices, kernel, sp
         assert_within_twice_the_rounding(result, plain, exact)
 
 
-@pytest.mark.parametrize("kernel", ["reference", "rows"])
+@pytest.mark.parametrize("kernel", ["reference", "rows", "fused"])
 def test_memory_format_and_out_buffer_hold_the_same_batch(stored, indices, kernel):
     choices = augment.draw(EVERYTHING, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
     arguments = dict(mean=MEAN, std=STD, kernel=kernel)
@@ -74,7 +74,7 @@ def test_flip_mirrors_the_crop_not_the_padding(stored):
     to_the_left = dict(dy=torch.tensor([3]), dx=torch.tensor([0]))
     plain = augment.Choices(1, spec, **to_the_left)
     mirrored = augment.Choices(1, spec, flip=torch.tensor([True]), **to_the_left)
-    for kernel in ("reference", "rows"):
+    for kernel in ("reference", "rows", "fused"):
         before, after = (
             augment.apply(stored, one, choices, mean=MEAN, std=STD, kernel=kernel)
             for choices in (plain, mirrored)
@@ -94,7 +94,7 @@ def test_row_copies_in_several_chunks_equal_one_chunk(stored, indices, monkeypat
 def test_cutout_and_mean_padding_are_exactly_zero_whatever_the_jitter(stored, indices):
     spec = Augment(crop_padding_px=3, crop_mode="mean", cutout_px=40, brightness=1.0, contrast=1.0)
     choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
-    for kernel in ("reference", "rows"):
+    for kernel in ("reference", "rows", "fused"):
         assert not augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel=kernel).any()
 
 

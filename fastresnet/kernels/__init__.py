@@ -1,8 +1,7 @@
 """What happens to a batch of images between the dataset and the model, as kernels that all mean the same.
 
-`reference` says what is meant, `rows` says it fast for a CPU, `triton_augment` for a GPU. Random choices are
-arguments.
-Imports nothing else of the package.
+`reference` says what is meant, `fused` and `rows` say it fast for a CPU, `triton_augment` for a GPU. Random
+choices are arguments. Imports nothing else of the package.
 """
 
 from __future__ import annotations
