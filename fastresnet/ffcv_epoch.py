@@ -6,7 +6,6 @@ Imports ffcv, so it is imported late, by `stream`. Knows FFCV 1.0.2.
 
 from __future__ import annotations
 
-import functools
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,10 +26,15 @@ PATIENCE_SECONDS = 0.2  # between looks at whether the thread that makes the bat
 JPEG = 0
 
 
-@functools.lru_cache
+_never_freed: list[tuple[Callable[..., Any], ...]] = []  # numba fails where it frees them at exit
+
+
 def _compiled() -> tuple[Callable[..., Any], ...]:
-    """FFCV's C functions as numba sees them: compiled once, and never freed, which numba does badly."""
-    return tuple(Compiler.compile(function) for function in (imdecode, resize_crop, memcpy))
+    """FFCV's C functions as numba sees them, for one pipeline: where two share them numba's type inference
+    fails."""
+    functions = tuple(Compiler.compile(function) for function in (imdecode, resize_crop, memcpy))
+    _never_freed.append(functions)
+    return functions
 
 
 class Decoder(SimpleRGBImageDecoder):
