@@ -146,18 +146,21 @@ def torchvision(setting: Setting) -> Iterator[Any]:
 def ffcv(setting: Setting) -> Iterator[Any]:
     """FFCV's Loader with the pipeline of its CIFAR example, padding and cutout as in SPEC, right
     statistics."""
-    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
-    from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import (
-        Convert,
-        Cutout,
-        RandomHorizontalFlip,
-        RandomTranslate,
-        Squeeze,
-        ToDevice,
-        ToTensor,
-        ToTorchImage,
-    )
+    from fastresnet.stream import keeping_threads
+
+    with keeping_threads():
+        from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import (
+            Convert,
+            Cutout,
+            RandomHorizontalFlip,
+            RandomTranslate,
+            Squeeze,
+            ToDevice,
+            ToTensor,
+            ToTorchImage,
+        )
     from torchvision.transforms import Normalize
 
     mean, std = ([255 * value for value in values] for values in (MEAN, STD))
@@ -175,17 +178,16 @@ def ffcv(setting: Setting) -> Iterator[Any]:
         Normalize(mean, std),
     ]
     label = [IntDecoder(), ToTensor(), *to_device, Squeeze(1)]
-    threads = torch.get_num_threads()
-    loader = Loader(
-        str(setting.path),
-        batch_size=setting.batch_size,
-        num_workers=setting.workers,
-        seed=0,
-        order=OrderOption.RANDOM,
-        drop_last=True,
-        pipelines={"image": image, "label": label},
-    )
-    torch.set_num_threads(threads)
+    with keeping_threads():
+        loader = Loader(
+            str(setting.path),
+            batch_size=setting.batch_size,
+            num_workers=setting.workers,
+            seed=0,
+            order=OrderOption.RANDOM,
+            drop_last=True,
+            pipelines={"image": image, "label": label},
+        )
     return (iter(loader) for _ in range(10**9))
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -31,6 +32,7 @@ RESULT_HEAD = (
     "epochs, end to end",
     "date",
 )
+LOADER_HEAD = ("machine", "loader", "images/s", "20th to 80th percentile", "n", "first batch", "of FFCV's", "cores busy")
 NOTHING = "None yet."
 
 
@@ -67,7 +69,9 @@ def rendered(root: Path) -> dict[Path, str]:
     text = readme.read_text(encoding="utf-8")
     text = between(text, "records", markdown(RECORD_HEAD, record_rows(records)))
     text = between(text, "results", markdown(RESULT_HEAD, result_rows(results)))
-    return {readme: text, root / "docs" / "index.html": page(records, results)}
+    contests = loader_rows(root)
+    text = between(text, "loaders", markdown(LOADER_HEAD, contests))
+    return {readme: text, root / "docs" / "index.html": page(records, results, contests)}
 
 
 def load(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -158,6 +162,26 @@ def result_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def loader_rows(root: Path) -> list[list[str]]:
+    """A row a loader of each file that benchmarks/loader.py wrote into benchmarks/results/loaders."""
+    rows = []
+    for path in sorted((root / "benchmarks" / "results" / "loaders").glob("*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        machine = f"{hardware.short_name(made['hardware'])}, {made['dtype']}, batch {made['batch_size']}"
+        speeds = {row["name"]: row["images_per_second"] for row in made["rows"]}
+        for row in made["rows"]:
+            speed, rival = row["images_per_second"], speeds.get("ffcv")
+            if speed is None:
+                rows.append([machine, row["name"], row["status"], *["-"] * (len(LOADER_HEAD) - 3)])
+                continue
+            rows.append([
+                machine, row["name"], f"{speed['median']:,.0f}", f"{speed['p20']:,.0f} to {speed['p80']:,.0f}",
+                str(speed["n"]), f"{row['first_batch_seconds']:.2f} s",
+                f"{speed['median'] / rival['median']:.2f} times" if rival else "-", f"{row['host_cpu_cores']:.2f}",
+            ])  # fmt: skip
+    return rows
+
+
 def _good(result: dict[str, Any], part: str) -> list[dict[str, Any]]:
     return [row for row in result["cases"] if row["part"] == part and row["status"] == "ok"]
 
@@ -195,7 +219,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # ---- the page -------------------------------------------------------------------------------
 
 
-def page(records: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> str:
+def page(
+    records: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], contests: Sequence[Sequence[str]]
+) -> str:
     """docs/index.html: the same tables, and a picture of error over time."""
     points = []
     for index, entry in enumerate(records):
@@ -212,6 +238,7 @@ def page(records: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -
         look.section("Time to accuracy", _table(RECORD_HEAD, record_rows(records)),
                      plotting.plot("Error over time", "test error, %: lower left is better", points, "seconds") if points else ""),
         look.section("Machines", _table(RESULT_HEAD, result_rows(results))),
+        look.section("Loaders against each other", _table(LOADER_HEAD, contests)),
     ]  # fmt: skip
     return look.document("fastresnet: measured speeds", "\n".join(body))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,6 @@ class StreamLoader(Loader):
                 "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; "
                 "a set that fits in memory needs no ffcv (data.loader=resident)"
             )
-        from fastresnet import ffcv_epoch
-
         layout = self.layout
         if not self.image_size and not layout.uniform:
             raise ValueError(
@@ -106,15 +105,14 @@ class StreamLoader(Loader):
                 f"{layout.heights.max()}x{layout.widths.max()} px: "
                 "set data.image_size to the size to train at"
             )
-        threads = torch.get_num_threads()  # FFCV sets it to its own number of workers
-        try:
+        with keeping_threads():
+            from fastresnet import ffcv_epoch
+
             size = self.image_size or None
             decoder = ffcv_epoch.Decoder(size, size)
             return ffcv_epoch.open_loader(
                 str(layout.path), self.batch_size, self.workers, self.page_cache, decoder
             )
-        finally:
-            torch.set_num_threads(threads)
 
     def plan(self, epoch: int) -> tuple[np.ndarray, Choices, np.ndarray | None]:
         """Samples of the beton in the order of this rank's epoch, their choices, their boxes (None: whole
@@ -163,9 +161,9 @@ class StreamLoader(Loader):
         self.layout.file.check_unchanged()
         sequence, choices, cut = self.plan(epoch)
         choices = choices.to(self.device)
-        threads = torch.get_num_threads()
         try:
-            running = ffcv_epoch.Epoch(self.ffcv, sequence, cut)
+            with keeping_threads():
+                running = ffcv_epoch.Epoch(self.ffcv, sequence, cut)
         except MemoryError:
             raise ValueError(
                 f"{self.layout.path}: the pages of an epoch in {self.order} order don't fit into memory: use "
@@ -174,8 +172,8 @@ class StreamLoader(Loader):
         try:
             yield from self._finished(self._uploaded(self._checked(running, sequence)), choices, epoch)
         finally:
-            running.close()
-            torch.set_num_threads(threads)
+            with keeping_threads():
+                running.close()
 
     def _checked(
         self, running: Any, sequence: np.ndarray
@@ -254,6 +252,16 @@ class StreamLoader(Loader):
 
     def close(self) -> None:
         self.num_samples = 0
+
+
+@contextmanager
+def keeping_threads() -> Iterator[None]:
+    """FFCV sets PyTorch's number of threads: to one when imported, to its workers' when opened. Not for long."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def clamped_workers(workers: int) -> int:

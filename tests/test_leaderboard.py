@@ -13,6 +13,8 @@ old
 between
 <!-- begin: results -->
 <!-- end: results -->
+<!-- begin: loaders -->
+<!-- end: loaders -->
 end
 """
 

@@ -1,5 +1,7 @@
 """StreamLoader over real betons: the same batches as the resident loader, and FFCV's traps contained."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -117,6 +119,17 @@ def test_threads_are_no_more_than_cores_and_torch_keeps_its_own(raw):
     before = torch.get_num_threads()
     next(raw[3].epoch(0))
     assert torch.get_num_threads() == before
+
+
+def test_pytorch_keeps_its_threads_when_ffcv_is_imported_and_opened(raw):
+    program = (
+        "import sys, torch; torch.set_num_threads(3)\n"
+        "from fastresnet.stream import StreamLoader\n"
+        "loader = StreamLoader(sys.argv[1], batch_size=8, mean=[0.5] * 3, std=[0.5] * 3, workers=1)\n"
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(raw[0])], capture_output=True, text=True)
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_a_corrupt_jpeg_is_left_out_or_named(varied):
