@@ -3,7 +3,8 @@
 #
 #   benchmarks/gpu_full.sh OUT [STAGE ...]
 #
-# OUT      folder for results and logs; copy its *.json to benchmarks/results/ and its records/ to benchmarks/records/
+# OUT      folder for results and logs; standard.json belongs into benchmarks/results/, loader.json into
+#          benchmarks/results/loaders/, the folders of records/ into benchmarks/records/
 # STAGE    check loader step suite records rn18 rivals (all of them, in this order, where none is named)
 #
 # Settings by environment, because a machine that is lent for minutes is told what fits:
@@ -53,7 +54,10 @@ PY
 for stage in $STAGES; do
     case $stage in
     check) limited check "$PYTHON" -m pytest -m gpu -q tests ;;
-    loader) limited loader "$PYTHON" benchmarks/loader.py --json "$OUT/loader.json" ;;
+    loader)
+        limited tune "$PYTHON" benchmarks/loader.py --tune --json "$OUT/tune.json"
+        limited loader "$PYTHON" benchmarks/loader.py --json "$OUT/loader.json" --plot "$OUT/loader.png"
+        ;;
     step) limited step "$PYTHON" benchmarks/run.py --suite standard --only ceilings,step --out "$OUT/step.json" \
         --profile "$OUT/profile" ;;
     suite) limited suite "$PYTHON" benchmarks/run.py --suite standard --out "$OUT/standard.json" ;;

@@ -115,20 +115,22 @@ def record_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def _summary(summary: dict[str, Any], target: float | None) -> list[str]:
-    accuracy = _plus_minus(summary["mean"], summary["std"], 100, "%")
-    verdict = "-"
-    if target is not None:
-        p = summary["p_value"]
-        met = p is not None and p < 0.01
-        verdict = f"{100 * target:g} % {'met' if met else 'not met'}" + (
-            f", p={p:.1g}" if p is not None else ""
-        )
     return [
         str(summary["n"]),
-        accuracy,
-        verdict,
+        _plus_minus(summary["mean"], summary["std"], 100, "%"),
+        _verdict(summary, target),
         _plus_minus(summary["seconds_mean"], summary["seconds_std"], 1, "s"),
     ]
+
+
+def _verdict(summary: dict[str, Any], target: float | None) -> str:
+    """Whether the mean is above the target beyond chance; a single run can only be said to have reached it."""
+    if target is None or summary["mean"] is None:
+        return "-"
+    p, reached = summary["p_value"], summary["mean"] >= target
+    if p is None:
+        return f"{100 * target:g} % {'reached' if reached else 'missed'} in one run"
+    return f"{100 * target:g} % {'met' if p < 0.01 else 'not met'}, p={p:.1g}"
 
 
 def _plus_minus(mean: float | None, spread: float | None, scale: float, unit: str) -> str:
@@ -145,6 +147,8 @@ def _published(published: dict[str, Any] | None) -> str:
         f"{100 * accuracy:.2f} %" if accuracy is not None else "",
         f"{seconds:g} s" if seconds is not None else "",
     ]
+    if not any(figures):
+        return str(published["source"])
     where = f" on {published['machine']}" if published["machine"] else ""
     return " in ".join(filter(None, figures)) + f"{where} ({published['source']})"
 

@@ -256,7 +256,7 @@ class StreamLoader(Loader):
 
 @contextmanager
 def keeping_threads() -> Iterator[None]:
-    """FFCV sets PyTorch's number of threads: to one when imported, to its workers' when opened. Not for long."""
+    """FFCV sets the number of threads of PyTorch when it is imported (one) and opened. Here it stays."""
     threads = torch.get_num_threads()
     try:
         yield

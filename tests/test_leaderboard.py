@@ -1,5 +1,7 @@
 """leaderboard: the committed pages say what the committed files say, and stale ones are found."""
 
+import json
+
 import bench_files
 import pytest
 
@@ -108,3 +110,26 @@ def test_an_invalid_record_is_refused_by_name(repository):
     path.write_text(path.read_text().replace('"cases"', '"case"'))
     with pytest.raises(ValueError, match="cpu.json: not a valid benchmark: cases is missing"):
         leaderboard.rendered(repository)
+
+
+def test_one_run_reaches_a_target_and_proves_nothing(repository):
+    single = {"n": 1, "mean": 0.943, "std": None, "p_value": None, "seconds_mean": 850.0, "seconds_std": None}
+    assert leaderboard._verdict(single, 0.94) == "94 % reached in one run"
+    assert leaderboard._verdict(single, 0.95) == "95 % missed in one run"
+    assert leaderboard._verdict({**single, "mean": None}, 0.94) == "-"
+
+
+def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
+    speed = {"median": 200.0, "p20": 190.0, "p80": 210.0, "n": 5}
+    row = {"status": "ok", "images_per_second": speed, "first_batch_seconds": 0.5, "host_cpu_cores": 1.5}
+    half = {**row, "name": "ffcv", "images_per_second": {**speed, "median": 100.0}}
+    failed = {**row, "name": "dali", "images_per_second": None, "status": "dali isn't installed"}
+    made = {"hardware": bench_files.benchmark()["hardware"], "dtype": "fp32", "batch_size": 64,
+            "rows": [{**row, "name": "resident"}, half, failed]}  # fmt: skip
+    folder = repository / "benchmarks" / "results" / "loaders"
+    folder.mkdir(parents=True)
+    (folder / "here.json").write_text(json.dumps(made))
+    leaderboard.main(["--root", str(repository)])
+    readme = (repository / "README.md").read_text()
+    assert "| resident | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |" in readme
+    assert "| dali | dali isn't installed | - | - | - | - | - |" in readme
