@@ -8,6 +8,7 @@ and loaders.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastresnet.kernels import Augment, Choices, reference, rows
+from fastresnet.kernels import Augment, Choices, reference
 
 __all__ = ["Augment", "Choices", "apply", "draw", "generator", "kernel_for", "no_choices", "order"]
 
@@ -188,18 +189,6 @@ def _reference(
     out_NHWC.copy_(reference.augment(images, indices, choices, mean=mean, std=std, size=size))
 
 
-def _rows(
-    images: Tensor,
-    indices: Tensor,
-    choices: Choices,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    size: tuple[int, int],
-    out_NHWC: Tensor,
-) -> None:
-    rows.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
-
-
 @functools.lru_cache
 def _compile() -> Callable[..., None]:
     return torch.compile(_reference, dynamic=False)
@@ -209,38 +198,28 @@ def _compiled(*arguments: object) -> None:
     _compile()(*arguments)
 
 
-def _triton(
-    images: Tensor,
-    indices: Tensor,
-    choices: Choices,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    size: tuple[int, int],
-    out_NHWC: Tensor,
-) -> None:
-    from fastresnet.kernels import triton_augment
+def _kernel(module: str) -> Callable[..., None]:
+    """The kernel in kernels/<module>.py, imported when first called: numba or Triton may not be there."""
 
-    triton_augment.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
+    def call(
+        images: Tensor,
+        indices: Tensor,
+        choices: Choices,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: tuple[int, int],
+        out_NHWC: Tensor,
+    ) -> None:
+        kernel = importlib.import_module(f"fastresnet.kernels.{module}")
+        kernel.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
 
-
-def _fused(
-    images: Tensor,
-    indices: Tensor,
-    choices: Choices,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    size: tuple[int, int],
-    out_NHWC: Tensor,
-) -> None:
-    from fastresnet.kernels import fused  # late: it needs numba
-
-    fused.augment(images, indices, choices, mean=mean, std=std, size=size, out_NHWC=out_NHWC)
+    return call
 
 
 KERNEL_CALLS: dict[str, Callable[..., None]] = {
-    "fused": _fused,
+    "fused": _kernel("fused"),
+    "rows": _kernel("rows"),
+    "triton": _kernel("triton_augment"),
     "reference": _reference,
-    "rows": _rows,
     "compiled": _compiled,
-    "triton": _triton,
 }
