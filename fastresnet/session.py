@@ -99,6 +99,7 @@ class Session:
     best: _Best = field(default_factory=_Best)
     seconds: _Seconds = field(default_factory=_Seconds)
     record: dict[str, Any] | None = None  # None until the run is finished
+    predictions: tuple[torch.Tensor, torch.Tensor] | None = None  # of the test set, newest
 
     def run(self) -> Run:
         cfg, progress = self.cfg, self.progress
@@ -184,7 +185,10 @@ class Session:
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
             for name in self.experiment.evaluation_splits:
-                score = self.experiment.evaluate(name)
+                logits_NK, labels_N = self.experiment.predict(name)
+                if name == "test":
+                    self.predictions = logits_NK, labels_N
+                score = evaluate.score(logits_NK, labels_N)
                 row[f"{name}_loss"], row[f"{name}_accuracy"] = score.loss, score.accuracy
             self.seconds.eval += clock.lap("eval")
         self.history.append(row)
@@ -300,7 +304,7 @@ class Session:
     def _finish(self) -> Run:
         experiment_, cfg = self.experiment, self.cfg
         clock = timing.Stopwatch(experiment_.device)
-        logits_NK, labels_N = experiment_.predict("test")
+        logits_NK, labels_N = self.predictions or experiment_.predict("test")
         plain = evaluate.score(logits_NK, labels_N)
         with_tta = experiment_.evaluate("test", tta=cfg.eval.tta) if cfg.eval.tta != "none" else None
         self.seconds.eval += clock.lap("eval")
