@@ -6,8 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "fastresnet/__init__.py").read_text(encoding="utf-8"),
-                    re.M)
+VERSION = re.search(
+    r'^__version__ = "(.+)"', (HERE / "fastresnet/__init__.py").read_text(encoding="utf-8"), re.M
+)
 assert VERSION is not None, "fastresnet/__init__.py names the version"
 
 setup(
@@ -26,27 +27,35 @@ setup(
         "numpy>=1.26",
         "Pillow>=10.0",
         "fastargs>=1.2.0",
-        "PyYAML>=6.0.1",         # fastargs needs it and doesn't say so
-        "terminaltables>=3.1",   # fastargs, too
-        "pyarrow>=15.0",         # reads Parquet
-        "matplotlib>=3.8",       # draws the curves
-        "jsonschema>=4.18",      # holds result.json to its schema
+        "PyYAML>=6.0.1",  # fastargs needs it and doesn't say so
+        "terminaltables>=3.1",  # fastargs, too
+        "pyarrow>=15.0",  # reads Parquet
+        "matplotlib>=3.8",  # draws the curves
+        "jsonschema>=4.18",  # holds result.json to its schema
     ],
     extras_require={
         # compiled where there is no wheel: scripts/setup.sh installs what that needs, then this extra
         "ffcv": [
             "ffcv>=1.0.2",
-            "numba>=0.59",       # its just-in-time compiler, whose settings we read
-            "packaging",         # ffcv needs it and doesn't say so
+            "numba>=0.59",  # its just-in-time compiler, whose settings we read
+            "packaging",  # ffcv needs it and doesn't say so
             "setuptools; python_version >= '3.12'",  # ffcv imports distutils
         ],
         "search": ["optuna>=4.0"],
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
-            "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML",
-                "scikit-learn>=1.4",
-            "tensorboard>=2.16", "safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "scikit-learn>=1.4",
+            "tensorboard>=2.16",
+            "safetensors>=0.4",
+            "onnx>=1.16",
+            "onnxscript>=0.1",
+            "onnxruntime>=1.18",
         ],
     },
 )

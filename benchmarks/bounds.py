@@ -12,9 +12,8 @@ import math
 from typing import Any
 
 FORMAT_OF = {"fp32": "fp32", "tf32": "tf32", "bf16": "bf16", "fp16": "fp16"}
-NEAR = (
-    0.5  # a ceiling explains a difference when its own ratio covers at least this share of it, on a log scale
-)
+# a ceiling explains a difference when its own ratio covers at least this share of it, on a log scale
+NEAR = 0.5
 
 
 def ceilings(file: dict[str, Any]) -> dict[str, float]:

@@ -22,9 +22,8 @@ import torch
 
 from fastresnet import hardware, timing
 
-SHORTEST_SAMPLE = (
-    2e-3  # seconds; calls are grouped until a sample lasts this long, so that the clock costs far below 1 %
-)
+# seconds; calls are grouped until a sample lasts this long, so that the clock costs far below 1 %
+SHORTEST_SAMPLE = 2e-3
 FEWEST, MOST = 5, 400  # samples a case
 SPREAD_LIMIT, DRIFT_LIMIT = 0.06, 0.03  # above these a row is marked noisy
 CPU_CHUNK, GPU_CHUNK = 1, 20  # samples between two looks at the clock

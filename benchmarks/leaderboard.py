@@ -32,7 +32,16 @@ RESULT_HEAD = (
     "epochs, end to end",
     "date",
 )
-LOADER_HEAD = ("machine", "loader", "images/s", "20th to 80th percentile", "n", "first batch", "of FFCV's", "cores busy")
+LOADER_HEAD = (
+    "machine",
+    "loader",
+    "images/s",
+    "20th to 80th percentile",
+    "n",
+    "first batch",
+    "of FFCV's",
+    "cores busy",
+)
 NOTHING = "None yet."
 
 

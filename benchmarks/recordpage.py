@@ -102,10 +102,7 @@ def conditions(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if values:
             ranges[name] = [min(values), max(values)]
     known = [one["throttle"] for one in seen if one.get("throttle") is not None]
-    return {
-        **ranges,
-        "throttle": sorted(set().union(*known)) if known else None,
-    }
+    return {**ranges, "throttle": sorted(set().union(*known)) if known else None}
 
 
 def judgement(summary: dict[str, Any]) -> str:

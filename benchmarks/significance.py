@@ -16,9 +16,8 @@ from statistics import fmean, median, variance
 from fastresnet.timing import student_t_cdf, student_t_quantile
 
 BLOCKS = 8  # a case's independent observations, at most
-LEAST_RELATIVE_ERROR = (
-    0.002  # of a block's median: below it, samples agree by the clock's resolution, not by truth
-)
+# of a block's median: below it, samples agree by the clock's resolution, not by truth
+LEAST_RELATIVE_ERROR = 0.002
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "run", "Run": "run",
-    "load_config": "config", "Config": "config",
+    "train": "run",
+    "Run": "run",
+    "load_config": "config",
+    "Config": "config",
     "load_model": "checkpoint",
     "build_model": "models",
 }  # public name -> the module it lives in

@@ -20,16 +20,28 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (--help lists every option)")
 
 
-def parse(argv: Sequence[str] | None, description: str,
-          extra: Callable[[argparse.ArgumentParser], Any] | None,
-          default: str | None) -> tuple[Config, argparse.Namespace]:
+def parse(
+    argv: Sequence[str] | None,
+    description: str,
+    extra: Callable[[argparse.ArgumentParser], Any] | None,
+    default: str | None,
+) -> tuple[Config, argparse.Namespace]:
     """See config.parse_args."""
-    parser = Parser(description=description, allow_abbrev=False, epilog=settings_table(),
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=default, metavar="NAME|PATH",
-                        help=f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})")
-    parser.add_argument("--print-config", action="store_true",
-                        help="print every setting and who set it, as YAML, and leave")
+    parser = Parser(
+        description=description,
+        allow_abbrev=False,
+        epilog=settings_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        default=default,
+        metavar="NAME|PATH",
+        help=f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every setting and who set it, as YAML, and leave"
+    )
     if extra is not None:
         extra(parser)
     settings, rest = take_settings(sys.argv[1:] if argv is None else argv)
@@ -48,8 +60,11 @@ def _unknown(word: str, options: list[str]) -> str:
     if not name.startswith("-"):
         return f"don't know what to do with {word!r}: a setting is given as --section.key=value"
     guesses = [f"--{key}" for key in SETTINGS if key.partition(".")[2] == name.lstrip("-").replace("-", "_")]
-    guesses = guesses or difflib.get_close_matches(name, options, 1) or difflib.get_close_matches(
-        name, [f"--{key}" for key in SETTINGS], 1)
+    guesses = (
+        guesses
+        or difflib.get_close_matches(name, options, 1)
+        or difflib.get_close_matches(name, [f"--{key}" for key in SETTINGS], 1)
+    )
     hint = f"Did you mean {' or '.join(guesses)}?" if guesses else "--help lists every option"
     return f"unknown option {name}. {hint}"
 
@@ -67,8 +82,9 @@ def settings_table() -> str:
             about = "; ".join(filter(None, (setting.help, setting.unit and f"unit: {setting.unit}", limits)))
             default = _default(setting.default)
             head = f"  --{key:<30} {setting.type_name():<14} {default:<11} "
-            lines += textwrap.wrap(about, WIDTH, initial_indent=head, subsequent_indent=" " * 62,
-                                   break_on_hyphens=False)
+            lines += textwrap.wrap(
+                about, WIDTH, initial_indent=head, subsequent_indent=" " * 62, break_on_hyphens=False
+            )
     return "\n".join(lines)
 
 

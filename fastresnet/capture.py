@@ -2,8 +2,7 @@
 launch.
 
 Capturing has to run the step first. A Snapshot puts everything back that those runs changed, in place,
-because the
-graph keeps the addresses.
+because the graph keeps the addresses.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from typing import Any, Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-WARM_UP_STEPS = (
-    3  # before a capture, on a side stream: lazily created states and workspaces must exist by then
-)
+# before a capture, on a side stream: lazily created states and workspaces must exist by then
+WARM_UP_STEPS = 3
 
 
 def optimizer_parts(optimizer: Any) -> Sequence[Any]:

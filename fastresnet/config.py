@@ -13,8 +13,17 @@ from typing import Any, Iterable, Mapping, Sequence
 from fastresnet import conflicts, strict_yaml
 from fastresnet.settings import SECTIONS, SETTINGS
 
-__all__ = ["SETTINGS", "SECTIONS", "Config", "ConfigError", "Values", "load", "from_dict", "recipes",
-           "parse_args"]
+__all__ = [
+    "SETTINGS",
+    "SECTIONS",
+    "Config",
+    "ConfigError",
+    "Values",
+    "load",
+    "from_dict",
+    "recipes",
+    "parse_args",
+]
 
 RECIPES = Path(__file__).parent / "recipes"
 COMMAND_LINE, DEFAULT = "command line", "default"
@@ -61,14 +70,17 @@ class Config:
     def __init__(self, recipe: str, given: Mapping[str, Any], provenance: Mapping[str, str]) -> None:
         self.recipe = recipe
         self.provenance = {key: provenance.get(key, DEFAULT) for key in SETTINGS}
-        flat = {key: _checked(key, given[key], self.provenance[key]) if key in given else setting.default
-                for key, setting in SETTINGS.items()}
+        flat = {
+            key: _checked(key, given[key], self.provenance[key]) if key in given else setting.default
+            for key, setting in SETTINGS.items()
+        }
         for name in SECTIONS:
             keys = [key for key in SETTINGS if key.startswith(name + ".")]
             setattr(self, name, Values(name, {key.partition(".")[2]: flat[key] for key in keys}))
         for keys_at_fault, rule in conflicts.found(self):
-            origin = next((self.provenance[k] for k in keys_at_fault if self.provenance[k] != DEFAULT),
-                          DEFAULT)
+            origin = next(
+                (self.provenance[k] for k in keys_at_fault if self.provenance[k] != DEFAULT), DEFAULT
+            )
             raise ConfigError(rule if origin in (DEFAULT, COMMAND_LINE) else f"{origin}: {rule}")
 
     def flat(self) -> dict[str, Any]:
@@ -86,8 +98,10 @@ class Config:
     def replace(self, changes: Mapping[str, Any], origin: str = "replaced") -> Config:
         """Another Config with some settings changed, checked like any other."""
         changes = {_known(key): value for key, value in changes.items()}
-        provenance = {**{k: p for k, p in self.provenance.items() if p != DEFAULT},
-                      **dict.fromkeys(changes, origin)}
+        provenance = {
+            **{k: p for k, p in self.provenance.items() if p != DEFAULT},
+            **dict.fromkeys(changes, origin),
+        }
         given = {k: v for k, v in self.flat().items() if k in provenance}
         return Config(self.recipe, {**given, **changes}, provenance)
 
@@ -109,8 +123,11 @@ class Config:
         return isinstance(other, Config) and (self.recipe, self.flat()) == (other.recipe, other.flat())
 
     def __repr__(self) -> str:
-        return f"Config({self.recipe!r}, " + ", ".join(
-            f"{k}={v!r}" for k, v in self.flat().items() if self.provenance[k] != DEFAULT) + ")"
+        return (
+            f"Config({self.recipe!r}, "
+            + ", ".join(f"{k}={v!r}" for k, v in self.flat().items() if self.provenance[k] != DEFAULT)
+            + ")"
+        )
 
 
 def load(name: str | Path | None = "rn18.yaml", overrides: Mapping[str, Any] | Sequence[str] = ()) -> Config:
@@ -130,8 +147,9 @@ def load(name: str | Path | None = "rn18.yaml", overrides: Mapping[str, Any] | S
     return Config(recipe, {**given, **extra}, {**provenance, **dict.fromkeys(extra, COMMAND_LINE)})
 
 
-def from_dict(nested: Mapping[str, Any], *, recipe: str = "defaults",
-              origin: str = "saved settings") -> Config:
+def from_dict(
+    nested: Mapping[str, Any], *, recipe: str = "defaults", origin: str = "saved settings"
+) -> Config:
     """The Config that `Config.to_dict` gave; `origin` names the file in messages. Raises ConfigError."""
     given = _flatten(nested, origin)
     return Config(recipe, given, dict.fromkeys(given, origin))
@@ -143,8 +161,12 @@ def recipes() -> dict[str, str]:
     return {name: text.partition("\n")[0].lstrip("# ").strip() for name, text in texts.items()}
 
 
-def parse_args(argv: Sequence[str] | None = None, description: str = "", extra: Any = None,
-               default: str | None = "rn18.yaml") -> tuple[Config, Any]:
+def parse_args(
+    argv: Sequence[str] | None = None,
+    description: str = "",
+    extra: Any = None,
+    default: str | None = "rn18.yaml",
+) -> tuple[Config, Any]:
     """The command line of a script: --config, --help, --print-config, --section.key=value, `extra(parser)`.
 
     Returns the Config and argparse's Namespace. Raises ConfigError; --help and --print-config SystemExit.
@@ -272,9 +294,14 @@ def _known(key: Any, origin: str = "") -> str:
 
 # Names that people know from elsewhere, where letters alone don't lead to ours.
 ALIASES = {
-    "optim.learning_rate": "optim.lr", "optim.wd": "optim.weight_decay", "optim.optimizer": "optim.name",
-    "train.bs": "train.batch_size", "train.amp": "train.precision", "train.dtype": "train.precision",
-    "train.ema": "train.ema_decay", "data.dataset": "data.name",
+    "optim.learning_rate": "optim.lr",
+    "optim.wd": "optim.weight_decay",
+    "optim.optimizer": "optim.name",
+    "train.bs": "train.batch_size",
+    "train.amp": "train.precision",
+    "train.dtype": "train.precision",
+    "train.ema": "train.ema_decay",
+    "data.dataset": "data.name",
 }
 
 

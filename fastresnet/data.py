@@ -62,8 +62,7 @@ def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
     """The data that `cfg.data` describes, converted to betons first where there are none yet.
 
     progress is called with one line for each choice and step. ValueError (SourceError, BetonError) where
-    data is
-    missing or wrong.
+    data is missing or wrong.
     """
     notes = progress or (lambda line: None)
     settings = _Asked(cfg.data, device=_decoding_device(cfg))

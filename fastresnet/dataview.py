@@ -18,8 +18,7 @@ from fastresnet.augment import Augment
 
 def statistics(images_NHWC: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Number and size of the images, images of each class, and mean, standard deviation, least and greatest
-    value
-    of each channel in 0..255 units, over all pixels (float64)."""
+    value of each channel in 0..255 units, over all pixels (float64)."""
     counts = np.bincount(labels_N, minlength=len(class_names))
     total = np.zeros((2, 3))
     for start in range(

@@ -39,8 +39,8 @@ def predict(
     evaluation mode.
 
     tta:        none; flip: the mean of an image's and its mirror image's logits; crops: flip for half the
-                weight, two
-                one-pixel diagonal shifts and their mirrors for the other half (Jordan 2024, arXiv 2404.00498)
+                weight, two one-pixel diagonal shifts and their mirrors for the other half (Jordan 2024, arXiv
+                2404.00498)
     tta_share:  share of each batch, the least confident, that gets TTA; the rest keeps its plain logits
     forward:    a compiled stand-in for `model`
     """

@@ -328,8 +328,7 @@ class Experiment:
 
     def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
         """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order, by the
-        averaged weights where
-        the run averages. Every process gets the whole."""
+        averaged weights where the run averages. Every process gets the whole."""
         model = self.averaged_model or self.model
         logits_NK, labels_N = evaluate.predict(
             model,
@@ -374,8 +373,7 @@ class Experiment:
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
-        Compiled and
-        captured steps stay valid."""
+        Compiled and captured steps stay valid."""
         self.seed = seed
         with torch.no_grad():
             for own, fresh in zip(

@@ -2,8 +2,8 @@
 one kernel call.
 
 Every loader has the same face: `len(loader)` steps an epoch, `loader.epoch(k)` yields (images, labels) of
-epoch k as a pure function
-of (seed, k), `loader.close()` gives its resources back. Files are opened elsewhere.
+epoch k as a pure function of (seed, k), `loader.close()` gives its resources back. Files are opened
+elsewhere.
 """
 
 from __future__ import annotations

@@ -34,8 +34,7 @@ class StreamLoader(Loader):
     order:       random, quasi_random (reads each page once: for files larger than memory) or sequential
     workers:     threads that decode (0: one a core; never more than cores)
     cache:       page (the system's page cache) or process (pages read ahead into the process); auto: process
-                 for
-                 quasi_random, else page
+                 for quasi_random, else page
     image_size:  height and width of batches: training crops at random and resizes, testing cuts the centre;
                  0: images as stored, all of one size
     on_error:    raise: a corrupt JPEG ends the run, named by its sample; skip: it is left out, see `skipped`

@@ -78,8 +78,10 @@ def read(path: Path) -> dict[Any, Any]:
     except YamlError as error:
         raise YamlError(f"{path.name}: broken YAML: {error}") from None
     if not isinstance(content, (dict, type(None))):
-        raise YamlError(f"{path.name}: a recipe holds sections (data:, model:, ...), this file holds one "
-                        f"{type(content).__name__}")
+        raise YamlError(
+            f"{path.name}: a recipe holds sections (data:, model:, ...), this file holds one "
+            f"{type(content).__name__}"
+        )
     return content or {}
 
 

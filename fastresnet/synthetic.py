@@ -2,8 +2,8 @@
 Reads nothing.
 
 Every image has its own place, size, turn, two colours, light gradient, clutter and noise, so that a linear
-model stays poor
-while a small convolutional net learns the classes. It stands in for data only when it was asked for.
+model stays poor while a small convolutional net learns the classes. It stands in for data only when it was
+asked for.
 """
 
 from collections.abc import Callable

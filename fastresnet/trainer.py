@@ -1,9 +1,8 @@
 """The training step and the loop: batches in, weights out. Knows no files, no loader, prints nothing.
 
 The host never waits for the device inside a step: losses and hits add up on the device and are read once an
-epoch,
-learning rates come from a table. With `cuda_graph` a step is one replay of a captured graph for each input
-shape.
+epoch, learning rates come from a table. With `cuda_graph` a step is one replay of a captured graph for each
+input shape.
 """
 
 from __future__ import annotations

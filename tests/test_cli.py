@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 def raises(error):
     def main():
         raise error
+
     return main
 
 
@@ -27,22 +28,31 @@ def test_a_main_that_returns_is_done(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("error", "code", "line"), [
-    (ValueError("train.epochs must be above 0,\n got 0"), 2, "error: train.epochs must be above 0, got 0\n"),
-    (config.ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
-    (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"), 2,
-     "error: gone.beton: No such file or directory\n"),
-    (OSError(errno.ENOSPC, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
-    (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
-    (KeyboardInterrupt(), 130, "interrupted\n"),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            ValueError("train.epochs must be above 0,\n got 0"),
+            2,
+            "error: train.epochs must be above 0, got 0\n",
+        ),
+        (config.ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"),
+            2,
+            "error: gone.beton: No such file or directory\n",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
+        (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
 def test_what_went_wrong_is_one_line_and_an_exit_code(capsys, error, code, line):
     assert exit_code(raises(error)) == code
     assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("main",
-                         [raises(KeyError("x")), lambda: np.zeros(3).reshape(2), lambda: int("x")])
+@pytest.mark.parametrize("main", [raises(KeyError("x")), lambda: np.zeros(3).reshape(2), lambda: int("x")])
 def test_a_bug_keeps_its_traceback_and_is_a_failure(capsys, main):
     assert exit_code(main) == 1
     assert capsys.readouterr().err.startswith("Traceback")
@@ -55,13 +65,16 @@ def test_run_main_leaves_with_the_code():
 
 
 def test_a_reader_that_leaves_early_is_no_traceback():
-    code = ("from fastresnet.cli import run_main\n"
-            "def main():\n"
-            "    for _ in range(100000): print('line')\n"
-            "run_main(main)")
+    code = (
+        "from fastresnet.cli import run_main\n"
+        "def main():\n"
+        "    for _ in range(100000): print('line')\n"
+        "run_main(main)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
     with process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()

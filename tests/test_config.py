@@ -61,13 +61,14 @@ def test_without_a_recipe_there_are_the_defaults():
 def test_a_base_is_overridden_by_the_recipe_and_that_by_the_command_line(recipe):
     recipe("low.yaml", "optim: {lr: 0.1, momentum: 0.8}\ntrain: {epochs: 3}")
     recipe("middle.yaml", "base: low.yaml\noptim: {lr: 0.2}")
-    cfg = load(recipe("top.yaml", "base: middle.yaml\nrun: {seed: 4}"),
-               ["--train.epochs=5", "--run.seed", "6"])
+    cfg = load(
+        recipe("top.yaml", "base: middle.yaml\nrun: {seed: 4}"), ["--train.epochs=5", "--run.seed", "6"]
+    )
     assert (cfg.optim.lr, cfg.optim.momentum, cfg.train.epochs, cfg.run.seed) == (0.2, 0.8, 5.0, 6)
     assert cfg.recipe == "top"
-    assert [cfg.provenance[key] for key
-            in ("optim.lr", "optim.momentum", "train.epochs", "run.seed", "run.dir")] \
-        == ["middle.yaml", "low.yaml", "command line", "command line", "default"]
+    assert [
+        cfg.provenance[key] for key in ("optim.lr", "optim.momentum", "train.epochs", "run.seed", "run.dir")
+    ] == ["middle.yaml", "low.yaml", "command line", "command line", "default"]
 
 
 def test_a_base_may_be_a_shipped_recipe(recipe):
@@ -77,49 +78,58 @@ def test_a_base_may_be_a_shipped_recipe(recipe):
 
 
 def test_overrides_are_a_mapping_or_words_of_a_command_line():
-    assert load(None, {"train.epochs": 2}) == load(None, ["--train.epochs=2"]) == load(None,
-                                                                                       ["--train.epochs",
-                                                                                        "2"])
+    assert (
+        load(None, {"train.epochs": 2})
+        == load(None, ["--train.epochs=2"])
+        == load(None, ["--train.epochs", "2"])
+    )
 
 
-@pytest.mark.parametrize(("text", "key", "value"), [
-    ("train: {compile: off}", "train.compile", "off"),
-    ("optim: {lr: 1e-3}", "optim.lr", 0.001),
-    ("optim: {lr: 2}", "optim.lr", 2.0),
-    ("optim: {eps: 1.0e-08}", "optim.eps", 1e-8),
-    ("eval: {tta: none}", "eval.tta", "none"),
-    ("run: {seed: 010}", "run.seed", 10),
-    ("run: {dir: 2026-11-01}", "run.dir", "2026-11-01"),
-    ("data: {root: ~}", "data.root", None),
-    ("optim:", "optim.lr", 0.1),
-    ("", "optim.lr", 0.1),
-    ("run: {loggers: [tensorboard]}", "run.loggers", ["tensorboard"]),
-    ("model: {stage_widths: [64, 256]}", "model.stage_widths", [64, 256]),
-])
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train: {compile: off}", "train.compile", "off"),
+        ("optim: {lr: 1e-3}", "optim.lr", 0.001),
+        ("optim: {lr: 2}", "optim.lr", 2.0),
+        ("optim: {eps: 1.0e-08}", "optim.eps", 1e-8),
+        ("eval: {tta: none}", "eval.tta", "none"),
+        ("run: {seed: 010}", "run.seed", 10),
+        ("run: {dir: 2026-11-01}", "run.dir", "2026-11-01"),
+        ("data: {root: ~}", "data.root", None),
+        ("optim:", "optim.lr", 0.1),
+        ("", "optim.lr", 0.1),
+        ("run: {loggers: [tensorboard]}", "run.loggers", ["tensorboard"]),
+        ("model: {stage_widths: [64, 256]}", "model.stage_widths", [64, 256]),
+    ],
+)
 def test_yaml_is_read_as_people_mean_it(recipe, text, key, value):
     assert load(recipe("r.yaml", text)).flat()[key] == value
 
 
-@pytest.mark.parametrize(("word", "key", "value"), [
-    ("--optim.lr=1e-3", "optim.lr", 0.001),
-    ("--optim.nesterov=false", "optim.nesterov", False),
-    ("--run.dir=123", "run.dir", "123"),
-    ("--run.dir=null", "run.dir", None),
-    ("--run.dir=a=b", "run.dir", "a=b"),
-    ("--train.compile=off", "train.compile", "off"),
-    ("--run.loggers=wandb,tensorboard", "run.loggers", ["wandb", "tensorboard"]),
-    ("--run.loggers=[wandb]", "run.loggers", ["wandb"]),
-    ("--run.loggers=[]", "run.loggers", []),
-    ("--model.stage_widths=32,64", "model.stage_widths", [32, 64]),
-    ("--schedule.points=[[0, 1], [2, 0]]", "schedule.points", [[0.0, 1.0], [2.0, 0.0]]),
-])
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("--optim.lr=1e-3", "optim.lr", 0.001),
+        ("--optim.nesterov=false", "optim.nesterov", False),
+        ("--run.dir=123", "run.dir", "123"),
+        ("--run.dir=null", "run.dir", None),
+        ("--run.dir=a=b", "run.dir", "a=b"),
+        ("--train.compile=off", "train.compile", "off"),
+        ("--run.loggers=wandb,tensorboard", "run.loggers", ["wandb", "tensorboard"]),
+        ("--run.loggers=[wandb]", "run.loggers", ["wandb"]),
+        ("--run.loggers=[]", "run.loggers", []),
+        ("--model.stage_widths=32,64", "model.stage_widths", [32, 64]),
+        ("--schedule.points=[[0, 1], [2, 0]]", "schedule.points", [[0.0, 1.0], [2.0, 0.0]]),
+    ],
+)
 def test_the_command_line_is_read_as_people_mean_it(word, key, value):
     assert load(None, [word]).flat()[key] == value
 
 
 def test_a_dumped_configuration_reads_back_equal_with_its_recipe_and_says_who_set_what(tmp_path):
-    cfg = load("rn18-long",
-               {"train.epochs": 1, "run.dir": "off", "optim.eps": 1e-9, "run.loggers": ["wandb"]})
+    cfg = load(
+        "rn18-long", {"train.epochs": 1, "run.dir": "off", "optim.eps": 1e-9, "run.loggers": ["wandb"]}
+    )
     cfg.dump(tmp_path / "config.yaml")
     assert load(tmp_path / "config.yaml") == cfg
     lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
@@ -158,67 +168,87 @@ def test_the_environment_never_overrides(monkeypatch):
 # ---- what is wrong -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("optim: {learning_rate: 1}", "r.yaml: unknown key optim.learning_rate. Did you mean optim.lr?"),
-    ("train: {warmup_fraction: 1}",
-     "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?"),
-    ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
-    ("train: {xyzzy: 1}", "r.yaml: unknown key train.xyzzy"),
-    ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
-    ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
-    ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
-    ("schedule: {warmup_fraction: 2}",
-     "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 (a share of the run, not epochs)"),
-    ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
-    ("train: {epochs: many}",
-     "r.yaml: train.epochs must be a number above 0 and at most 100,000, got 'many'"),
-    ("train: {epochs: 0}", "r.yaml: train.epochs must be above 0 and at most 100,000, got 0"),
-    ("optim: {lr: -1}", "r.yaml: optim.lr must be above 0, got -1"),
-    ("optim: {lr: 1, lr: 2}", "r.yaml: broken YAML: line 1: the key 'lr' stands twice"),
-    ("train: {epochs: 1}\ntrain: {epochs: 2}", "r.yaml: broken YAML: line 2: the key 'train' stands twice"),
-    ("train: {epochs: 1", "r.yaml: broken YAML: line 1: expected ',' or '}', but got '<stream end>'"),
-    ("\ttrain: 1", "r.yaml: broken YAML: line 1: found character '\\t' that cannot start any token"),
-    ("? [a]\n: b", "r.yaml: broken YAML: line 1: a key must be a word"),
-    ("run: !!python/object:os.system {}", None),
-    ("just words", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one str"),
-    ("- 1", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one list"),
-    ("base: 3", "r.yaml: base must be text, got 3"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {learning_rate: 1}", "r.yaml: unknown key optim.learning_rate. Did you mean optim.lr?"),
+        (
+            "train: {warmup_fraction: 1}",
+            "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?",
+        ),
+        ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
+        ("train: {xyzzy: 1}", "r.yaml: unknown key train.xyzzy"),
+        ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
+        ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
+        ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
+        (
+            "schedule: {warmup_fraction: 2}",
+            "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 (a share of the run, not epochs)",
+        ),
+        ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
+        (
+            "train: {epochs: many}",
+            "r.yaml: train.epochs must be a number above 0 and at most 100,000, got 'many'",
+        ),
+        ("train: {epochs: 0}", "r.yaml: train.epochs must be above 0 and at most 100,000, got 0"),
+        ("optim: {lr: -1}", "r.yaml: optim.lr must be above 0, got -1"),
+        ("optim: {lr: 1, lr: 2}", "r.yaml: broken YAML: line 1: the key 'lr' stands twice"),
+        (
+            "train: {epochs: 1}\ntrain: {epochs: 2}",
+            "r.yaml: broken YAML: line 2: the key 'train' stands twice",
+        ),
+        ("train: {epochs: 1", "r.yaml: broken YAML: line 1: expected ',' or '}', but got '<stream end>'"),
+        ("\ttrain: 1", "r.yaml: broken YAML: line 1: found character '\\t' that cannot start any token"),
+        ("? [a]\n: b", "r.yaml: broken YAML: line 1: a key must be a word"),
+        ("run: !!python/object:os.system {}", None),
+        ("just words", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one str"),
+        ("- 1", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one list"),
+        ("base: 3", "r.yaml: base must be text, got 3"),
+    ],
+)
 def test_a_wrong_recipe_is_refused_with_file_key_and_mistake(recipe, text, message):
     said = complaint(recipe("r.yaml", text))
     assert said == message or message is None and "broken YAML: line 1: could not determine" in said
 
 
-@pytest.mark.parametrize(("word", "message"), [
-    ("--optim.learning_rate=1", "unknown key optim.learning_rate. Did you mean optim.lr?"),
-    ("--optim.lr=-1", "--optim.lr must be above 0, got -1"),
-    ("--optim.lr=", "--optim.lr must be a number above 0, got ''"),
-    ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
-    ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
-    ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
-    ("--train.batch_size=[", "--train.batch_size must be a whole number at least 1, got '['"),
-    ("--train.batch_size=1.5", "--train.batch_size must be a whole number at least 1, got 1.5"),
-    ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
-])
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--optim.learning_rate=1", "unknown key optim.learning_rate. Did you mean optim.lr?"),
+        ("--optim.lr=-1", "--optim.lr must be above 0, got -1"),
+        ("--optim.lr=", "--optim.lr must be a number above 0, got ''"),
+        ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
+        ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
+        ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
+        ("--train.batch_size=[", "--train.batch_size must be a whole number at least 1, got '['"),
+        ("--train.batch_size=1.5", "--train.batch_size must be a whole number at least 1, got 1.5"),
+        ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
+    ],
+)
 def test_a_wrong_word_on_the_command_line_is_refused(word, message):
     assert complaint(None, [word]) == message
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"schedule.name": "piecewise"}, "needs schedule.points"),
-    ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
-    ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
-    ({"schedule.momentum_low": 0.8}, "come together"),
-    ({"data.train": "a.beton"}, "come together"),
-    ({"optim.momentum": 0.0}, "optim.nesterov=false"),
-    ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
-    ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
-    ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
-    ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
-    ({"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
-     "can't follow a momentum"),
-    ({"data.subset": 10.5}, "whole count"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule.name": "piecewise"}, "needs schedule.points"),
+        ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
+        ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
+        ({"schedule.momentum_low": 0.8}, "come together"),
+        ({"data.train": "a.beton"}, "come together"),
+        ({"optim.momentum": 0.0}, "optim.nesterov=false"),
+        ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
+        ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
+        ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
+        ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
+        (
+            {"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
+            "can't follow a momentum",
+        ),
+        ({"data.subset": 10.5}, "whole count"),
+    ],
+)
 def test_settings_that_cannot_stand_together_are_refused(changes, message):
     assert message in complaint(None, changes)
 
@@ -231,14 +261,17 @@ def test_a_conflict_names_the_file_it_stands_in(recipe):
 def test_recipes_that_inherit_in_a_circle_show_the_chain(recipe):
     recipe("a.yaml", "base: b.yaml")
     recipe("b.yaml", "base: c.yaml")
-    assert complaint(recipe("c.yaml", "base: a.yaml")) \
+    assert (
+        complaint(recipe("c.yaml", "base: a.yaml"))
         == "c.yaml: the recipes inherit in a circle: c.yaml -> a.yaml -> b.yaml -> c.yaml"
+    )
 
 
 def test_a_mistake_in_a_base_names_the_base_even_where_the_recipe_overrides_it(recipe):
     recipe("low.yaml", "optim: {lr: -1}")
-    assert complaint(recipe("top.yaml",
-                            "base: low.yaml\noptim: {lr: 1}")).startswith("low.yaml: optim.lr must")
+    assert complaint(recipe("top.yaml", "base: low.yaml\noptim: {lr: 1}")).startswith(
+        "low.yaml: optim.lr must"
+    )
 
 
 def test_a_missing_recipe_is_named_with_what_was_meant(recipe, tmp_path):
@@ -258,21 +291,27 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 def test_parse_args_gives_the_configuration_and_the_scripts_own_options():
     cfg, options = config.parse_args(
         ["--config", "smoke", "--out", "x", "--train.epochs", "3", "--optim.lr=0.5", "image.png"],
-                                     "what it does",
-        extra=lambda parser: (parser.add_argument("--out"), parser.add_argument("image")))
+        "what it does",
+        extra=lambda parser: (parser.add_argument("--out"), parser.add_argument("image")),
+    )
     assert (cfg.recipe, cfg.train.epochs, cfg.optim.lr) == ("smoke", 3.0, 0.5)
     assert (options.out, options.image) == ("x", "image.png")
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["--epochs=3"], "unknown option --epochs. Did you mean --train.epochs?"),
-    (["--batch-size", "3"],
-     "unknown option --batch-size. Did you mean --train.batch_size or --eval.batch_size?"),
-    (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
-    (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
-    (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
-    (["--config"], "argument --config: expected one argument (--help lists every option)"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs=3"], "unknown option --epochs. Did you mean --train.epochs?"),
+        (
+            ["--batch-size", "3"],
+            "unknown option --batch-size. Did you mean --train.batch_size or --eval.batch_size?",
+        ),
+        (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
+        (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
+        (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
+        (["--config"], "argument --config: expected one argument (--help lists every option)"),
+    ],
+)
 def test_a_wrong_option_is_one_line_with_what_was_meant(words, message):
     with pytest.raises(ConfigError) as caught:
         config.parse_args(words)

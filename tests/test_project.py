@@ -98,7 +98,9 @@ def test_warnings_are_errors_and_lines_end_at_110():
 
 @pytest.mark.skipif(not TRACKED, reason="not a git checkout")
 def test_no_data_weights_or_large_files_are_tracked():
-    assert not [name for name in TRACKED
-                if name.endswith((".beton", ".pt", ".parquet", ".safetensors", ".onnx"))]
-    assert not [name for name in TRACKED if (ROOT / name).exists()
-                and (ROOT / name).stat().st_size > 600 * 1024]
+    assert not [
+        name for name in TRACKED if name.endswith((".beton", ".pt", ".parquet", ".safetensors", ".onnx"))
+    ]
+    assert not [
+        name for name in TRACKED if (ROOT / name).exists() and (ROOT / name).stat().st_size > 600 * 1024
+    ]

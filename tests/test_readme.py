@@ -11,8 +11,9 @@ from fastresnet import config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
-COMMANDS = [line.partition("#")[0].strip() for kind,
-            block in BLOCKS if kind == "sh" for line in block.splitlines()]
+COMMANDS = [
+    line.partition("#")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()
+]
 SCRIPTS = [shlex.split(command) for command in COMMANDS if command.startswith("python ")]
 FIRST = ("rn18.yaml", "rn18-long.yaml", "cpu.yaml", "smoke.yaml")  # of the table of recipes
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
@@ -69,8 +70,13 @@ def test_every_script_exists_and_its_recipe_and_settings_load(words):
 
 @pytest.mark.parametrize("script", sorted({words[1] for words in SCRIPTS}))
 def test_every_option_that_the_readme_gives_a_script_is_in_its_help(script, call_script):
-    given = {word.partition("=")[0] for words in SCRIPTS if words[1] == script for word in words[2:]
-             if word.startswith("--") and "." not in word.partition("=")[0]}
+    given = {
+        word.partition("=")[0]
+        for words in SCRIPTS
+        if words[1] == script
+        for word in words[2:]
+        if word.startswith("--") and "." not in word.partition("=")[0]
+    }
     if given:
         code, out, err = call_script(script, "--help")
         assert code == 0, err
@@ -111,5 +117,6 @@ def test_the_readmes_python_names_what_the_package_offers():
 
 if __name__ == "__main__":
     opening, closing = between("recipes")
-    (ROOT / "README.md").write_text(README[:opening] + recipes_table() + "\n" + README[closing:],
-                                    encoding="utf-8")
+    (ROOT / "README.md").write_text(
+        README[:opening] + recipes_table() + "\n" + README[closing:], encoding="utf-8"
+    )

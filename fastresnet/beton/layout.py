@@ -31,9 +31,8 @@ INT, RGB_IMAGE = 1, 2
 JPEG, RAW = 0, 1
 SMALLEST_PAGE, LARGEST_PAGE = 1 << 21, 1 << 31
 CHANNELS = 3
-MOST_PIXELS = (
-    2000  # pixel bytes that a byte of JPEG can stand for, generously: a blank picture reaches a few hundred
-)
+# pixel bytes that a byte of JPEG can stand for, generously: a blank picture reaches a few hundred
+MOST_PIXELS = 2000
 
 
 class BetonError(ValueError):
@@ -131,9 +130,8 @@ def open_beton(path: str | Path) -> Layout:
     wrong and where.
 
     Checked: version, fields, page size, metadata and table inside the file, table length and pointer,
-    data in whole pages,
-    and per sample mode, size, label, its one row in the table, its place inside a page, raw size = 3·H·W,
-    no overlap.
+    data in whole pages, and per sample mode, size, label, its one row in the table, its place inside a page,
+    raw size = 3·H·W, no overlap.
     """
     file = BetonFile(Path(path))
     path, length = file.path, file.length

@@ -2,8 +2,7 @@
 standard output.
 
 FFCV's writer waits for ever when one of its workers fails. Here every worker reports its failure, a watchdog
-sees workers that
-died without a word, and the first failure ends the whole process group.
+sees workers that died without a word, and the first failure ends the whole process group.
 """
 
 import json

@@ -138,8 +138,8 @@ class Writer:
         whole or not at all.
 
         mode: raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px); quality:
-        1..100 of JPEGs; max_size: shrink
-        to this longer side, px; sidecar: facts for the .json beside it; progress(done, total).
+        1..100 of JPEGs; max_size: shrink to this longer side, px; sidecar: facts for the .json beside it;
+        progress(done, total).
         BetonError when it can't be done.
         """
         path = Path(path)

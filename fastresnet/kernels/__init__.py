@@ -26,11 +26,10 @@ class Augment:
     crop_mode:        what the padding holds: `reflect` mirrors without repeating the edge, `zero` is black,
                       `mean` is the mean colour, which is 0 after normalising
     flip:             mirroring left to right: `none`, `random`, or `alternating` (Jordan 2024,
-                      arXiv:2404.00498: a coin for each
-                      image in epoch 0, then every image the other way each epoch)
+                      arXiv:2404.00498: a coin for each image in epoch 0, then every image the other way each
+                      epoch)
     cutout_px:        side of a square set to the mean colour, its centre anywhere in the image and its rim
-                      clipped
-                      at the borders (DeVries & Taylor 2017, arXiv:1708.04552)
+                      clipped at the borders (DeVries & Taylor 2017, arXiv:1708.04552)
     brightness:       adds b, uniform in ±brightness, to all pixels (a share of the range black to white)
     contrast:         multiplies the distance from the mean colour by 1 + c, c uniform in ±contrast
     """

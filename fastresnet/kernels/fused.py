@@ -59,8 +59,7 @@ def _finish(
     std: Sequence[float],
     out: Tensor,
 ) -> None:
-    """Full-size images into `out`, contiguous (B,H,W,3), float32 or bfloat16, on PyTorch's number of threads.
-    """
+    """Full-size images into `out`, contiguous (B,H,W,3), float32 or bfloat16, on PyTorch's number of threads."""
     batch, height = len(indices), out.shape[1]
     outs = dict(NOT_WRITTEN)
     if out.dtype == torch.bfloat16:

@@ -2,8 +2,8 @@
 compiled kernel.
 
 One image at a time, in this order: crop from the padded image, mirror, brightness and contrast, cutout,
-downsample, normalise,
-cast. Arithmetic is float32 whatever the output. Values are not clipped after brightness and contrast.
+downsample, normalise, cast. Arithmetic is float32 whatever the output. Values are not clipped after
+brightness and contrast.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def window(
     choices: Choices, count: int, height: int, width: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Which row and column of the stored image each pixel of the window shows: int64 (B,H) and (B,W), within
-    the image,
-    and which pixels lie outside the stored image: bool (B,H,W), None without a crop."""
+    the image, and which pixels lie outside the stored image: bool (B,H,W), None without a crop."""
     rows = torch.arange(height, device=device).expand(count, height)
     cols = torch.arange(width, device=device).expand(count, width)
     if choices.flip is not None:

@@ -2,10 +2,9 @@
 pixels.
 
 Each stored row is laid out once with its padding and, where images are mirrored, its mirror image. Every row
-of
-every crop is then one window of that layout: a memcpy of 3·W bytes. Work goes in chunks that stay in the
-cache,
-through buffers that are kept, because fresh memory costs more page faults than the arithmetic costs time.
+of every crop is then one window of that layout: a memcpy of 3·W bytes. Work goes in chunks that stay in the
+cache, through buffers that are kept, because fresh memory costs more page faults than the arithmetic costs
+time.
 """
 
 from __future__ import annotations

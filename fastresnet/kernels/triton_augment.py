@@ -1,8 +1,8 @@
 """The augmentation kernel as one Triton pass: uint8 in, finished batch out, nothing in between in memory.
 
 A program makes BLOCK neighbouring values of one image. All that depends on the run alone (sizes, padding,
-which
-options are on) is a compile-time constant, so that what is off costs nothing. `reference` says what is meant.
+which options are on) is a compile-time constant, so that what is off costs nothing. `reference` says what is
+meant.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ SHOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, PaddingShortcut, *POOLS)
 class Layer:
     """name:       where it stands in the network ("layer1.0.conv1")
     kind:       what it is, in words ("conv 3x3 /2")
-    output:     its output for one image, without the batch (C,h,w) or (K,)
-    parameters: their number; trainable: those of them that learn
+    output:     its output for one image, without the batch (C,h,w) or (K,) parameters: their number;
+    trainable: those of them that learn
     flops:      of the forward pass of one image
     field:      receptive field of its output
     """
