@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "run",
-    "Run": "run",
-    "load_config": "config",
-    "Config": "config",
-    "load_model": "checkpoint",
+    "train": "runs.start",
+    "Run": "runs.session",
+    "load_config": "settings.config",
+    "Config": "settings.config",
+    "load_model": "runs.checkpoint",
     "build_model": "models",
 }  # public name -> the module it lives in
 _NAMES_THERE = {"load_config": "load", "build_model": "build"}
@@ -25,11 +25,11 @@ _NAMES_THERE = {"load_config": "load", "build_model": "build"}
 __all__ = ["Config", "Run", "__version__", "build_model", "load_config", "load_model", "train"]
 
 if TYPE_CHECKING:
-    from fastresnet.checkpoint import load_model
-    from fastresnet.config import Config
-    from fastresnet.config import load as load_config
     from fastresnet.models import build as build_model
-    from fastresnet.run import Run, train
+    from fastresnet.runs.checkpoint import load_model
+    from fastresnet.runs.start import Run, train
+    from fastresnet.settings.config import Config
+    from fastresnet.settings.config import load as load_config
 
 
 def __getattr__(name: str) -> Any:

@@ -1,81 +1,12 @@
-"""Find a learning rate: a range test with the recipe's model, optimizer and data, its picture, and a recipe
-with it."""
+"""Find a learning rate. See fastresnet/commands/find_lr.py."""
 
-import argparse
-import json
-import os
+import sys
 from pathlib import Path
 
-import yaml
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
-from fastresnet import config, lr_finder, plots
-from fastresnet.cli import run_main
-from fastresnet.config import Config
-from fastresnet.experiment import Experiment
-
-SCALED = ("optim.lr", "optim.lr_bias", "optim.lr_head")  # keep their proportions when the rate changes
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--low", type=float, metavar="RATE", help="first rate (default: 1e-4, for Adam 1e-6)")
-    parser.add_argument("--high", type=float, metavar="RATE", help="last rate (default: 10, for Adam 1)")
-    parser.add_argument(
-        "--steps", type=int, default=100, metavar="N", help="steps of the test (default: 100)"
-    )
-    parser.add_argument(
-        "--plot", default="lr_finder.png", metavar="PNG", help="the picture (default: lr_finder.png)"
-    )
-    parser.add_argument("--apply", metavar="YAML", help="write a recipe that trains with it and OneCycle")
-    parser.add_argument(
-        "--use",
-        choices=lr_finder.SUGGESTIONS,
-        default="valley",
-        help="which suggestion --apply takes as OneCycle's peak (default: valley)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the whole test as JSON and nothing else")
-
-
-def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options)
-    if args.apply and Path(args.apply).exists():
-        raise ValueError(f"--apply={args.apply}: there is such a file already; name another")
-    experiment = Experiment(cfg)
-    experiment.initialise()
-    try:
-        result = lr_finder.range_test(experiment, low=args.low, high=args.high, steps=args.steps)
-    finally:
-        experiment.close()
-    plots.lr_finder(result.rates, result.losses, result.smoothed, result.suggestions, args.plot)
-    if args.apply:
-        write_recipe(Path(args.apply), cfg, args.config, result.suggestions[args.use], args.use)
-    if args.json:
-        print(json.dumps({**vars(result), "plot": args.plot}))
-        return
-    ended = (
-        f"stopped at {result.rates[-1]:.2g}, where the loss diverged" if result.diverged else "no divergence"
-    )
-    print(f"{len(result.rates)} steps from {result.rates[0]:.2g} to {result.rates[-1]:.2g}: {ended}")
-    for name, rate in result.suggestions.items():
-        print(f"{name:<12}{rate:10.3g}   --optim.lr={rate:.3g}")
-    print(f"picture {args.plot}" + (f", recipe {args.apply}" if args.apply else ""))
-
-
-def write_recipe(path: Path, cfg: Config, base: str, rate: float, name: str) -> None:
-    """A recipe on top of `base`, with what the command line changed, the rate found, and OneCycle."""
-    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == config.COMMAND_LINE}
-    flat = cfg.flat()
-    factor = float(f"{rate:.3g}") / flat["optim.lr"]
-    given |= {key: float(f"{flat[key] * factor:.4g}") for key in SCALED if flat[key] is not None}
-    given |= {"schedule.name": "onecycle"}
-    nested: dict = {"base": os.path.relpath(base, path.parent) if Path(base).is_file() else base}
-    for key, value in given.items():
-        section, _, setting = key.partition(".")
-        nested.setdefault(section, {})[setting] = value
-    head = f"# {cfg.recipe} with a learning rate from the range test ({name}) and OneCycle\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml.safe_dump(nested, sort_keys=False), encoding="utf-8")
-    config.load(path)
-
+from fastresnet.base.exits import run_main
+from fastresnet.commands.find_lr import main
 
 if __name__ == "__main__":
     run_main(main)

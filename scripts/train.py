@@ -1,19 +1,12 @@
-"""Train: `python scripts/train.py --config rn18.yaml --section.key=value`; `--help` lists every setting."""
-
-from __future__ import annotations
+"""Train a network from a recipe. See fastresnet/commands/train.py."""
 
 import sys
+from pathlib import Path
 
-from fastresnet import cli, config, record, run
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
-
-def main() -> None:
-    """Train as the command line says; the last line on standard output is the run's record as JSON."""
-    cfg, _ = config.parse_args(description=__doc__ or "")
-    result = run.train(cfg).record
-    if result:  # empty in all processes but the first
-        print(record.dumps(result), flush=True)
-
+from fastresnet.base.exits import run_main
+from fastresnet.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

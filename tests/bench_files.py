@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness
-from fastresnet import timing
+from fastresnet.bench.measuring import harness
+from fastresnet.machine import timing
 
 HARDWARE = {
     "gpu": None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastresnet import data, synthetic
+from fastresnet import data
+from fastresnet.sources import synthetic
 
 
 def splits(train: int = 64, test: int = 32, size: int = 32) -> data.Splits:

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastresnet import checkpoint, cli, config, models
+from fastresnet import models
+from fastresnet.base import exits
+from fastresnet.runs import checkpoint
+from fastresnet.settings import config
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -115,4 +118,4 @@ def call(monkeypatch, name, *arguments):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    return cli.exit_code(module.main)
+    return exits.exit_code(module.main)

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from fastresnet.settings import SETTINGS
+from fastresnet.settings.declarations import SETTINGS
 
 
 def section(name: str, /, **changes):

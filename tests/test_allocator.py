@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from fastresnet import allocator
+from fastresnet.machine import allocator
 if sys.argv[1] == "kept":
     assert allocator.keep_large_buffers()
 torch.set_num_threads(1)

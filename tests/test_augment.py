@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fastresnet import augment
-from fastresnet.augment import Augment, draw
+from fastresnet.augment import dispatch
+from fastresnet.augment.dispatch import Augment, draw
 
 MANY = 20_000
 
@@ -105,7 +106,7 @@ def test_padding_that_cannot_be_reflected_names_the_size():
 
 
 def test_a_cpu_without_numba_copies_rows_and_is_told_so(monkeypatch):
-    monkeypatch.setattr(augment.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     augment.kernel_for.cache_clear()
     name, reason = augment.kernel_for("auto", torch.device("cpu"))
     with pytest.raises(ValueError, match="data.kernel=fused needs numba"):
@@ -125,7 +126,7 @@ def test_a_cpu_gets_the_fused_kernel_and_is_told_what_it_cannot_have():
 
 
 def test_a_gpu_without_triton_gets_plain_pytorch_and_is_told_so(monkeypatch):
-    monkeypatch.setattr(augment.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     augment.kernel_for.cache_clear()
     name, reason = augment.kernel_for("auto", torch.device("cuda"))
     assert name == "reference" and "no Triton" in reason

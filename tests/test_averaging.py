@@ -7,7 +7,7 @@ import torch
 from model_settings import section
 from torch import nn
 
-from fastresnet.averaging import Ema, Lookahead, TailAverage, averages
+from fastresnet.optim.averaging import Ema, Lookahead, TailAverage, averages
 
 
 def small_model():

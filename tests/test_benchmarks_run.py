@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import profiles, run
-from benchmarks.context import Context
-from fastresnet import cli, record
+from fastresnet.base import exits
+from fastresnet.bench.measuring import profiles, suite
+from fastresnet.bench.measuring.context import Context
+from fastresnet.runs import record
 
 
 @pytest.mark.parametrize("only, least", [("ceilings,loader,step", 6), ("endtoend,accuracy", 3)])
@@ -16,7 +17,7 @@ def test_the_tiny_suite_writes_a_valid_file_with_rows_of_every_part(
 ):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "tiny.json"
-    code = run.main(
+    code = suite.main(
         ["--scale", "tiny", "--device", "cpu", "--only", only, "--out", str(out), "--budget", "600"]
     )
     result = record.read(out, "benchmark")
@@ -58,7 +59,7 @@ def test_speedups_are_over_the_eager_contiguous_step_of_the_same_precision():
         }
 
     rows = [row("contiguous", 3.0), row("channels_last", 2.0), row("channels_last", 1.0, "bf16")]
-    run.add_speedups(rows)
+    suite.add_speedups(rows)
     assert rows[1]["figures"]["speedup_over_eager_contiguous_same_precision"] == pytest.approx(1.5)
     assert rows[2]["figures"] == {"speedup_over_eager_contiguous_fp32": pytest.approx(3.0)}
 
@@ -74,11 +75,11 @@ def test_speedups_are_over_the_eager_contiguous_step_of_the_same_precision():
 )
 def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run.main(arguments)
+        suite.main(arguments)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["quantum", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(name, capsys):
-    assert cli.exit_code(run.main, ["--device", name]) == 2
+    assert exits.exit_code(suite.main, ["--device", name]) == 2
     assert f"--device {name}" in capsys.readouterr().err

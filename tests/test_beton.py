@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastresnet import beton
-from fastresnet.formats import FolderSet
+from fastresnet.sources.formats import FolderSet
 
 needs_ffcv = pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
 FACTS = {

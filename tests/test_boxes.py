@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastresnet.boxes import centre_boxes, random_boxes
+from fastresnet.augment.boxes import centre_boxes, random_boxes
 
 RANDOM = np.random.default_rng(0)
 HEIGHTS, WIDTHS = RANDOM.integers(20, 500, 3000), RANDOM.integers(20, 500, 3000)

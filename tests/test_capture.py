@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fastresnet.capture import Snapshot, optimizer_parts
+from fastresnet.training.capture import Snapshot, optimizer_parts
 
 
 def trained(optimizer_class=torch.optim.SGD, **settings):

@@ -6,7 +6,9 @@ import pickle
 import pytest
 import torch
 
-from fastresnet import checkpoint, config, models
+from fastresnet import models
+from fastresnet.runs import checkpoint
+from fastresnet.settings import config
 
 CLASSES = ["a", "b", "c"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastresnet import config
-from fastresnet.cli import exit_code, run_main
+from fastresnet.base.exits import exit_code, run_main
+from fastresnet.settings import config
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,7 +66,7 @@ def test_run_main_leaves_with_the_code():
 
 def test_a_reader_that_leaves_early_is_no_traceback():
     code = (
-        "from fastresnet.cli import run_main\n"
+        "from fastresnet.base.exits import run_main\n"
         "def main():\n"
         "    for _ in range(100000): print('line')\n"
         "run_main(main)"

@@ -10,8 +10,9 @@ from pathlib import Path
 import bench_files
 import pytest
 
-from benchmarks import compare, significance
-from fastresnet import cli, record
+from fastresnet.base import exits
+from fastresnet.bench.judging import compare, significance
+from fastresnet.runs import record
 
 
 def compared(base, other):
@@ -146,12 +147,12 @@ def test_the_command_compares_and_gates(tmp_path, capsys):
 def test_a_file_of_another_schema_is_one_line_and_exit_2(tmp_path, capsys):
     path = tmp_path / "old.json"
     path.write_text(json.dumps(bench_files.benchmark() | {"schema_version": 99}))
-    assert cli.exit_code(compare.main, [str(path), str(path)]) == 2
+    assert exits.exit_code(compare.main, [str(path), str(path)]) == 2
     told = capsys.readouterr().err
     assert "schema_version is 99" in told and told.count("\n") == 1
 
 
 def test_the_script_runs_from_anywhere(tmp_path):
-    script = Path(compare.__file__)
+    script = Path(__file__).parents[1] / "benchmarks" / "compare.py"
     done = subprocess.run([sys.executable, script, "none.json"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr == "error: none.json: no such file\n"

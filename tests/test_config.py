@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from fastresnet import config
-from fastresnet.config import ConfigError, load
+from fastresnet.settings import config
+from fastresnet.settings.config import ConfigError, load
 
 
 @pytest.fixture
@@ -183,7 +183,8 @@ def test_the_environment_never_overrides(monkeypatch):
         ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
         (
             "schedule: {warmup_fraction: 2}",
-            "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 (a share of the run, not epochs)",
+            "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 "
+            "(a share of the run, not epochs)",
         ),
         ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
         (
@@ -340,5 +341,5 @@ def test_print_config_is_yaml_that_loads_again(capsys, tmp_path):
 
 
 def test_reading_settings_needs_no_torch():
-    code = "import sys, fastresnet.config as c; c.load('rn18'); sys.exit('torch' in sys.modules)"
+    code = "import sys, fastresnet.settings.config as c; c.load('rn18'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastresnet import beton, config, data, sources
+from fastresnet import beton, data, sources
+from fastresnet.settings import config
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("ant", "bee")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet import beton, config, conversion, data, sources
+from fastresnet import beton, data, sources
 from fastresnet.beton.sidecar import seal, write_sidecar
-from fastresnet.sources import SourceError
+from fastresnet.data import conversion, preparation
+from fastresnet.settings import config
+from fastresnet.sources.sets import SourceError
 
 Images = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -19,7 +21,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working folder, no FASTRESNET_DATA, and no ffcv unless a test asks for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTRESNET_DATA", raising=False)
-    monkeypatch.setattr(data.beton, "can_write", lambda: False)
+    monkeypatch.setattr(preparation.beton, "can_write", lambda: False)
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def test_images_of_several_sizes_or_too_many_stay_in_the_beton(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_betons(tmp_path / "mine", images)
-    monkeypatch.setattr(data, "_free_memory", lambda: 10_000)
+    monkeypatch.setattr(preparation, "_free_memory", lambda: 10_000)
     splits = data.prepare(settings(root=str(folder)))
     assert splits.train.images is None and splits.train.nbytes == 40 * 192 and splits.train.path is not None
     assert splits.test.images is not None and np.array_equal(splits.train.labels, images["train"][1])
@@ -221,10 +223,13 @@ def test_a_beton_of_jpegs_is_decoded_for_the_device_and_the_record_says_by_what(
     pixels, labels = images["train"]
     every = set(range(len(labels)))
     path = betons_by_hand.make(tmp_path / "train.beton", list(pixels), labels.tolist(), every)
-    asked = data._Asked(settings().data, device=torch.device("cpu"))  # the way of a GPU, on the CPU
-    found, found_labels, decoder = data._decoded(path, beton.inspect(path), asked)
+    asked = preparation._Asked(settings().data, device=torch.device("cpu"))  # the way of a GPU, on the CPU
+    found, found_labels, decoder = preparation._decoded(path, beton.inspect(path), asked)
     expected, expected_labels = beton.read(path)
-    assert decoder == "pillow" and data._decoded(path, beton.inspect(path), settings().data)[2] == "pillow"
+    assert (
+        decoder == "pillow"
+        and preparation._decoded(path, beton.inspect(path), settings().data)[2] == "pillow"
+    )
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(found_labels, expected_labels)
 

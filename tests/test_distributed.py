@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastresnet import distributed
-from fastresnet.distributed import World
+from fastresnet.machine import distributed
+from fastresnet.machine.distributed import World
 
 ROOT = Path(__file__).parent.parent
 RANKS = """
 import pathlib
 import torch
-from fastresnet import distributed
+from fastresnet.machine import distributed
 with distributed.world("cpu") as place:
     rows = torch.full((place.rank + 1, 2), float(place.rank))
     gathered = distributed.gather_rows(rows, place)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastresnet import evaluate, precision
+from fastresnet.machine import precision
+from fastresnet.training import evaluation
 
 CPU = torch.device("cpu")
 FP32 = precision.resolve("fp32", CPU)
@@ -30,7 +31,7 @@ def images_and_labels(count=12):
 
 def predict(tta="none", share=1.0, pieces=5):
     images, labels = images_and_labels()
-    return evaluate.predict(
+    return evaluation.predict(
         Corner(),
         zip(images.split(pieces), labels.split(pieces)),
         precision=FP32,
@@ -85,24 +86,24 @@ def test_no_share_means_plain_logits():
 
 def test_score_counts_right_answers_and_mean_cross_entropy():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
-    score = evaluate.score(logits, torch.tensor([0, 1, 1, 1]))
+    score = evaluation.score(logits, torch.tensor([0, 1, 1, 1]))
     assert score.accuracy == 0.75 and score.count == 4
     assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, torch.tensor([0, 1, 1, 1])).item())
 
 
 def test_an_empty_set_is_refused():
     with pytest.raises(ValueError, match="empty"):
-        evaluate.predict(Corner(), [], precision=FP32, device=CPU)
+        evaluation.predict(Corner(), [], precision=FP32, device=CPU)
 
 
 def test_an_unknown_tta_is_refused():
     with pytest.raises(ValueError, match=r"eval\.tta"):
-        evaluate.predict(Corner(), [], precision=FP32, device=CPU, tta="more")
+        evaluation.predict(Corner(), [], precision=FP32, device=CPU, tta="more")
 
 
 def test_batch_norm_uses_its_running_statistics():
     model = nn.Sequential(nn.BatchNorm2d(3), Corner())
     images, labels = images_and_labels()
     before = model[0].running_mean.clone()
-    evaluate.predict(model, [(images, labels)], precision=FP32, device=CPU)
+    evaluation.predict(model, [(images, labels)], precision=FP32, device=CPU)
     assert torch.equal(before, model[0].running_mean)

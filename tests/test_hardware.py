@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from fastresnet import hardware, nvml, system
+from fastresnet.machine import hardware, nvml, system
 
 
 def test_the_description_is_plain_json_and_names_neither_host_nor_user():

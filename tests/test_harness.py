@@ -6,8 +6,8 @@ import bench_files
 import pytest
 import torch
 
-from benchmarks import harness
-from benchmarks.harness import Case, Measured
+from fastresnet.bench.measuring import harness
+from fastresnet.bench.measuring.harness import Case, Measured
 
 CPU = torch.device("cpu")
 

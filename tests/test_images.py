@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastresnet import images
+from fastresnet.inference import images
 
 
 def save(path, pixels, mode=None, **options):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet import jpeg
+from fastresnet.data import jpeg
 
 PIL = pytest.importorskip("PIL.Image", reason="needs Pillow, which isn't installed")
 

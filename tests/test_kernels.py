@@ -6,7 +6,7 @@ from oracle import MEAN, STD, assert_within_twice_the_rounding
 from oracle import augment as exactly
 
 from fastresnet import augment
-from fastresnet.kernels import Augment
+from fastresnet.augment.kernels import Augment
 
 HEIGHT, WIDTH, STORED, BATCH = 12, 16, 30, 23
 EVERYTHING = Augment(3, "mean", "random", 6, 0.2, 0.3)
@@ -83,7 +83,7 @@ def test_flip_mirrors_the_crop_not_the_padding(stored):
 
 
 def test_row_copies_in_several_chunks_equal_one_chunk(stored, indices, monkeypatch):
-    from fastresnet.kernels import rows
+    from fastresnet.augment.kernels import rows
 
     choices = augment.draw(EVERYTHING, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
     whole = augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel="rows")

@@ -1,49 +1,50 @@
-"""The house's plan, executed: which room may import which, and what importing the package must not need."""
+"""The house's plan, executed: the one order of the rooms, no circles, and what importing must not need."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fastresnet"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Rooms that stand alone: nothing else of the package, but for their own folder.
-ALONE = ["kernels", "schedule", "timing", "beton", "models", "settings", "strict_yaml", "cli"]
-# Rooms, and what they may never see: the trainer gets an iterable of batches, knows no loader and no file.
-NEVER = {
-    "trainer": [
-        "loader",
-        "augment",
-        "kernels",
-        "sources",
-        "data",
-        "beton",
-        "config",
-        "record",
-        "report",
-        "run",
-    ],
-    "evaluate": ["loader", "sources", "data", "beton", "record", "report", "run"],
-    "optim": ["trainer", "loader", "data", "run"],
-    "config": ["sources", "data", "models", "trainer", "run"],
-    "record": ["trainer", "loader", "run", "report"],
-}
-# What only late imports may bring in: the package works without these, or starts before they are needed.
-LATE = [
-    "ffcv",
-    "torchvision",
-    "triton",
-    "pyarrow",
-    "matplotlib",
-    "pynvml",
-    "tensorboard",
-    "wandb",
-    "onnx",
-    "torchcodec",
+# A room imports only rooms that stand above it. docs/architecture.md tells what each is for.
+ORDER = [
+    "base",
+    "settings",
+    "machine",
+    "sources",
+    "beton",
+    "data",
+    "augment",
+    "loading",
+    "models",
+    "optim",
+    "training",
+    "reports",
+    "runs",
+    "inference",
+    "bench",  # no more than a name: its rooms follow
+    "bench.places",
+    "bench.measuring",
+    "bench.contest",
+    "bench.judging",
+    "bench.protocol",
+    "bench.pages",
+    "bench.commands",
+    "commands",
+    "",  # the package itself: its public names
 ]
+# Rooms that could be taken out and used elsewhere: nothing of the package but `base`.
+ALONE = ["settings", "machine", "sources", "beton", "augment", "models", "optim"]
+# In the room where everything meets one module alone may know loaders and data.
+MEETING_PLACE = {"training": ("training.experiment", ["loading", "data", "sources", "beton", "augment"])}
+# What only late imports may bring in: the package works without these, or starts before they are needed.
+LATE = ["ffcv", "torchvision", "triton", "pyarrow", "matplotlib", "pynvml", "tensorboard", "wandb", "onnx"]
+LATE += ["torchcodec"]
 
 
 def name_of(path: Path) -> str:
@@ -52,79 +53,123 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def room_of(name: str) -> str:
+    """The room of ORDER that a module belongs to: the longest one that its name begins with."""
+    rooms = [room for room in ORDER if name == room or name.startswith(f"{room}.")]
+    return max(rooms, key=len, default="")
+
+
+@cache
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Full names of the modules that a file imports; imports under TYPE_CHECKING don't count."""
+    """Full names of all that a file imports, late imports too; those for type checking alone don't count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for node in ast.walk(block)
-    }
-    nodes = [node for node in ast.walk(tree) if id(node) not in typing_only]
+    skipped = [block for block in ast.walk(tree) if isinstance(block, ast.If)]
+    skipped = [block for block in skipped if "TYPE_CHECKING" in ast.dump(block.test)]
     if top_level_only:
-        inside = {
-            id(inner)
-            for node in nodes
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try))
-            for inner in ast.walk(node)
-        }
-        nodes = [node for node in nodes if id(node) not in inside]
-    package = ["fastresnet", *path.relative_to(PACKAGE).parts[:-1]]
+        late = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try)
+        skipped += [node for node in ast.walk(tree) if isinstance(node, late)]
+    hidden = {id(node) for block in skipped for node in ast.walk(block)}
     found: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+            assert not node.level, f"{path}: imports are absolute"
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
-def rooms(path: Path) -> set[str]:
-    """The rooms of the package that a file imports: the first part after `fastresnet.`."""
-    known = {name_of(module).partition(".")[0] for module in MODULES}
-    return {name.split(".")[1] for name in imports(path) if name.startswith("fastresnet.")} & known
+@cache
+def needs(name: str) -> set[str]:
+    """The modules of the package that a module imports; a room stands for its __init__."""
+    wanted = {full.removeprefix("fastresnet.") for full in imports(NAMES[name]) if "fastresnet." in full}
+    return {part for part in wanted if part in NAMES} - {name}
+
+
+def test_the_order_names_every_room_and_no_other():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == {room for room in ORDER if room and "." not in room}
+    assert {name for name in NAMES if not room_of(name)} == {"", "__main__"} & set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_imports_only_rooms_that_stand_before_its_own(name):
+    own = ORDER.index(room_of(name))
+    assert not {other for other in needs(name) if ORDER.index(room_of(other)) > own}
+
+
+def test_no_import_closes_a_circle():
+    """Between modules, late imports counted; a room's __init__ counts as the module it is."""
+    done: set[str] = set()
+
+    def walk(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for other in sorted(needs(name)):
+                walk(other, (*above, name))
+            done.add(name)
+
+    for name in NAMES:
+        walk(name, ())
 
 
 @pytest.mark.parametrize("room", ALONE)
-def test_a_room_that_stands_alone_imports_nothing_else_of_the_package(room):
-    files = [path for path in MODULES if name_of(path).partition(".")[0] == room]
-    assert files, f"there is no fastresnet/{room}"
-    assert {(path.name, other) for path in files for other in rooms(path)} <= {
-        (path.name, room) for path in files
-    }
+def test_a_room_that_stands_alone_imports_nothing_but_base(room):
+    seen = {room_of(other) for name in NAMES if room_of(name) == room for other in needs(name)}
+    assert seen <= {room, "base"}
 
 
-@pytest.mark.parametrize(("room", "others"), NEVER.items())
-def test_a_room_never_imports_what_comes_after_it(room, others):
-    files = [path for path in MODULES if name_of(path).partition(".")[0] == room]
-    assert files, f"there is no fastresnet/{room}"
-    assert not {(path.name, other) for path in files for other in rooms(path) & set(others)}
+@pytest.mark.parametrize("room", MEETING_PLACE)
+def test_only_the_meeting_place_knows_what_its_room_must_not(room):
+    place, forbidden = MEETING_PLACE[room]
+    others = [name for name in NAMES if room_of(name) == room and name != place]
+    assert not {(name, other) for name in others for other in needs(name) if room_of(other) in forbidden}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_brings_in_optional_and_heavy_packages_late(path):
-    brought = {name.partition(".")[0] for name in imports(path, top_level_only=True)}
-    at_home = {"plots": "matplotlib"}.get(path.stem, path.stem.partition("_")[0])  # triton_*, ffcv_*
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES} - {PACKAGE}), ids=name_of)
+def test_a_room_has_no_more_modules_than_one_can_keep_in_mind(folder):
+    assert len(list(folder.glob("*.py"))) - 1 <= 10, f"{folder.name} wants to be two rooms"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_brings_in_optional_and_heavy_packages_late(name):
+    brought = {full.partition(".")[0] for full in imports(NAMES[name], top_level_only=True)}
+    leaf = name.rpartition(".")[2]
+    at_home = {"plots": "matplotlib"}.get(leaf, leaf.partition("_")[0])  # triton_*, ffcv_*
     assert not brought & set(LATE) - {at_home}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_is(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring, f"{path.name} opens without a docstring"
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_says_what_it_is(name):
+    docstring = ast.get_docstring(ast.parse(NAMES[name].read_text(encoding="utf-8")))
+    assert docstring, f"{name} opens without a docstring"
+    if NAMES[name].name == "__init__.py" and name:
+        assert "Refuses to" in docstring, f"{name} says what it is, and not what it refuses"
 
 
-def test_nothing_of_the_package_imports_scripts_or_benchmarks():
-    seen = {
-        (path.name, name)
-        for path in MODULES
-        for name in imports(path)
-        if name.partition(".")[0] in ("scripts", "benchmarks", "tests")
-    }
-    assert not seen
+@pytest.mark.parametrize("name", NAMES)
+def test_no_module_is_longer_than_300_lines_and_no_class_than_200(name):
+    text = NAMES[name].read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in classes}
+    assert not {title: lines for title, lines in long.items() if lines > 200}
+
+
+def test_nothing_of_the_package_imports_scripts_or_tests():
+    seen = {(name, full) for name, path in NAMES.items() for full in imports(path)}
+    assert not {pair for pair in seen if pair[1].partition(".")[0] in ("scripts", "benchmarks", "tests")}
+
+
+def test_entry_points_are_a_few_lines():
+    folders = [PACKAGE.parent / name for name in ("scripts", "benchmarks")]
+    for path in [path for folder in folders for path in folder.glob("*.py")]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 15, f"{path.name} does work of its own"
 
 
 def test_importing_the_package_is_quiet_and_loads_neither_torch_nor_ffcv():
@@ -142,9 +187,5 @@ def test_no_module_reads_settings_from_the_environment():
     allowed = {"FASTRESNET_DATA"}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and node.value.startswith("FASTRESNET_")
-            ):
+            if isinstance(node, ast.Constant) and str(node.value).startswith("FASTRESNET_"):
                 assert node.value in allowed, f"{path.name} reads {node.value}"

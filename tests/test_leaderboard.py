@@ -5,8 +5,9 @@ import json
 import bench_files
 import pytest
 
-from benchmarks import leaderboard
-from fastresnet import record
+from fastresnet.bench import places
+from fastresnet.bench.pages import leaderboard
+from fastresnet.runs import record
 
 README = """# Title
 <!-- begin: records -->
@@ -63,7 +64,7 @@ def repository(tmp_path):
 
 
 def test_the_committed_pages_are_what_the_committed_files_say():
-    for path, text in leaderboard.rendered(leaderboard.ROOT).items():
+    for path, text in leaderboard.rendered(places.ROOT).items():
         assert path.read_text("utf-8") == text, f"{path} is stale: run python benchmarks/leaderboard.py"
 
 

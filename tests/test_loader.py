@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet.augment import Augment
-from fastresnet.loader import ResidentLoader
+from fastresnet.augment.dispatch import Augment
+from fastresnet.loading.resident import ResidentLoader
 
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
@@ -149,7 +149,7 @@ def test_an_epoch_on_a_gpu_never_waits_for_the_device():
 
 
 def test_auto_chooses_by_what_fits_and_gives_the_sizes(monkeypatch):
-    from fastresnet import loader as module
+    from fastresnet.loading import resident as module
 
     monkeypatch.setattr(module, "free_bytes", lambda device: 1000 * 2**20)
     cpu = torch.device("cpu")
@@ -160,6 +160,6 @@ def test_auto_chooses_by_what_fits_and_gives_the_sizes(monkeypatch):
 
 
 def test_free_memory_is_a_number_of_bytes():
-    from fastresnet.loader import free_bytes
+    from fastresnet.loading.resident import free_bytes
 
     assert free_bytes(torch.device("cpu")) > 2**24

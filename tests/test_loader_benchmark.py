@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import contestants, loader_checks
-from benchmarks import loader as bench
 from fastresnet import augment
+from fastresnet.bench.contest import checks, contestants
+from fastresnet.bench.contest import contest as bench
 
 
 def finished(choices: augment.Choices) -> torch.Tensor:
-    pixels = torch.from_numpy(loader_checks.coordinates(choices.count)[0])
+    pixels = torch.from_numpy(checks.coordinates(choices.count)[0])
     return augment.apply(
         pixels, torch.arange(choices.count), choices, mean=contestants.MEAN, std=contestants.STD
     )
@@ -20,20 +20,20 @@ def finished(choices: augment.Choices) -> torch.Tensor:
 
 def test_crops_and_mirrors_are_read_off_the_pixels():
     choices = augment.draw(contestants.SPEC, 500, (contestants.SIZE, contestants.SIZE), seed=0, epoch=0)
-    dy, dx, flipped = loader_checks.crops_and_mirrors(finished(choices))
+    dy, dx, flipped = checks.crops_and_mirrors(finished(choices))
     pad = contestants.SPEC.crop_padding_px
     assert torch.equal(flipped, choices.flip)
     assert torch.equal(dy, choices.dy.long() - pad) and torch.equal(dx, choices.dx.long() - pad)
-    assert loader_checks.unlikely(dy, dx, flipped) is None
+    assert checks.unlikely(dy, dx, flipped) is None
 
 
 def test_wrong_distributions_are_noticed():
     dy = torch.arange(900) % 9 - 4
     flipped = torch.arange(900) % 2 == 0
-    assert loader_checks.unlikely(dy, dy, flipped) is None
-    assert "not uniform" in loader_checks.unlikely(dy // 2, dy, flipped)
-    assert "shifted by 5 px" in loader_checks.unlikely(dy, dy + 1, flipped)
-    assert "mirrored" in loader_checks.unlikely(dy, dy, torch.zeros(900, dtype=torch.bool))
+    assert checks.unlikely(dy, dy, flipped) is None
+    assert "not uniform" in checks.unlikely(dy // 2, dy, flipped)
+    assert "shifted by 5 px" in checks.unlikely(dy, dy + 1, flipped)
+    assert "mirrored" in checks.unlikely(dy, dy, torch.zeros(900, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from made_run import call
 
-from fastresnet import config, lr_finder
-from fastresnet.experiment import Experiment
+from fastresnet.settings import config
+from fastresnet.training import lr_finder
+from fastresnet.training.experiment import Experiment
 
 SETTINGS = {
     "data.source": "synthetic",

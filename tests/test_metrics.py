@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet import metrics
+from fastresnet.reports import metrics
 
 NAMES = ["ant", "bee", "cat", "dog"]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastresnet.muon import Muon, _as_matrix, orthogonalized
+from fastresnet.optim.muon import Muon, _as_matrix, orthogonalized
 
 
 def singular_values(matrices):

@@ -11,7 +11,8 @@ from html import unescape
 import bench_files
 import pytest
 
-from benchmarks import compare, page
+from fastresnet.bench.judging import compare
+from fastresnet.bench.pages import compare_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>
@@ -38,7 +39,9 @@ def a_page() -> str:
     next(row for row in slow["cases"] if row["id"] == "step/resnet18/b8")["samples"] = bench_files.samples(
         1, 40.0
     )
-    return page.render(compare.compare([bench_files.benchmark(), slow], ["Base <machine>", "Other CPU"]))
+    return compare_page.render(
+        compare.compare([bench_files.benchmark(), slow], ["Base <machine>", "Other CPU"])
+    )
 
 
 def browse(tmp_path, text, *arguments):

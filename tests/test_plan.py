@@ -3,8 +3,9 @@
 import bench_files
 import pytest
 
-from benchmarks import plan
-from fastresnet import config, record
+from fastresnet.bench.judging import plan
+from fastresnet.runs import record
+from fastresnet.settings import config
 
 
 def predicted(gpu, overrides=None, share=0.5):

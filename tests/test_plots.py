@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from made_run import CLASSES, history
 
-from fastresnet import config, dataview, loggers, plots
-from fastresnet.augment import Augment
+from fastresnet.augment.dispatch import Augment
+from fastresnet.reports import dataview, plots
+from fastresnet.runs import loggers
+from fastresnet.settings import config
 
 
 def is_png(path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastresnet import precision
+from fastresnet.machine import precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

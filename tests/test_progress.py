@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from fastresnet import progress
-from fastresnet.progress import Progress, duration
+from fastresnet.runs import progress
+from fastresnet.runs.progress import Progress, duration
 
 ROW = {
     "epoch": 1,

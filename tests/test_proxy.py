@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from model_settings import section
 
-from fastresnet import models, optim, precision
-from fastresnet.proxy import HardExamples, ProxyNet
+from fastresnet import models, optim
+from fastresnet.machine import precision
+from fastresnet.training.selection import HardExamples, ProxyNet
 
 CPU = torch.device("cpu")
 FP32 = precision.resolve("fp32", CPU)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastresnet.rates import Rates
+from fastresnet.optim.rates import Rates
 
 
 def optimizer(kind=torch.optim.SGD, **options):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastresnet import config
+from fastresnet.settings import config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ import math
 import pytest
 from drawn import splits
 
-from fastresnet import config
-from fastresnet.experiment import Experiment
+from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
 
 RACERS = ("speed90-cpu", "speed94-cpu", "speed94", "speed95", "speed96", "dawn94", "ffcv93", "airbench94",
           "hlb94", "rn18-94", "rn18-96")  # fmt: skip

@@ -7,7 +7,8 @@ import json
 import jsonschema
 import pytest
 
-from fastresnet import hardware, record
+from fastresnet.machine import hardware
+from fastresnet.runs import record
 
 
 def a_result() -> dict:

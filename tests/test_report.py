@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_run import call, write_run
 
-from fastresnet import charts, comparison, page, report
+from fastresnet.reports import charts, page, run_page, runs_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,7 +22,7 @@ def run(tmp_path):
 def test_the_page_says_what_the_record_says(run):
     path, images = run
     stored = np.load(path / "predictions.npz")
-    text = report.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    text = run_page.write(path, (stored["logits"], stored["labels"], images)).read_text()
     for words in (
         "62.00 %",
         "8.00 s",
@@ -37,34 +37,34 @@ def test_the_page_says_what_the_record_says(run):
         "best validation accuracy",
     ):
         assert words in text, words
-    assert text.count("data:image/png;base64,") == report.WORST or text.count("<img") > 0
+    assert text.count("data:image/png;base64,") == run_page.WORST or text.count("<img") > 0
 
 
 def test_the_page_loads_nothing_from_anywhere_and_escapes_names(run):
-    text = report.write(run[0]).read_text()
+    text = run_page.write(run[0]).read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text) and "@import" not in text
     assert "<script>" not in text and "small&lt;script&gt;" in text
 
 
 def test_a_page_rebuilt_without_the_data_lists_the_worst_without_pictures(run):
-    text = report.write(run[0]).read_text()
+    text = run_page.write(run[0]).read_text()
     assert "Most confidently wrong" in text and "<img" not in text and "ant" in text
 
 
 def test_synthetic_data_and_an_unfinished_run_are_said_in_the_headline(tmp_path):
     drawn, _ = write_run(tmp_path / "drawn", synthetic=True)
-    assert "Synthetic data." in report.write(drawn).read_text()
+    assert "Synthetic data." in run_page.write(drawn).read_text()
     begun, _ = write_run(tmp_path / "begun", finished=False)
-    assert "not finished" in report.write(begun).read_text()
+    assert "not finished" in run_page.write(begun).read_text()
 
 
 def test_a_folder_that_is_no_run_and_a_damaged_record_are_named(tmp_path):
     with pytest.raises(ValueError, match="not a run's folder"):
-        report.read(tmp_path)
+        run_page.read(tmp_path)
     path, _ = write_run(tmp_path / "run")
     (path / "result.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
-        report.read(path)
+        run_page.read(path)
 
 
 def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch, capsys):
@@ -79,7 +79,7 @@ def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch,
 def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
     path, _ = write_run(tmp_path / "run", finished=False, epochs=0)
     with pytest.raises(ValueError, match="nothing to compare"):
-        comparison.write([report.read(path)], tmp_path / "x.html")
+        runs_page.write([run_page.read(path)], tmp_path / "x.html")
 
 
 def test_a_read_only_folder_ends_in_one_line(tmp_path, monkeypatch, capsys, run):
@@ -112,7 +112,7 @@ def test_a_chart_leaves_out_what_is_not_finite():
 def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path, width, dark):
     path, images = run
     stored = np.load(path / "predictions.npz")
-    text = report.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    text = run_page.write(path, (stored["logits"], stored["labels"], images)).read_text()
     probe = (
         "<script>const s = document.documentElement, b = getComputedStyle(document.body);"
         "document.title = [s.scrollWidth <= s.clientWidth, b.backgroundColor, b.color,"

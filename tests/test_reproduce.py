@@ -1,6 +1,5 @@
 """The measuring protocol: every run counts, an interrupted record goes on, a changed one is refused."""
 
-import importlib.util
 import json
 import math
 import sys
@@ -11,8 +10,9 @@ import pytest
 import torch
 from drawn import splits
 
-from benchmarks import protocol, recordpage, runlog
-from fastresnet import experiment, record
+from fastresnet.bench.protocol import protocol, record_page, reproduce, runlog
+from fastresnet.runs import record
+from fastresnet.training import experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,23 +23,8 @@ SMALL = [
 HEADER = {name: name for name in runlog.FIXED}
 
 
-def load_script(name):
-    """benchmarks/<name>.py as a module; sys.path is put back as it was."""
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
-
-
-@pytest.fixture(scope="module")
-def reproduce():
-    return load_script("reproduce")
-
-
 @pytest.fixture
-def clean(reproduce, monkeypatch):
+def clean(monkeypatch):
     state = {"commit": "c" * 40, "dirty": False}
     monkeypatch.setattr(reproduce.hardware, "git_state", lambda path: dict(state))
     monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
@@ -47,7 +32,7 @@ def clean(reproduce, monkeypatch):
     return state
 
 
-def run(reproduce, tmp_path, *more, runs=2):
+def run(tmp_path, *more, runs=2):
     return reproduce.main(["--config=speed90-cpu.yaml", f"--runs={runs}", f"--out={tmp_path / 'out'}",
                            *SMALL, *more])  # fmt: skip
 
@@ -60,8 +45,8 @@ def row(accuracy, seconds=1.0, status="ok", seed=0):
 # ---- whole ---------------------------------------------------------------------------------------
 
 
-def test_a_record_holds_every_run_with_its_seed_and_validates(reproduce, clean, tmp_path, capsys):
-    code = run(reproduce, tmp_path, "--target=0.01")
+def test_a_record_holds_every_run_with_its_seed_and_validates(clean, tmp_path, capsys):
+    code = run(tmp_path, "--target=0.01")
     made = record.read(tmp_path / "out" / "record.json", "record")
     assert [one["seed"] for one in made["runs"]] == [0, 1] and made["summary"]["n"] == 2
     assert {"init", "augment", "train", "eval", "total"} <= set(made["runs"][0]["seconds"])
@@ -72,7 +57,7 @@ def test_a_record_holds_every_run_with_its_seed_and_validates(reproduce, clean, 
     assert str(tmp_path) not in (tmp_path / "out" / "record.json").read_text(encoding="utf-8")
 
 
-def test_an_interrupted_record_goes_on_without_losing_runs(reproduce, clean, tmp_path, monkeypatch):
+def test_an_interrupted_record_goes_on_without_losing_runs(clean, tmp_path, monkeypatch):
     whole = protocol.run_once
 
     def stopped(prepared, seed, **how):
@@ -82,38 +67,38 @@ def test_an_interrupted_record_goes_on_without_losing_runs(reproduce, clean, tmp
 
     monkeypatch.setattr(protocol, "run_once", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(reproduce, tmp_path)
+        run(tmp_path)
     monkeypatch.setattr(protocol, "run_once", whole)
     first = json.loads((tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1])
-    run(reproduce, tmp_path)
+    run(tmp_path)
     made = record.read(tmp_path / "out" / "record.json")
     assert [one["seed"] for one in made["runs"]] == [0, 1]
     assert made["runs"][0]["seconds"] == first["seconds"], "a finished run isn't run again"
 
 
-def test_a_half_finished_record_refuses_another_recipe_or_commit(reproduce, clean, tmp_path, monkeypatch):
+def test_a_half_finished_record_refuses_another_recipe_or_commit(clean, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "_run_in_turn", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run(reproduce, tmp_path)
+        run(tmp_path)
     with pytest.raises(ValueError, match=r"other values of the settings \(optim.lr"):
-        run(reproduce, tmp_path, "--optim.lr=0.2")
+        run(tmp_path, "--optim.lr=0.2")
     with pytest.raises(ValueError, match="the number of runs"):
-        run(reproduce, tmp_path, runs=3)
+        run(tmp_path, runs=3)
     clean["commit"] = "d" * 40
     with pytest.raises(ValueError, match="the commit"):
-        run(reproduce, tmp_path)
+        run(tmp_path)
 
 
-def test_a_dirty_tree_makes_no_record(reproduce, clean, tmp_path):
+def test_a_dirty_tree_makes_no_record(clean, tmp_path):
     clean["dirty"] = True
     with pytest.raises(ValueError, match="Commit first"):
-        run(reproduce, tmp_path)
-    run(reproduce, tmp_path, "--allow-dirty", runs=1)
+        run(tmp_path)
+    run(tmp_path, "--allow-dirty", runs=1)
     assert not (tmp_path / "out" / "record.json").exists()
     assert json.loads((tmp_path / "out" / "measured-dirty.json").read_text())["git"]["dirty"] is True
 
 
-def test_a_tree_without_git_takes_the_stated_commit_and_a_work_tree_its_own(reproduce):
+def test_a_tree_without_git_takes_the_stated_commit_and_a_work_tree_its_own():
     expected = {"commit": "abc123", "dirty": False}
     assert reproduce._stated({"commit": None, "dirty": None}, "abc123") == expected
     own = {"commit": "abc123", "dirty": True}
@@ -122,9 +107,9 @@ def test_a_tree_without_git_takes_the_stated_commit_and_a_work_tree_its_own(repr
         reproduce._stated(own, "def")
 
 
-def test_a_rival_is_run_in_turn_and_stands_beside(reproduce, clean, tmp_path):
+def test_a_rival_is_run_in_turn_and_stands_beside(clean, tmp_path):
     told = f'{sys.executable} -c "print(\'x\'); print(\'{{\\"seconds\\": 2.5, \\"accuracy\\": 0.9}}\')"'
-    run(reproduce, tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
+    run(tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
     rows = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1:]]
     assert [(one["who"], one["seed"]) for one in rows] == [("own", 0), ("rival", 0), ("own", 1), ("rival", 1)]
     rival = record.read(tmp_path / "out" / "record.json")["rivals"][0]
@@ -136,16 +121,16 @@ def test_a_rival_is_run_in_turn_and_stands_beside(reproduce, clean, tmp_path):
     (["--runs=0"], "--runs must be at least 1"), (["--target=94"], "a share, not percent"),
     (["--parallel=2", "--versus=true"], "measures no times"),
 ])  # fmt: skip
-def test_impossible_options_are_refused(reproduce, clean, tmp_path, wrong, words):
+def test_impossible_options_are_refused(clean, tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):
-        run(reproduce, tmp_path, *wrong)
+        run(tmp_path, *wrong)
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 
 
 def test_a_diverged_run_counts_as_a_failure_and_is_never_dropped():
-    summary = recordpage.summarise([row(0.95), row(0.95, seed=1), row(None, status="failed", seed=2)], 0.94)
+    summary = record_page.summarise([row(0.95), row(0.95, seed=1), row(None, status="failed", seed=2)], 0.94)
     assert summary["n"] == 2 and summary["failed"] == 1 and summary["target_met"] is False
 
 
@@ -168,11 +153,11 @@ def test_a_run_that_diverges_ends_as_a_failed_row():
 
 
 def test_the_target_needs_a_mean_above_it_beyond_chance():
-    sure = recordpage.summarise([row(0.941 + 1e-4 * i, seed=i) for i in range(5)], 0.94)
-    chance = recordpage.summarise([row(x, seed=i) for i, x in enumerate((0.939, 0.942, 0.94))], 0.94)
+    sure = record_page.summarise([row(0.941 + 1e-4 * i, seed=i) for i in range(5)], 0.94)
+    chance = record_page.summarise([row(x, seed=i) for i, x in enumerate((0.939, 0.942, 0.94))], 0.94)
     assert sure["target_met"] and sure["p_value"] < 0.01
     assert not chance["target_met"] and chance["mean"] > 0.94
-    assert recordpage.summarise([row(0.95)], 0.94)["ci95"] is None, "one run knows nothing of its spread"
+    assert record_page.summarise([row(0.95)], 0.94)["ci95"] is None, "one run knows nothing of its spread"
 
 
 def test_a_log_cut_off_in_a_line_loses_that_line_alone(tmp_path):
@@ -226,13 +211,13 @@ def test_out_of_memory_names_the_batch_that_would_fit(monkeypatch):
             pass
 
     monkeypatch.setattr(protocol, "Experiment", Hungry)
-    from fastresnet import config
+    from fastresnet.settings import config
 
     with pytest.raises(ValueError, match="--train.batch_size=125 fits"):
         protocol.prepare(config.load("speed90-cpu.yaml"))
 
 
-def test_what_a_recipe_says_of_its_source_stands_in_the_record(reproduce):
+def test_what_a_recipe_says_of_its_source_stands_in_the_record():
     assert "2.59 s" in reproduce.published("airbench94")["source"]
     assert reproduce.published("no-such-recipe") is None
     assert reproduce.slug("1x NVIDIA H200") == "1x-nvidia-h200"

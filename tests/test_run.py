@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet import checkpoint, config, data, record, run
-from fastresnet.progress import Progress
+from fastresnet import data
+from fastresnet.runs import checkpoint, record, start
+from fastresnet.runs.progress import Progress
+from fastresnet.settings import config
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -46,7 +48,7 @@ def train(tmp_path, betons):
 
     def call(name, changes=None, *, progress=None):
         settings = {**SMALL, "data.betons": betons, "run.dir": str(tmp_path / name), **(changes or {})}
-        return run.train("smoke.yaml", settings, progress=progress)
+        return start.train("smoke.yaml", settings, progress=progress)
 
     return call
 
@@ -135,7 +137,7 @@ class _PressCtrlC(Progress):
 @pytest.mark.parametrize("step", [4, 6], ids=["at the end of an epoch", "inside an epoch"])
 def test_ctrl_c_leaves_a_checkpoint_that_continues_exactly(train, tmp_path, step):
     whole = train("whole")
-    with pytest.raises(run.Interrupted, match="--run.resume="):
+    with pytest.raises(start.Interrupted, match="--run.resume="):
         train("part", progress=_PressCtrlC(step))
     assert not (tmp_path / "part" / "result.json").exists()
     resumed = train("part", {"run.resume": str(tmp_path / "part")})

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from fastresnet import config
-from fastresnet.runfolder import COLUMNS, RunFolder
+from fastresnet.runs.folder import COLUMNS, RunFolder
+from fastresnet.settings import config
 
 ROW = {"epoch": 1, "step": 4, "lr": 0.1, "train_loss": 2.0, "val_accuracy": None, "seconds": 1.5}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_settings import section
 
-from fastresnet import schedule
+from fastresnet.optim import schedule
 
 
 def table(steps=100, steps_per_epoch=10, **changes):

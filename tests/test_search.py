@@ -1,30 +1,19 @@
 """The search: what a space may say, what a trial costs, and that it stops, goes on and finds the front."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from drawn import splits
 
-from fastresnet import config
+from fastresnet.bench.protocol import search
+from fastresnet.settings import config
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "train.epochs": 2, "train.batch_size": 16, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
     "run.device": "cpu", "train.precision": "fp32",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def search():
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("search_script", ROOT / "benchmarks" / "search.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
 
 
 def space(tmp_path, text):
@@ -44,7 +33,7 @@ def row(trial, seconds, accuracy, state="complete"):
     }
 
 
-def test_a_space_holds_choices_and_ranges(search, tmp_path):
+def test_a_space_holds_choices_and_ranges(tmp_path):
     text = "optim.lr: {low: 0.1, high: 0.4, log: true}\ntrain.resolutions: [null, [[0.5, 24], [1.0, 32]]]\n"
     read = search.read_space(space(tmp_path, text), config.load("speed90-cpu.yaml"))
     assert set(read) == {"optim.lr", "train.resolutions"}
@@ -58,17 +47,17 @@ def test_a_space_holds_choices_and_ranges(search, tmp_path):
     ("optim.lr: {low: 0.1, high: 1, steps: 3}", "list of choices"),
     ("{}", "the space is empty"),
 ])  # fmt: skip
-def test_a_wrong_space_is_refused_before_the_first_trial(search, tmp_path, text, words):
+def test_a_wrong_space_is_refused_before_the_first_trial(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):
         search.read_space(space(tmp_path, text), config.load("speed90-cpu.yaml"))
 
 
-def test_a_run_that_misses_the_target_costs_more(search):
+def test_a_run_that_misses_the_target_costs_more():
     assert search.cost(10.0, 0.95, 0.94) == 10.0
     assert search.cost(10.0, 0.93, 0.94) == pytest.approx(12.0)
 
 
-def test_the_front_leaves_out_what_another_beats_in_both(search):
+def test_the_front_leaves_out_what_another_beats_in_both():
     rows = [
         row(0, 3.0, 0.92),
         row(1, 1.0, 0.90),
@@ -79,16 +68,14 @@ def test_the_front_leaves_out_what_another_beats_in_both(search):
     assert [one["trial"] for one in search.pareto.front(rows, "seconds")] == [1, 3]
 
 
-def test_a_log_cut_off_in_a_line_is_read_without_it(search, tmp_path):
+def test_a_log_cut_off_in_a_line_is_read_without_it(tmp_path):
     search.pareto.append(tmp_path / "log", row(0, 1.0, 0.5))
     with open(tmp_path / "log", "a") as file:
         file.write('{"trial": 1')
     assert [one["trial"] for one in search.pareto.read(tmp_path / "log")] == [0]
 
 
-def test_a_search_goes_on_where_it_stopped_and_refuses_another_question(
-    search, tmp_path, monkeypatch, capsys
-):
+def test_a_search_goes_on_where_it_stopped_and_refuses_another_question(tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna", reason="needs the extra `search` (Optuna)")
     monkeypatch.setattr(search.data, "prepare", lambda cfg, notes: splits(32, 30))
     monkeypatch.setattr(search.protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fastresnet.settings import SECTIONS, SETTINGS, Setting
+from fastresnet.settings.declarations import SECTIONS, SETTINGS, Setting
 
 CONTRACT = """data.source data.root data.train data.test data.loader data.subset
 model.arch model.depth model.width optim.name optim.lr schedule.name train.epochs train.max_steps

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastresnet import formats, sources
-from fastresnet.sources import ImageSet, SourceError
+from fastresnet import sources
+from fastresnet.sources import formats
+from fastresnet.sources.sets import ImageSet, SourceError
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -294,7 +295,7 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, make) -> None:
     module = types.ModuleType("torchvision")
     vars(module)["datasets"] = types.SimpleNamespace(CIFAR10=make, CIFAR100=make, SVHN=make, STL10=make)
     monkeypatch.setitem(sys.modules, "torchvision", module)
-    monkeypatch.setattr("fastresnet.formats.downloads.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fastresnet.sources.formats.downloads.time.sleep", lambda seconds: None)
 
 
 def test_a_download_is_tried_again_and_offline_says_what_to_do(tmp_path: Path, monkeypatch) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fastresnet import beton
-from fastresnet.augment import Augment
-from fastresnet.loader import ResidentLoader
-from fastresnet.stream import StreamLoader, clamped_workers
+from fastresnet.augment.dispatch import Augment
+from fastresnet.loading.resident import ResidentLoader
+from fastresnet.loading.stream import StreamLoader, clamped_workers
 
 pytest.importorskip("ffcv", reason="needs ffcv, which isn't installed")
-from fastresnet.ffcv_epoch import Decoder
+from fastresnet.loading.ffcv_epoch import Decoder
 
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
@@ -92,7 +92,7 @@ def test_leaving_an_epoch_early_ends_its_thread(raw):
 
 
 def test_an_exception_in_a_stage_ends_the_epoch_with_that_exception(raw, monkeypatch):
-    from fastresnet import ffcv_epoch
+    from fastresnet.loading import ffcv_epoch
 
     stream, before = raw[3], ffcv_threads()
 
@@ -124,7 +124,7 @@ def test_threads_are_no_more_than_cores_and_torch_keeps_its_own(raw):
 def test_pytorch_keeps_its_threads_when_ffcv_is_imported_and_opened(raw):
     program = (
         "import sys, torch; torch.set_num_threads(3)\n"
-        "from fastresnet.stream import StreamLoader\n"
+        "from fastresnet.loading.stream import StreamLoader\n"
         "loader = StreamLoader(sys.argv[1], batch_size=8, mean=[0.5] * 3, std=[0.5] * 3, workers=1)\n"
         "print(torch.get_num_threads())"
     )
@@ -178,7 +178,8 @@ def test_the_decoder_reports_what_it_writes_and_no_more():
 
 
 def test_an_imagenet_stem_resnet_learns_from_images_of_several_sizes(varied):
-    from fastresnet import config, models
+    from fastresnet import models
+    from fastresnet.settings import config
 
     _, stream = varied
     cfg = config.load("rn18.yaml", {"model.stem": "imagenet", "model.width": 0.25})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastresnet import synthetic
+from fastresnet.sources import synthetic
 
 
 def test_the_same_seed_draws_the_same_images_and_another_does_not() -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fastresnet import timing
+from fastresnet.machine import timing
 
 
 def test_laps_add_up_to_the_wall_time():

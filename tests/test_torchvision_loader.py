@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet.augment import Augment
-from fastresnet.loader import ResidentLoader
+from fastresnet.augment.dispatch import Augment
+from fastresnet.loading.resident import ResidentLoader
 
 pytest.importorskip("torchvision", reason="needs torchvision, which isn't installed")
-from fastresnet.torchvision_loader import TorchvisionLoader
+from fastresnet.loading.torchvision_loader import TorchvisionLoader
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3), dtype=np.uint8)
 COMMON = dict(batch_size=16, seed=3, shuffle=True, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))

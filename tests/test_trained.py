@@ -11,7 +11,9 @@ import torch
 from made_run import CLASSES, call, write_checkpoint
 from PIL import Image
 
-from fastresnet import data, export, gradcam, metrics, model_card, trained
+from fastresnet import data
+from fastresnet.inference import export, gradcam, model_card, trained
+from fastresnet.reports import metrics
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastresnet import precision
-from fastresnet.trainer import Diverged, StepOptions, Trainer
+from fastresnet.machine import precision
+from fastresnet.training.trainer import Diverged, StepOptions, Trainer
 
 CPU = torch.device("cpu")
 

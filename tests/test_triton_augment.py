@@ -17,7 +17,7 @@ from oracle import augment as exactly
 from test_kernels import BATCH, HEIGHT, SPECS, STORED, WIDTH
 
 from fastresnet import augment
-from fastresnet.kernels import Augment
+from fastresnet.augment.kernels import Augment
 
 triton = pytest.importorskip("triton", reason="needs Triton, which isn't installed")
 
@@ -26,7 +26,7 @@ triton = pytest.importorskip("triton", reason="needs Triton, which isn't install
 def interpreted() -> ModuleType:
     """The kernel's module once more, decorated for the interpreter; the package's own copy is left as it
     is."""
-    found = importlib.util.find_spec("fastresnet.kernels.triton_augment")
+    found = importlib.util.find_spec("fastresnet.augment.kernels.triton_augment")
     spec = importlib.util.spec_from_file_location("interpreted_triton_augment", found.origin)
     module = importlib.util.module_from_spec(spec)
     before = os.environ.get("TRITON_INTERPRET")
@@ -99,7 +99,7 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_here(monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fastresnet.kernels.triton_augment import MODES, _kernel
+    from fastresnet.augment.kernels.triton_augment import MODES, _kernel
 
     pointers = dict(
         images="*u8",

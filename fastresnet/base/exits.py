@@ -1,0 +1,68 @@
+"""How every script ends: 0 done, 1 the run failed, 2 the user's input is wrong, 130 interrupted.
+
+The user's mistakes are one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Callable, NoReturn
+
+PACKAGE = Path(__file__).parents[1]
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_main(main: Callable[..., Any], *arguments: Any) -> NoReturn:
+    """Call a script's main and leave the process with its exit code (None counts as 0).
+
+    A ValueError that our own code raised, and any OSError, is the user's input: one line, exit 2.
+    A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1.
+    Anything else keeps its traceback, exit 1.
+    """
+    sys.exit(exit_code(main, *arguments))
+
+
+def exit_code(main: Callable[..., Any], *arguments: Any) -> int:
+    """What `run_main` exits with; prints the line, doesn't leave. SystemExit passes through."""
+    try:
+        code = main(*arguments)
+        sys.stdout.flush()
+        return DONE if code is None else int(code)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left (`| head`): nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _one_line(named, USER_ERROR)
+    except (ValueError, RuntimeError) as error:
+        if _is_ours(error, main):
+            return _one_line(str(error), USER_ERROR if isinstance(error, ValueError) else FAILED)
+        traceback.print_exc()
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+
+
+def _one_line(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _is_ours(error: BaseException, main: Callable[..., Any]) -> bool:
+    """Whether a `raise` in the package or beside the script made it: what a library raises is our bug."""
+    last = error.__traceback__
+    assert last is not None
+    while last.tb_next is not None:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    by_raise = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"  # not by a C function called there
+    homes = (PACKAGE, Path(main.__code__.co_filename).parent)
+    return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in homes)

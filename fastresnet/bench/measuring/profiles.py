@@ -1,0 +1,118 @@
+"""A profile of the training step: a Chrome trace, and the top operations by time with what kind of work they
+are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+
+from fastresnet.bench.measuring.context import Context
+from fastresnet.bench.measuring.step import Variant
+from fastresnet.machine import precision, timing
+
+KINDS = {  # by words in the names of kernels (CUDA, ROCm) or operations (CPU); the first that fits
+    "matrix work": ("gemm", "conv", "cutlass", "xmma", "wgmma", "::mm", "addmm", "matmul", "linear", "cudnn"),
+    "communication": ("nccl", "allreduce"),
+    "memory traffic": (
+        "copy",
+        "elementwise",
+        "norm",
+        "pool",
+        "relu",
+        "gelu",
+        "add",
+        "mul",
+        "reduce",
+        "sum",
+        "fill",
+        "zero",
+        "cat",
+        "index",
+        "softmax",
+        "foreach",
+        "memcpy",
+        "memset",
+        "triton",
+        "div",
+        "loss",
+        "sub",
+    ),
+}
+STEPS, TOP = 3, 25
+
+
+def kind_of(name: str) -> str:
+    """What kind of work an operation is, judged by its name."""
+    lower = name.lower()
+    return next((kind for kind, words in KINDS.items() if any(word in lower for word in words)), "other")
+
+
+def write(context: Context, folder: Path, say: Callable[[str], None]) -> Path:
+    """Profile a few steps of ResNet-18 (speednet where tiny); writes trace.json and kernels.md to
+    `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name, batch = ("speednet", 8) if context.tiny else ("resnet18", 512 if context.on_gpu else 32)
+    variant = Variant(context, name, batch, context.fast_precision(), "channels_last", "step", "off")
+    run, images, labels = variant.prepare(batch, precision.resolve(variant.precision_name, context.device))
+    run(images, labels)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if context.device.type == "cuda" else [])
+    began = timing.now(context.device)
+    with profile(activities=activities) as recorded:
+        for _ in range(STEPS):
+            run(images, labels)
+        wall = timing.now(context.device) - began
+    recorded.export_chrome_trace(str(folder / "trace.json"))
+    rows = operations(recorded, on_gpu=context.device.type == "cuda")
+    title = f"{name}, batch {batch}, {variant.precision_name}, {STEPS} steps on {context.device.type}"
+    (folder / "kernels.md").write_text(table(title, rows, wall), encoding="utf-8")
+    say(f"profile: {folder / 'trace.json'} (chrome://tracing or ui.perfetto.dev) and {folder / 'kernels.md'}")
+    return folder / "kernels.md"
+
+
+def operations(recorded: Any, *, on_gpu: bool) -> list[tuple[str, float, int]]:
+    """(name, seconds of its own, calls), longest first: kernels on a GPU, operations on a CPU."""
+    found = []
+    for event in recorded.key_averages():
+        device_kind = str(getattr(event, "device_type", ""))
+        if on_gpu and "CPU" in device_kind:
+            continue
+        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if own > 0 and not event.key.startswith("ProfilerStep"):
+            found.append((event.key, own / 1e6, event.count))
+    return sorted(found, key=lambda row: -row[1])
+
+
+def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
+    """Markdown: shares by kind of work, with the gaps in which nothing ran, then the top operations."""
+    busy = sum(seconds for _, seconds, _ in rows)
+    shares: dict[str, float] = {}
+    for name, seconds, _ in rows:
+        shares[kind_of(name)] = shares.get(kind_of(name), 0.0) + seconds
+    shares["gaps (launch, waiting)"] = max(wall - busy, 0.0)
+    total = max(wall, busy)
+    lines = [
+        f"# Profile: {title}",
+        "",
+        f"{1e3 * wall / STEPS:.1f} ms a step while profiled ({time.strftime('%Y-%m-%d')}).",
+        "",
+        "| kind of work | share |",
+        "| --- | ---: |",
+    ]
+    lines += [
+        f"| {kind} | {100 * seconds / total:.1f} % |"
+        for kind, seconds in sorted(shares.items(), key=lambda x: -x[1])
+    ]
+    lines += [
+        "",
+        "| operation | kind | ms a step | calls a step | share |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for name, seconds, calls in rows[:TOP]:
+        short = name.replace("|", "/")[:90]
+        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {100 * seconds / total:.1f} %"
+        lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
+    return "\n".join(lines) + "\n"

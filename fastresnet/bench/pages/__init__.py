@@ -1,0 +1,4 @@
+"""Benchmark results as pages.
+
+Refuses to measure and to judge.
+"""

@@ -1,0 +1,103 @@
+"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER` writes
+train.beton and test.beton, each with a .json of facts beside it. Both appear whole or not at all."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from fastresnet import beton, sources
+from fastresnet.data import conversion
+from fastresnet.settings import config
+
+SHORT = {  # option of this script: the setting it stands for
+    "source": "data.source",
+    "root": "data.root",
+    "name": "data.name",
+    "mode": "data.write_mode",
+    "quality": "data.jpeg_quality",
+    "workers": "data.workers",
+}
+BAR_WIDTH = 30  # characters
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    for option, key in SHORT.items():
+        setting = config.SETTINGS[key]
+        parser.add_argument(
+            f"--{option}",
+            type=setting.type,
+            choices=setting.choices or None,
+            metavar=None if setting.choices else option.upper(),
+            help=f"{setting.help} (the same as --{key})",
+        )
+    parser.add_argument("--out", type=Path, help="folder of the betons (default: one under data.betons)")
+    parser.add_argument("--max-size", type=int, metavar="PX", help="shrink larger images to this longer side")
+    parser.add_argument("--verify", type=Path, metavar="BETON", help="check a beton, write nothing")
+
+
+def main() -> None:
+    cfg, args = config.parse_args(None, __doc__, options, default=None)
+    if args.verify:
+        print(verified(args.verify))
+        return
+    cfg = cfg.replace(
+        {key: getattr(args, option) for option, key in SHORT.items() if getattr(args, option) is not None}
+    )
+    source, root = cfg.data.source, cfg.data.root
+    if source == "auto":
+        source, found = sources.resolve_auto(cfg.data.name, root)
+        root = str(found)
+        if source == "betons":
+            raise ValueError(
+                f"{found} holds betons already: nothing to convert (--source and --root name another source)"
+            )
+    bar, started = Bar(), time.monotonic()
+    folder, facts = conversion.convert(
+        source, root, cfg.data, out=args.out, max_size=args.max_size, notes=bar.note, progress=bar
+    )
+    bar.end()
+    for split, fact in facts.items():
+        path = folder / f"{split}.beton"
+        size = path.stat().st_size / 2**20
+        print(f"{path}  {fact['count']} images  {size:.1f} MiB  {fact['name']}  {fact['digest']}")
+    print(f"converted in {time.monotonic() - started:.1f} s")
+
+
+def verified(path: Path) -> str:
+    """One line about a beton that passed every check; BetonError otherwise."""
+    info, facts = beton.verify(path), beton.read_sidecar(path)
+    size = (
+        f"{info.width}x{info.height} px" if info.uniform else f"up to {info.max_width}x{info.max_height} px"
+    )
+    stored = ", ".join(f"{count} {mode}" for mode, count in info.modes.items() if count)
+    name = facts["name"] if facts else "no sidecar"
+    labels = f"labels {info.labels[0]}..{info.labels[1]}"
+    return f"{path}: sound; {info.num_samples} images of {size} ({stored}), {labels}; {name}"
+
+
+class Bar:
+    """Progress on standard error: a bar that moves on a terminal, one line a split elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, split: str, done: int, total: int) -> None:
+        """`done` of `total` images of a split are written."""
+        if self.live:
+            full = BAR_WIDTH * done // total
+            print(
+                f"\r{split:5} [{'#' * full:{BAR_WIDTH}}] {done}/{total}", end="", file=sys.stderr, flush=True
+            )
+        elif done == total:
+            print(f"{split}: {total} images written", file=sys.stderr, flush=True)
+
+    def note(self, line: str) -> None:
+        """One line of news, below the bar."""
+        self.end()
+        print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the bar's line."""
+        if self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

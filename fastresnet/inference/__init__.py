@@ -1,0 +1,4 @@
+"""A trained network, used: predictions, export, Grad-CAM, model card.
+
+Refuses to train.
+"""

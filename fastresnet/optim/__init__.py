@@ -1,0 +1,20 @@
+"""What changes the weights: parameter groups, optimizers, averages of weights, schedules and rates.
+
+Refuses to know data, loops and files.
+"""
+
+from fastresnet.optim.averaging import Ema, Lookahead, TailAverage, averages
+from fastresnet.optim.muon import Muon
+from fastresnet.optim.optimizers import DecoupledSGD, Optimizers, build, grouped
+
+__all__ = [
+    "DecoupledSGD",
+    "Ema",
+    "Lookahead",
+    "Muon",
+    "Optimizers",
+    "TailAverage",
+    "averages",
+    "build",
+    "grouped",
+]

@@ -1,0 +1,172 @@
+"""The learning-rate range test (Smith 2017, arXiv 1506.01186): raise the rate step by step, watch the loss.
+
+Runs the experiment's own training step on its own batches, then puts every weight, buffer and optimizer state
+back as it was. Writes nothing; `plots.lr_finder` draws the result.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastresnet.training.trainer import Batch, Trainer
+
+RANGES = {"sgd": (1e-4, 10.0), "muon": (1e-4, 10.0), "adam": (1e-6, 1.0), "adamw": (1e-6, 1.0)}
+SMOOTHING = 0.9  # weight of the past in the moving average of the loss
+DIVERGED = 3.0  # the test ends when the smoothed loss is so many times its minimum
+SUGGESTIONS = ("valley", "steepest", "minimum/10")
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """rates: of `optim.lr`, one a step; losses: mean per image before that step, nats; smoothed: their moving
+    average; suggestions: rates by the names in SUGGESTIONS; diverged: whether the test ended before
+    `high`."""
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestions: dict[str, float]
+    diverged: bool
+
+
+def range_test(
+    experiment: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    steps: int = 100,
+    on_step: Callable[[int, float, float], None] = lambda step, rate, loss: None,
+) -> RangeTest:
+    """Train `steps` steps with rates from `low` to `high`, evenly spaced on a logarithmic scale.
+
+    experiment: an Experiment; its groups keep the proportions of their rates
+    on_step:    called with the step's number, its rate and its loss
+    Raises ValueError for a range that is none, and where the loss is not a number from the first step on.
+    """
+    lowest, highest = RANGES[experiment.cfg.optim.name]
+    low, high = low or lowest, high or highest
+    if not 0 < low < high or steps < 10:
+        raise ValueError(
+            f"a range test needs 0 < low < high and 10 steps or more, got {low:g}, {high:g}, {steps}"
+        )
+    before = _state(experiment)
+    try:
+        rates, losses, diverged = _climb(experiment, np.geomspace(low, high, steps), on_step)
+    finally:
+        _restore(experiment, before)
+    if len(losses) < 10:
+        raise ValueError(
+            f"the loss left all bounds after {len(losses)} steps, at a rate of {rates[-1]:.2g}: "
+            f"start the test lower (--low={low / 100:g})"
+        )
+    smoothed = smooth(losses)
+    return RangeTest(rates, losses, smoothed, suggest(rates, smoothed), diverged)
+
+
+def _climb(
+    experiment: Any, planned: np.ndarray, on_step: Callable[[int, float, float], None]
+) -> tuple[list[float], list[float], bool]:
+    """Rates and losses up to the end or to divergence."""
+    peak = experiment.cfg.optim.lr
+    original: Trainer = experiment.trainer
+    plain = dataclasses.replace(original.options, compile="off", cuda_graph=False)
+    trainer = Trainer(
+        original.model,
+        experiment.optimizer,
+        list(planned / peak),
+        device=experiment.device,
+        precision=experiment.precision,
+        options=plain,
+        select=original.select,
+    )
+    original.model.train()
+    rates: list[float] = []
+    losses: list[float] = []
+    batches = _endless(experiment.train_loader)
+    for step, rate in enumerate(planned):
+        trainer.totals.zero_()
+        trainer.step(*next(batches))
+        loss_sum, _, images = trainer.totals.tolist()
+        loss = loss_sum / images
+        if not math.isfinite(loss):
+            return rates, losses, True
+        rates.append(float(rate))
+        losses.append(loss)
+        on_step(step, float(rate), loss)
+        recent = smooth(losses)
+        if step >= 10 and recent[-1] > DIVERGED * min(recent):
+            return rates, losses, True
+    return rates, losses, False
+
+
+def _endless(loader: Any) -> Iterator[Batch]:
+    for epoch in itertools.count():
+        yield from loader.epoch(epoch)
+
+
+def _state(experiment: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
+    groups = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in experiment.optimizer.param_groups
+    ]
+    return (
+        copy.deepcopy(experiment.model.state_dict()),
+        copy.deepcopy(experiment.optimizer.state_dict()),
+        copy.deepcopy(groups),
+    )
+
+
+def _restore(experiment: Any, before: tuple[Any, Any, list[dict[str, Any]]]) -> None:
+    model, optimizer, groups = before
+    experiment.model.load_state_dict(model)
+    experiment.optimizer.load_state_dict(optimizer)
+    for group, values in zip(experiment.optimizer.param_groups, groups):
+        group.update(values)
+
+
+def smooth(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:
+    """Exponential moving average without the pull towards zero at its start (Kingma and Ba 2015, section
+    3)."""
+    result: list[float] = []
+    average = 0.0
+    for step, loss in enumerate(losses, start=1):
+        average = weight * average + (1 - weight) * loss
+        result.append(average / (1 - weight**step))
+    return result
+
+
+def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
+    """Three readings of the curve, cut at its minimum:
+
+    valley:      two thirds along the longest falling stretch (fastai's rule)
+    steepest:    where the loss falls fastest for a given factor of the rate
+    minimum/10:  a tenth of the rate with the least loss, where momentum and noise haven't hidden trouble yet
+    """
+    bottom = max(int(np.argmin(smoothed)), 2)
+    logs, curve = np.log(rates[: bottom + 1]), np.asarray(smoothed[: bottom + 1])
+    slopes = np.gradient(curve, logs)
+    start, end = _longest_fall(smoothed)
+    valley = start + round((end - start) * 2 / 3)
+    return {
+        "valley": float(rates[valley]),
+        "steepest": float(rates[int(np.argmin(slopes))]),
+        "minimum/10": float(rates[bottom]) / 10,
+    }
+
+
+def _longest_fall(values: Sequence[float]) -> tuple[int, int]:
+    """First and last index of the longest decreasing subsequence of `values`."""
+    length, first = [1] * len(values), list(range(len(values)))
+    for i in range(1, len(values)):
+        for j in range(i):
+            if values[i] < values[j] and length[j] + 1 > length[i]:
+                length[i], first[i] = length[j] + 1, first[j]
+    end = int(np.argmax(length))
+    return first[end], end

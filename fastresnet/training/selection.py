@@ -1,0 +1,131 @@
+"""Which images of a batch are worth training on: the share with the largest loss, judged by the model itself
+or by a small net that learns beside it. Makes no batches and steps no optimizer but the proxy's own."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastresnet.machine.precision import Precision
+from fastresnet.optim.rates import Rates
+from fastresnet.training.capture import Snapshot, forget
+
+Batch = tuple[Tensor, Tensor]
+
+
+class HardExamples:
+    """Keeps the hardest `fraction` of each batch (rounded, at least one image), hardest first, judged by
+    `model` as it is in evaluation mode. The count depends on the batch's size alone, so the host waits for
+    nothing."""
+
+    def __init__(
+        self, model: nn.Module, fraction: float, *, precision: Precision, device: torch.device
+    ) -> None:
+        if not 0.0 < fraction <= 1.0:
+            raise ValueError(f"train.hard_fraction must be above 0 and at most 1, got {fraction}")
+        self.model, self.fraction, self.precision, self.device = model, fraction, precision, device
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
+        """images (B,3,h,w), labels (B,) -> the round(fraction * B) with the largest loss."""
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            losses_B = self._losses(images, labels)
+        self.model.train(was_training)
+        return self._keep(images, labels, self._hardest(losses_B))
+
+    def _losses(self, images: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        with self.precision.autocast(self.device):
+            logits_NK = self.model(images)
+        return F.cross_entropy(logits_NK.float(), labels, reduction="none", label_smoothing=label_smoothing)
+
+    def _hardest(self, losses_B: Tensor) -> Tensor:
+        return losses_B.detach().topk(max(1, round(self.fraction * len(losses_B)))).indices
+
+    @staticmethod
+    def _keep(images: Tensor, labels: Tensor, rows: Tensor) -> Batch:
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        kept = images.index_select(0, rows)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return kept.contiguous(memory_format=layout), labels.index_select(0, rows)
+
+
+class ProxyNet(HardExamples):
+    """A small net that is trained on what it picks, one step a batch, along the run's own schedule
+    (Jordan 2024, arXiv 2404.00498; after Jiang et al. 2019 and Mindermann et al. 2022).
+
+    model:      the proxy, on the device, in training mode while it judges
+    optimizer:  of the proxy, as `optim.build` makes it; capturable where the step is captured in a CUDA graph
+    lr_factor:  one entry a step, a share of each group's base_lr
+    Raises ValueError in fp16, whose gradients would need scaling.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        fraction: float,
+        optimizer: Any,
+        lr_factor: Sequence[float],
+        *,
+        precision: Precision,
+        device: torch.device,
+        label_smoothing: float = 0.0,
+        loss_reduction: str = "mean",
+    ) -> None:
+        super().__init__(model, fraction, precision=precision, device=device)
+        if precision.scales_loss:
+            raise ValueError(
+                "train.proxy_width trains its proxy without loss scaling, which fp16 needs: "
+                "use train.precision=bf16, tf32 or fp32"
+            )
+        self.optimizer = optimizer
+        self.label_smoothing, self.loss_reduction = label_smoothing, loss_reduction
+        capturable = any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
+        self.rates = Rates(optimizer, lr_factor, None, {}, device if capturable else None)
+        counter = self.rates.counter
+        self.step_done = torch.zeros(1, dtype=torch.int64) if counter is None else counter
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
+        """images (B,3,h,w), labels (B,) -> the hardest ones, on which the proxy has learned too."""
+        self.model.train()
+        if self.rates.counter is not None:
+            self.rates.set_on_device()
+        else:
+            self.rates.set(int(self.step_done))
+            self.step_done += 1
+        losses_B = self._losses(images, labels, self.label_smoothing)
+        rows = self._hardest(losses_B)
+        hard = losses_B.index_select(0, rows)
+        (hard.sum() if self.loss_reduction == "sum" else hard.mean()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return self._keep(images, labels, rows)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a call changes, to be put back after warming up or capturing."""
+        return Snapshot(self.model, self.optimizer, [self.step_done])
+
+    def reset(self, state: dict[str, Tensor]) -> None:
+        """Begin again from the weights `state`, in place, so that captured graphs stay valid."""
+        with torch.no_grad():
+            for own, fresh in zip(self.model.state_dict().values(), state.values()):
+                own.copy_(fresh)
+        forget(self.optimizer)
+        self.step_done.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a bit-exact continuation needs."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": int(self.step_done),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step_done.fill_(state["step"])
