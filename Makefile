@@ -23,6 +23,7 @@ test:
 
 check: setup
 	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check -q .
 	@$(PYTHON) -m mypy
 
 bench: setup
@@ -31,6 +32,7 @@ bench: setup
 # What the README shows: recipes from their files, records and results from benchmarks/.
 tables: setup
 	@$(PYTHON) tests/test_readme.py
+	@$(PYTHON) tests/house.py
 	@$(PYTHON) benchmarks/leaderboard.py
 
 # Leaves .venv, data/ and runs/ alone.

@@ -3,92 +3,17 @@
 import ast
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 
 import pytest
+from house import NAMES, ORDER, PACKAGE, PAGE, imports, name_of, needs, page, room_of
 
-PACKAGE = Path(__file__).parent.parent / "fastresnet"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-
-# A room imports only rooms that stand above it. docs/architecture.md tells what each is for.
-ORDER = [
-    "base",
-    "settings",
-    "machine",
-    "sources",
-    "beton",
-    "data",
-    "augment",
-    "loading",
-    "models",
-    "optim",
-    "training",
-    "reports",
-    "runs",
-    "inference",
-    "bench",  # no more than a name: its rooms follow
-    "bench.places",
-    "bench.measuring",
-    "bench.contest",
-    "bench.judging",
-    "bench.protocol",
-    "bench.pages",
-    "bench.commands",
-    "commands",
-    "",  # the package itself: its public names
-]
 # Rooms that could be taken out and used elsewhere: nothing of the package but `base`.
-ALONE = ["settings", "machine", "sources", "beton", "augment", "models", "optim"]
+ALONE = ["settings", "machine", "sources", "beton", "augment"]
 # In the room where everything meets one module alone may know loaders and data.
 MEETING_PLACE = {"training": ("training.experiment", ["loading", "data", "sources", "beton", "augment"])}
 # What only late imports may bring in: the package works without these, or starts before they are needed.
 LATE = ["ffcv", "torchvision", "triton", "pyarrow", "matplotlib", "pynvml", "tensorboard", "wandb", "onnx"]
 LATE += ["torchcodec"]
-
-
-def name_of(path: Path) -> str:
-    """fastresnet/models/resnet.py -> models.resnet; a folder's __init__ is the folder."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-NAMES = {name_of(path): path for path in MODULES}
-
-
-def room_of(name: str) -> str:
-    """The room of ORDER that a module belongs to: the longest one that its name begins with."""
-    rooms = [room for room in ORDER if name == room or name.startswith(f"{room}.")]
-    return max(rooms, key=len, default="")
-
-
-@cache
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Full names of all that a file imports, late imports too; those for type checking alone don't count."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = [block for block in ast.walk(tree) if isinstance(block, ast.If)]
-    skipped = [block for block in skipped if "TYPE_CHECKING" in ast.dump(block.test)]
-    if top_level_only:
-        late = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try)
-        skipped += [node for node in ast.walk(tree) if isinstance(node, late)]
-    hidden = {id(node) for block in skipped for node in ast.walk(block)}
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if id(node) in hidden:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: imports are absolute"
-            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-@cache
-def needs(name: str) -> set[str]:
-    """The modules of the package that a module imports; a room stands for its __init__."""
-    wanted = {full.removeprefix("fastresnet.") for full in imports(NAMES[name]) if "fastresnet." in full}
-    return {part for part in wanted if part in NAMES} - {name}
 
 
 def test_the_order_names_every_room_and_no_other():
@@ -131,7 +56,7 @@ def test_only_the_meeting_place_knows_what_its_room_must_not(room):
     assert not {(name, other) for name in others for other in needs(name) if room_of(other) in forbidden}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES} - {PACKAGE}), ids=name_of)
+@pytest.mark.parametrize("folder", sorted({path.parent for path in NAMES.values()} - {PACKAGE}), ids=name_of)
 def test_a_room_has_no_more_modules_than_one_can_keep_in_mind(folder):
     assert len(list(folder.glob("*.py"))) - 1 <= 10, f"{folder.name} wants to be two rooms"
 
@@ -161,6 +86,10 @@ def test_no_module_is_longer_than_300_lines_and_no_class_than_200(name):
     assert not {title: lines for title, lines in long.items() if lines > 200}
 
 
+def test_the_drawing_of_the_rooms_is_what_the_imports_say():
+    assert PAGE.read_text(encoding="utf-8") == page(), "`make tables` draws it anew"
+
+
 def test_nothing_of_the_package_imports_scripts_or_tests():
     seen = {(name, full) for name, path in NAMES.items() for full in imports(path)}
     assert not {pair for pair in seen if pair[1].partition(".")[0] in ("scripts", "benchmarks", "tests")}
@@ -185,7 +114,7 @@ def test_importing_the_package_is_quiet_and_loads_neither_torch_nor_ffcv():
 
 def test_no_module_reads_settings_from_the_environment():
     allowed = {"FASTRESNET_DATA"}
-    for path in MODULES:
+    for path in NAMES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and str(node.value).startswith("FASTRESNET_"):
                 assert node.value in allowed, f"{path.name} reads {node.value}"
