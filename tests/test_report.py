@@ -1,6 +1,7 @@
 """A run's page: what it says, that it loads nothing, and that a real browser shows it in light, dark and on a
 phone."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -95,6 +96,26 @@ def test_ticks_are_round_and_hold_the_values(low, high):
     marks = charts.ticks(low, high)
     assert marks[0] <= low and marks[-1] >= high * (1 - 1e-9) and 2 <= len(marks) <= 9
     assert np.allclose(np.diff(marks), marks[1] - marks[0])
+
+
+@pytest.mark.parametrize(
+    "y", [[0.0], [0.0] * 3, [5.0] * 3, [-3.0], [1e-15, 2e-15], [1e300], [None, None], []]
+)
+@pytest.mark.parametrize("start_at_zero", [True, False])
+def test_every_series_draws_be_it_constant_zero_or_missing(y, start_at_zero):
+    history = [{"epoch": epoch + 1, "lr": value} for epoch, value in enumerate(y)]
+    one = run_page.line(history, "lr", "rate")
+    drawn = charts.lines([one], title="t", x_label="x", y_label="y", start_at_zero=start_at_zero)
+    assert drawn.count("<circle") == len([value for value in y if value is not None])
+    assert "nan" not in drawn and "inf" not in drawn
+
+
+def test_a_run_whose_only_rate_is_zero_has_a_page(tmp_path):
+    path, _ = write_run(tmp_path / "run", epochs=1)
+    result = json.loads((path / "result.json").read_text())
+    result["per_epoch"][0] |= {"lr": 0.0, "images_per_second": 0.0, "train_loss": 0.0, "test_accuracy": 0.0}
+    (path / "result.json").write_text(json.dumps(result))
+    assert "Learning rate" in run_page.write(path).read_text()
 
 
 def test_a_chart_leaves_out_what_is_not_finite():

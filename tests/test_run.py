@@ -183,6 +183,12 @@ def test_a_resumed_run_keeps_its_settings(train, tmp_path):
         train("a", {"run.resume": str(tmp_path / "a"), "train.batch_size": 20})
 
 
+def test_a_resumed_run_keeps_its_seed(train, tmp_path):
+    train("a", {"train.max_steps": 2})
+    with pytest.raises(ValueError, match="run.seed=7 differs from 0"):
+        train("a", {"run.resume": str(tmp_path / "a"), "run.seed": 7})
+
+
 def test_a_resumed_run_keeps_its_data(train, tmp_path):
     train("a", {"train.max_steps": 2})
     with pytest.raises(ValueError, match="data.synthetic_train=200 differs"):

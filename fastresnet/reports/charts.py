@@ -27,14 +27,17 @@ class Line:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above
-    `high`."""
-    span = max(high - low, abs(high) * 1e-9, 1e-12)
-    rough = span / max(count - 1, 1)
+    """About `count` round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above `high`.
+
+    Where both are the same, numbers around it; around 0 they reach from 0 to 1.
+    """
+    if low >= high:
+        low, high = (low - abs(low) / 10, high + abs(high) / 10) if high else (0.0, 1.0)
+    rough = max(high - low, abs(high) * 1e-9) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
 
 
 def plain(value: float) -> str:

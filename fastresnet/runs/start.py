@@ -22,7 +22,14 @@ __all__ = ["Interrupted", "Run", "train"]
 DEFAULT_RECIPE = "rn18.yaml"
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
 FREE_ON_RESUME = (
-    "run.",
+    "run.dir",
+    "run.resume",
+    "run.device",
+    "run.threads",
+    "run.progress",
+    "run.loggers",
+    "run.report",
+    "run.save_checkpoints",
     "eval.",
     "train.max_steps",
     "train.compile",
