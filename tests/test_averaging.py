@@ -7,7 +7,7 @@ import torch
 from model_settings import section
 from torch import nn
 
-from fastresnet.optim.averaging import Ema, Lookahead, TailAverage, averages
+from fastresnet.optim.averaging import Ema, Lookahead, TailAverage, build
 
 
 def small_model():
@@ -131,11 +131,11 @@ def test_settings_choose_the_averages_and_lookahead_comes_first():
     cfg = SimpleNamespace(
         optim=section("optim", lookahead=5, lookahead_ramp=True), train=section("train", average_tail=0.25)
     )
-    lookahead, tail = averages(small_model(), cfg, 100)
+    lookahead, tail = build(small_model(), cfg, 100)
     assert isinstance(lookahead, Lookahead) and lookahead.ramp_steps == 100
     assert isinstance(tail, TailAverage) and tail.start_step == 75
     nothing = SimpleNamespace(optim=section("optim"), train=section("train"))
-    assert averages(small_model(), nothing, 100) == []
+    assert build(small_model(), nothing, 100) == []
 
 
 def test_anothers_average_is_refused():

@@ -6,6 +6,7 @@ import math
 import pytest
 from drawn import splits
 
+from fastresnet.optim import Lookahead
 from fastresnet.settings import config
 from fastresnet.training.experiment import Experiment
 
@@ -65,3 +66,14 @@ def test_decay_and_head_scale_follow_batch_and_width(name):
     assert cfg.optim.weight_decay == pytest.approx(2e-6 * cfg.train.batch_size)
     assert cfg.model.head_scale == pytest.approx(1 / cfg.model.stage_widths[-1])
     assert cfg.optim.decay_norms_and_biases and cfg.train.loss_reduction == "sum"
+
+
+def test_speed96s_lookahead_falls_along_the_run():
+    cfg = config.load("speed96.yaml", {**SMALL, "train.epochs": 6})
+    lookahead, *rest = Experiment(cfg, splits=splits(64, 32)).averages
+    assert isinstance(lookahead, Lookahead) and not rest
+    assert (lookahead.steps, lookahead.ramp_steps, lookahead.alpha) == (
+        5,
+        12,
+        pytest.approx(1 - 0.95**5, abs=1e-3),
+    )

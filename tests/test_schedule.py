@@ -73,6 +73,12 @@ def test_tiny_runs_get_finite_factors_between_0_and_1(name, steps):
     assert len(factors) == steps and all(0.0 <= factor <= 1.0 for factor in factors)
 
 
+@pytest.mark.parametrize("name", ["onecycle", "cosine", "linear", "constant", "piecewise"])
+def test_a_run_of_one_step_takes_it_at_the_peak(name):
+    factors = table(1, 97, name=name, initial_factor=0.0, points=[[0.0, 0.0], [5.0, 1.0]]).lr_factor
+    assert factors == [1.0]
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

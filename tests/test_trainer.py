@@ -91,6 +91,19 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch():
     torch.testing.assert_close(weights(cut), weights(plain), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("size, parts", [(6, 4), (7, 3), (5, 5), (3, 8)])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_uneven_micro_batches_weigh_as_much_as_their_images(size, parts, reduction):
+    images, labels = batches(1, size=size)[0]
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    cut = copy.deepcopy(plain)
+    for model, accumulate in ((plain, 1), (cut, parts)):
+        options = StepOptions(accumulate=accumulate, loss_reduction=reduction)
+        make(model, 1, optimizer=sgd(model, momentum=0.0), options=options).step(images, labels)
+    torch.testing.assert_close(weights(cut), weights(plain), rtol=1e-6, atol=1e-7)
+
+
 def test_summed_loss_is_the_mean_loss_times_the_batch():
     images, labels = batches(1, size=8)[0]
     mean, total = net(), net()

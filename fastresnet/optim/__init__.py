@@ -3,18 +3,8 @@
 Refuses to know data, loops and files.
 """
 
-from fastresnet.optim.averaging import Ema, Lookahead, TailAverage, averages
+from fastresnet.optim.averaging import Ema, Lookahead, TailAverage
 from fastresnet.optim.muon import Muon
 from fastresnet.optim.optimizers import DecoupledSGD, Optimizers, build, grouped
 
-__all__ = [
-    "DecoupledSGD",
-    "Ema",
-    "Lookahead",
-    "Muon",
-    "Optimizers",
-    "TailAverage",
-    "averages",
-    "build",
-    "grouped",
-]
+__all__ = ["DecoupledSGD", "Ema", "Lookahead", "Muon", "Optimizers", "TailAverage", "build", "grouped"]

@@ -150,9 +150,11 @@ class Lookahead(_Average):
         return 1.0 - (1.0 - self.alpha) * min(1.0, step / self.ramp_steps) ** 3
 
 
-def averages(model: nn.Module, cfg: Any, total_steps: int) -> list[Ema | TailAverage | Lookahead]:
-    """What the settings average (`cfg.train` and `cfg.optim`) in a run of `total_steps` steps; Lookahead
-    comes first, because it writes into the weights that the others take in."""
+def build(model: nn.Module, cfg: Any, total_steps: int) -> list[Ema | TailAverage | Lookahead]:
+    """What the sections `optim` and `train` of `cfg` average in a run of `total_steps` steps.
+
+    Lookahead comes first, because it writes into the weights that the others take in.
+    """
     made: list[Ema | TailAverage | Lookahead] = []
     if cfg.optim.lookahead:
         ramp_steps = total_steps if cfg.optim.lookahead_ramp else 0

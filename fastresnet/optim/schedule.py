@@ -23,6 +23,7 @@ class Table:
 def table(settings: Any, total_steps: int, steps_per_epoch: int | float) -> Table:
     """The schedule that `settings` (the section `schedule`) describes, for a run of `total_steps` steps.
 
+    A run of a single step takes it at the peak: the first or the last rate of a schedule may well be 0.
     Raises ValueError for settings that don't go together.
     """
     if total_steps < 1 or steps_per_epoch <= 0:
@@ -36,10 +37,9 @@ def table(settings: Any, total_steps: int, steps_per_epoch: int | float) -> Tabl
             "schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
             f"got {settings.name}"
         )
-    return Table(
-        [f for f in map(_lr(settings, total_steps, steps_per_epoch), range(total_steps))],
-        _momentum_table(settings, total_steps) if cycles else None,
-    )
+    factor = _lr(settings, total_steps, steps_per_epoch)
+    factors = [factor(step) for step in range(total_steps)] if total_steps > 1 else [1.0]
+    return Table(factors, _momentum_table(settings, total_steps) if cycles else None)
 
 
 def _lr(settings: Any, total_steps: int, steps_per_epoch: float) -> Callable[[int], float]:

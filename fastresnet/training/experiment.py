@@ -20,7 +20,7 @@ from fastresnet.augment.dispatch import Augment
 from fastresnet.loading import loaders
 from fastresnet.machine import allocator, distributed, precision, timing
 from fastresnet.machine.distributed import ALONE, World
-from fastresnet.optim import schedule
+from fastresnet.optim import averaging, schedule
 from fastresnet.settings.config import Config
 from fastresnet.training import evaluation, selection, trainer
 from fastresnet.training.evaluation import Score
@@ -177,7 +177,7 @@ class Experiment:
         )
         table = schedule.table(cfg.schedule, self.total_steps, self.steps_per_epoch)
         self.lr_factor = table.lr_factor
-        self.averages = self._new_averages()
+        self.averages = averaging.build(self.model, cfg, self.total_steps)
         freezable, freeze_step = self._freeze()
         alone = (
             self.place.size == 1
@@ -208,19 +208,6 @@ class Experiment:
             compile=self.compile_mode,
             cuda_graph=train.cuda_graph,
         )
-
-    def _new_averages(self) -> list[Any]:
-        cfg = self.cfg
-        averages: list[Any] = []
-        if cfg.optim.lookahead:
-            averages.append(optim.Lookahead(self.model, cfg.optim.lookahead, cfg.optim.lookahead_alpha))
-        if cfg.train.ema_decay:
-            averages.append(optim.Ema(self.model, cfg.train.ema_decay))
-        if cfg.train.average_tail:
-            averages.append(
-                optim.TailAverage(self.model, round((1 - cfg.train.average_tail) * self.total_steps))
-            )
-        return averages
 
     def _select(self) -> Callable[[Tensor, Tensor], trainer.Batch] | None:
         """The choice of the hardest share of each batch, by a proxy net or by the model itself
@@ -263,6 +250,13 @@ class Experiment:
         )
 
     # ---- training and evaluation ---------------------------------------------------------------------------
+
+    def batch_of(self, step: int) -> tuple[int, int]:
+        """Images that this process takes in a step (from 0), and their height and width in px."""
+        loader = self.train_loader
+        taken = step % len(loader) * loader.batch_size
+        size = self._resolution(step) if self.cfg.train.resolutions else None
+        return min(loader.batch_size, loader.num_samples - taken), size or self.image_size
 
     def initialise(self) -> None:
         """What a fresh run computes from its data before the first step: the whitening convolution. On the

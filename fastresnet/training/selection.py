@@ -28,6 +28,10 @@ class HardExamples:
             raise ValueError(f"train.hard_fraction must be above 0 and at most 1, got {fraction}")
         self.model, self.fraction, self.precision, self.device = model, fraction, precision, device
 
+    def count(self, batch_size: int) -> int:
+        """How many images of a batch are kept."""
+        return max(1, round(self.fraction * batch_size))
+
     def __call__(self, images: Tensor, labels: Tensor) -> Batch:
         """images (B,3,h,w), labels (B,) -> the round(fraction * B) with the largest loss."""
         was_training = self.model.training
@@ -43,7 +47,7 @@ class HardExamples:
         return F.cross_entropy(logits_NK.float(), labels, reduction="none", label_smoothing=label_smoothing)
 
     def _hardest(self, losses_B: Tensor) -> Tensor:
-        return losses_B.detach().topk(max(1, round(self.fraction * len(losses_B)))).indices
+        return losses_B.detach().topk(self.count(len(losses_B))).indices
 
     @staticmethod
     def _keep(images: Tensor, labels: Tensor, rows: Tensor) -> Batch:

@@ -137,11 +137,10 @@ class Trainer:
     def _update(self, images: Tensor, labels: Tensor) -> None:
         if self.select is not None:
             images, labels = self.select(images, labels)
-        share = 1.0 if self.options.loss_reduction == "sum" else 1.0 / self.options.accumulate
-        for some_images, some_labels in zip(
-            images.chunk(self.options.accumulate), labels.chunk(self.options.accumulate)
-        ):
+        parts = self.options.accumulate
+        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
             loss, loss_sum, hits = self._forward(some_images, some_labels)
+            share = 1.0 if self.options.loss_reduction == "sum" else len(some_labels) / len(labels)
             self.scaler.scale(loss * share).backward()
             self.totals += torch.stack([loss_sum, hits, torch.full_like(hits, len(some_labels))]).to(
                 self.totals.dtype

@@ -1,0 +1,56 @@
+"""What training costs in arithmetic: images and FLOPs of any stretch of a run's steps, counted and not measured.
+
+A training step is three forward passes an image (backward is two). Sizes follow train.resolutions; where only the
+hardest share is trained on, that share alone counts three times, and whoever judges the batch once for each image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastresnet.models.flops import flops_per_image
+
+if TYPE_CHECKING:
+    from fastresnet.training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of some steps, on all processes together.
+
+    images:  that the loader made
+    flops:   of training on them, 2 per multiply-add of convolutions and linear layers
+    """
+
+    images: int
+    flops: float
+
+    @property
+    def flops_per_image(self) -> float:
+        """Mean training FLOPs of an image; 0 where there was none."""
+        return self.flops / self.images if self.images else 0.0
+
+
+def work(experiment: Experiment, first: int = 0, last: int | None = None) -> Work:
+    """Images and FLOPs of the steps first, …, last - 1 of a run, counted from its first step; by default of all."""
+    images, flops = 0, 0.0
+    costs: dict[tuple[int, int], float] = {}
+    for step in range(first, experiment.total_steps if last is None else last):
+        batch, size = experiment.batch_of(step)
+        if (batch, size) not in costs:
+            costs[batch, size] = _step_flops(experiment, batch, size)
+        images += batch * experiment.place.size
+        flops += costs[batch, size] * experiment.place.size
+    return Work(images, flops)
+
+
+def _step_flops(experiment: Experiment, batch: int, size: int) -> float:
+    """FLOPs of one process's step on `batch` images of `size` px."""
+    select, per_image = experiment.trainer.select, flops_per_image(experiment.model, size)
+    if select is None:
+        return 3.0 * batch * per_image
+    hard = select.count(batch)
+    judging = float(batch * flops_per_image(select.model, size))
+    learning = 0.0 if select.model is experiment.model else 2.0 * hard * flops_per_image(select.model, size)
+    return 3.0 * hard * per_image + judging + learning
