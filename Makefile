@@ -1,12 +1,13 @@
 # make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
 # make test    run the tests (ARGS="tests/test_config.py" picks some)
 # make check   ruff and mypy
+# make docs    the guide and the API reference as a site, build/site
 # make bench   measure this machine (ARGS="--suite quick" is the short one)
 # Each sets up .venv first, which takes minutes once and nothing later.
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test check bench tables clean
+.PHONY: setup train test check docs bench tables clean
 
 setup:
 	@scripts/setup.sh
@@ -25,6 +26,10 @@ check: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check -q .
 	@$(PYTHON) -m mypy
+
+# A warning is an error.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build -q --strict
 
 bench: setup
 	@$(PYTHON) benchmarks/run.py --suite standard $(ARGS)

@@ -56,6 +56,9 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.1",
             "onnxruntime>=1.18",
+            "optuna>=4.0",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=0.26",
         ],
     },
 )

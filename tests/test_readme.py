@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands, files, recipes, settings and tables exist."""
+"""The README and the guide tell the truth: their commands, files, recipes, settings and tables exist."""
 
 import re
 import shlex
@@ -10,11 +10,23 @@ from fastresnet.settings import config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
+PAGES = {"README.md": README}
+PAGES |= {f"docs/{path.name}": path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))}
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return [block for name, block in re.findall(r"```(\w*)\n(.*?)```", text, re.S) if name == kind]
+
+
 COMMANDS = [
-    line.partition("#")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()
+    line.partition("#")[0].strip()
+    for text in PAGES.values()
+    for block in blocks(text, "sh")
+    for line in block.splitlines()
 ]
-SCRIPTS = [shlex.split(command) for command in COMMANDS if command.startswith("python ")]
+MAKES = [shlex.split(command) for command in dict.fromkeys(COMMANDS) if command.startswith("make ")]
+SCRIPTS = [shlex.split(command) for command in dict.fromkeys(COMMANDS) if command.startswith("python ")]
 FIRST = ("rn18.yaml", "rn18-long.yaml", "cpu.yaml", "smoke.yaml")  # of the table of recipes
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
@@ -38,7 +50,7 @@ def between(name: str) -> tuple[int, int]:
 
 
 def test_the_two_commands_stand_at_the_top():
-    first = BLOCKS[0][1].split("\n")
+    first = blocks(README, "sh")[0].split("\n")
     assert [line.partition("#")[0].strip() for line in first[:2]] == ["make train", "make test"]
     assert README.index("make train") < 1000
 
@@ -52,7 +64,9 @@ def test_the_tables_of_measurements_have_their_markers():
     assert between("records") and between("results")
 
 
-@pytest.mark.parametrize("words", [shlex.split(c) for c in COMMANDS if c.startswith("make")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [shlex.split(c) for c in dict.fromkeys(COMMANDS) if c.startswith("make")], ids=" ".join
+)
 def test_every_make_target_exists_and_passes_known_arguments(words):
     assert words[1] in TARGETS
     for argument in shlex.split(" ".join(words[2:]).removeprefix("ARGS=")):
@@ -92,26 +106,29 @@ def test_every_setting_named_exists_with_the_values_it_names():
             assert set(re.findall(r"`([a-z]+)`", words)) <= set(config.SETTINGS[key].choices)
 
 
-def test_every_file_and_recipe_named_exists():
-    for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / link.partition("#")[0]).exists(), link
-    for path in re.findall(r"`((?:scripts|tests|benchmarks|examples|docs|fastresnet)/[\w./-]*)`", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_recipe_named_exists(page):
+    text = PAGES[page]
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", text):
+        assert (ROOT / page).parent.joinpath(link.partition("#")[0]).exists(), link
+    for path in re.findall(r"`((?:scripts|tests|benchmarks|examples|docs|fastresnet)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
-    for recipe in re.findall(r"[\w-]+\.yaml", README):
+    for recipe in re.findall(r"[\w-]+\.yaml", text):
         assert recipe in config.recipes() or recipe in ("mine.yaml", "config.yaml"), recipe
 
 
 def test_the_readmes_yaml_is_a_recipe_that_loads(tmp_path):
-    for kind, block in BLOCKS:
-        if kind == "yaml":
-            (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
-            assert config.load(tmp_path / "mine.yaml").recipe == "mine"
+    for block in [block for text in PAGES.values() for block in blocks(text, "yaml")]:
+        (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+        assert config.load(tmp_path / "mine.yaml").recipe == "mine"
 
 
 def test_the_readmes_python_names_what_the_package_offers():
     import fastresnet
 
-    names = re.findall(r"\bfr\.(\w+)", "".join(block for kind, block in BLOCKS if kind == "python"))
+    names = re.findall(
+        r"\bfr\.(\w+)", "".join(block for text in PAGES.values() for block in blocks(text, "python"))
+    )
     assert names and set(names) <= set(fastresnet.__all__)
 
 
