@@ -38,6 +38,7 @@ bench: setup
 tables: setup
 	@$(PYTHON) tests/test_readme.py
 	@$(PYTHON) tests/house.py
+	@$(PYTHON) tests/test_costs.py
 	@$(PYTHON) benchmarks/leaderboard.py
 
 # Leaves .venv, data/ and runs/ alone.

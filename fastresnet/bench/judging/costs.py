@@ -1,0 +1,173 @@
+"""What a recipe costs on CIFAR-10, counted and not measured: FLOPs, bytes, operations, and what follows.
+
+FLOPs are those of `training.arithmetic`. Operations and bytes are seen by running the recipe's own step on two
+tiny batches under a dispatch mode: what grows with the batch is charged by the image. An operation reads its
+inputs and writes its outputs once; `bytes_fused` charges convolutions and matrix products alone, as if a
+compiler made all else disappear into them. Refuses to know how fast a machine really is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fastresnet import data
+from fastresnet.settings import config
+from fastresnet.settings.config import Config
+from fastresnet.training.arithmetic import work
+from fastresnet.training.experiment import Experiment
+
+RECIPES = ("e1-94", "airbench94", "speed94", "speed95", "speed96", "rn18-94", "rn18-96", "rn18")
+MATRIX_RATE, BANDWIDTH = 790e12, 4.3e12  # FLOP/s in bf16 and bytes/s, as measured on one H200
+LAUNCH = 5e-6  # seconds of the host for an operation that it queues alone: a typical figure
+TRAIN, TEST = 50_000, 10_000  # CIFAR-10's images
+PROBES = (4, 8)  # images of the two tiny batches
+
+
+@dataclass
+class Operations(TorchDispatchMode):
+    """Counts what reaches the dispatcher: operations that compute or move something, and their bytes."""
+
+    launches: int = 0
+    bytes: float = 0.0
+    bytes_of_products: float = 0.0
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        before, after = _tensors((args, kwargs)), _tensors(result)
+        if _is_view(func, before, after):
+            return result
+        name = func.overloadpacket.__name__
+        moved = sum(t.numel() * t.element_size() for t in [*before, *after])
+        self.launches += 1
+        self.bytes += moved
+        self.kinds[name] = self.kinds.get(name, 0) + 1
+        if "convolution" in name or name in ("mm", "addmm", "bmm", "baddbmm"):
+            self.bytes_of_products += moved
+        return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _is_view(func: Any, before: list[Tensor], after: list[Tensor]) -> bool:
+    """Whether an operation only looks at its inputs in another way, or only reserves memory."""
+    if func._schema.is_mutable or "empty" in func.overloadpacket.__name__:
+        return not func._schema.is_mutable
+    storages = {t.untyped_storage()._cdata for t in before}
+    return bool(after) and all(t.untyped_storage()._cdata in storages for t in after)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one whole run of a recipe. bytes: each operation for itself; bytes_fused: the products' alone."""
+
+    recipe: str
+    epochs: float
+    steps: int
+    flops: float
+    bytes: float
+    bytes_fused: float
+    launches: int
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each resource alone would take: nothing can be faster than the largest of the first two."""
+        return {
+            "arithmetic": self.flops / MATRIX_RATE,
+            "memory, fused": self.bytes_fused / BANDWIDTH,
+            "memory, each operation for itself": self.bytes / BANDWIDTH,
+            "launches by the host": self.launches * LAUNCH,
+        }
+
+
+def of(cfg: Config) -> Cost:
+    """Count one run of `cfg` on a set of CIFAR-10's size; no image is read."""
+    quiet = {
+        "run.device": "cpu",
+        "train.compile": "off",
+        "train.cuda_graph": False,
+        "train.precision": "bf16",
+    }
+    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=_blank())
+    try:
+        launches, moved, fused = 0, 0.0, 0.0
+        by_size: dict[int, tuple[Operations, Operations]] = {}
+        for step in range(experiment.total_steps):
+            batch, size = experiment.batch_of(step)
+            if size not in by_size:
+                first, second = (_probe(experiment, count, size) for count in PROBES)
+                by_size[size] = first, second
+            small, large = by_size[size]
+            launches += large.launches
+            moved += _at(batch, small.bytes, large.bytes)
+            fused += _at(batch, small.bytes_of_products, large.bytes_of_products)
+        flops, steps = work(experiment).flops, experiment.total_steps
+    finally:
+        experiment.close()
+    return Cost(cfg.recipe, cfg.train.epochs, steps, flops, moved, fused, launches)
+
+
+def _probe(experiment: Experiment, count: int, size: int) -> Operations:
+    """The second step on `count` blank images of `size` px: optimizers have their states by then."""
+    layout = torch.channels_last if experiment.cfg.train.channels_last else torch.contiguous_format
+    images = torch.zeros(count, 3, size, size, dtype=torch.bfloat16).to(memory_format=layout)
+    labels = torch.zeros(count, dtype=torch.int64)
+    experiment.model.train()
+    experiment.trainer.steps_done = 0
+    experiment.trainer.step(images, labels)
+    with Operations() as seen:
+        experiment.trainer.step(images, labels)
+    return seen
+
+
+def _at(batch: int, small: float, large: float) -> float:
+    """A straight line through the two probes, read at `batch` images."""
+    slope = (large - small) / (PROBES[1] - PROBES[0])
+    return small + slope * (batch - PROBES[0])
+
+
+def _blank() -> data.Splits:
+    """A set of CIFAR-10's shape whose pages nobody touches."""
+    train, test = (
+        data.Split(np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int64), None, None, (32, 32), n * 3072)
+        for n in (TRAIN, TEST)
+    )
+    half = (0.5, 0.5, 0.5)
+    return data.Splits(train, None, test, half, half, tuple("0123456789"), {"name": "blank"})
+
+
+def table(costs: Iterable[Cost]) -> str:
+    """Markdown: a row a recipe."""
+    heads = ["recipe", "epochs", "steps", "PFLOP", "TB, fused", "TB, each for itself", "operations a step"]
+    heads += ["arithmetic", "memory, fused", "launches by the host"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" + " ---: |" * (len(heads) - 1)]
+    for cost in costs:
+        seconds = cost.seconds
+        cells = [f"`{cost.recipe}`", f"{cost.epochs:g}", f"{cost.steps:,}", f"{cost.flops / 1e15:.3f}"]
+        cells += [f"{cost.bytes_fused / 1e12:.2f}", f"{cost.bytes / 1e12:.2f}"]
+        cells += [f"{cost.launches / cost.steps:,.0f}"]
+        cells += [
+            f"{seconds[name]:.2f} s" for name in ("arithmetic", "memory, fused", "launches by the host")
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def all_recipes() -> list[Cost]:
+    """The racing recipes' costs, in order."""
+    return [of(config.load(name)) for name in RECIPES if f"{name}.yaml" in config.recipes()]

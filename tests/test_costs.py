@@ -1,0 +1,52 @@
+"""What a recipe costs: the counts are those of its own step, and docs/costs.md says the same."""
+
+import re
+
+import pytest
+import torch
+from house import ROOT
+
+from fastresnet.bench.judging import costs
+from fastresnet.settings import config
+
+PAGE = ROOT / "docs" / "costs.md"
+BEGIN, END = "<!-- begin: costs -->\n", "<!-- end: costs -->"
+
+
+@pytest.fixture(scope="module")
+def airbench():
+    return costs.of(config.load("airbench94.yaml"))
+
+
+def test_a_product_is_counted_with_its_bytes_and_a_view_is_not():
+    left, right = torch.ones(4, 8), torch.ones(8, 2)
+    with costs.Operations() as seen:
+        product = left @ right
+        product.t().reshape(8)
+        product.add_(1.0)
+    assert seen.kinds == {"mm": 1, "clone": 1, "add_": 1}
+    assert seen.bytes_of_products == 4 * (4 * 8 + 8 * 2 + 4 * 2)
+
+
+def test_bytes_between_the_probes_lie_on_a_straight_line():
+    assert costs._at(100, 4 * 7.0 + 3, 8 * 7.0 + 3) == pytest.approx(100 * 7.0 + 3)
+
+
+def test_airbench_costs_what_its_author_says(airbench):
+    """0.29 PFLOP in 200 steps of 2,000 images (Jordan 2024, and the muon variant's log)."""
+    assert airbench.steps == 200
+    assert airbench.flops == pytest.approx(0.29e15, rel=0.03)
+    assert 0 < airbench.bytes_fused < airbench.bytes and airbench.launches > 100 * airbench.steps
+
+
+def test_the_page_names_every_racing_recipe_and_says_what_is_counted(airbench):
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` .*$", text, re.M)
+    assert rows == [name for name in costs.RECIPES if f"{name}.yaml" in config.recipes()]
+    assert costs.table([airbench]).splitlines()[-1] in text, "`make tables` counts anew"
+
+
+if __name__ == "__main__":
+    before = PAGE.read_text(encoding="utf-8")
+    head, tail = before.index(BEGIN) + len(BEGIN), before.index(END)
+    PAGE.write_text(before[:head] + costs.table(costs.all_recipes()) + before[tail:], encoding="utf-8")
