@@ -1,8 +1,8 @@
 """What a recipe costs on CIFAR-10, counted and not measured: FLOPs, bytes, operations, and what follows.
 
-FLOPs are those of `training.arithmetic`. Operations and bytes are seen by running the recipe's own step on two
-tiny batches under a dispatch mode: what grows with the batch is charged by the image. An operation reads its
-inputs and writes its outputs once; `bytes_fused` charges convolutions and matrix products alone, as if a
+FLOPs are those of `training.arithmetic`. Operations and bytes are seen by running the recipe's own step on
+two tiny batches under a dispatch mode: what grows with the batch is charged by the image. An operation reads
+its inputs and writes its outputs once; `bytes_fused` charges convolutions and matrix products alone, as if a
 compiler made all else disappear into them. Refuses to know how fast a machine really is.
 """
 
