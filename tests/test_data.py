@@ -188,7 +188,7 @@ def test_images_of_several_sizes_or_too_many_stay_in_the_beton(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_betons(tmp_path / "mine", images)
-    monkeypatch.setattr(preparation, "_free_memory", lambda: 10_000)
+    monkeypatch.setattr(preparation.memory, "free_bytes", lambda: 10_000)
     splits = data.prepare(settings(root=str(folder)))
     assert splits.train.images is None and splits.train.nbytes == 40 * 192 and splits.train.path is not None
     assert splits.test.images is not None and np.array_equal(splits.train.labels, images["train"][1])

@@ -88,7 +88,7 @@ def test_records_rivals_and_machines_stand_in_readme_and_page(repository):
         in readme
     )
     assert "| airbench94 (rival) |" in readme and "94.00 % in 2.59 s on one A100 (airbench94_muon)" in readme
-    assert "| 2 cores Test CPU | standard | 100GFLOP/s (fp32) |" in readme
+    assert "| 2 cores Test CPU | standard | 100 GFLOP/s (fp32) |" in readme
     page = (repository / "docs" / "index.html").read_text()
     assert "94.02 ±0.14 %" in page and "http" not in page.replace("http://www.w3.org", "")
 

@@ -2,10 +2,8 @@
 
 import io
 
-import pytest
-
 from fastresnet.runs import progress
-from fastresnet.runs.progress import Progress, duration
+from fastresnet.runs.progress import Progress
 
 ROW = {
     "epoch": 1,
@@ -27,13 +25,6 @@ def printer(mode="auto", err=None):
     one = Progress(mode, peek=True, out=io.StringIO(), err=err or io.StringIO())
     one.start(epochs=2.0, total_steps=20, batch_size=100, first_step=0, advise=False)
     return one
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(8.24, "8.2 s"), (59.94, "59.9 s"), (185, "3:05 min"), (3723, "1:02:03 h")]
-)
-def test_durations_read_as_people_say_them(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_an_epoch_is_one_line_on_standard_output():

@@ -2,6 +2,7 @@
 phone."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from made_run import call, write_run
 
-from fastresnet.reports import charts, page, run_page, runs_page
+from fastresnet.reports import charts, run_page, runs_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -84,9 +85,10 @@ def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
 
 
 def test_a_read_only_folder_ends_in_one_line(tmp_path, monkeypatch, capsys, run):
-    monkeypatch.setattr(
-        page.tempfile, "mkstemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "no", "x"))
-    )
+    def refuse(path, to):
+        raise PermissionError(13, "Permission denied", str(to))
+
+    monkeypatch.setattr(os, "replace", refuse)
     assert call(monkeypatch, "report", run[0]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

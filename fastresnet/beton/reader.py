@@ -1,7 +1,6 @@
 """Reads a beton whole, with numpy alone; JPEGs through Pillow on several threads. Needs no ffcv."""
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Literal, overload
 
 import numpy as np
 
+from fastresnet.base import words
+from fastresnet.base.cores import cores_usable
 from fastresnet.beton.layout import CHANNELS, JPEG, RAW, BetonError, Layout, open_beton
 
 _JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
@@ -111,7 +112,7 @@ def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tupl
     try:
         images = np.empty(shape, np.uint8)
     except MemoryError:
-        raise BetonError(f"{path}: {np.prod(shape) / 2**30:.1f} GiB of pixels don't fit in memory") from None
+        raise BetonError(f"{path}: {words.size(int(np.prod(shape)))} of pixels don't fit in memory") from None
     _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
 
     def keep(index: int, image: np.ndarray) -> None:
@@ -187,7 +188,7 @@ def _each_jpeg(
                 skipped.append(index)
 
     blocks = [samples[i : i + _JPEG_BLOCK] for i in range(0, len(samples), _JPEG_BLOCK)]
-    threads = min(threads or os.cpu_count() or 1, len(blocks))
+    threads = min(threads or cores_usable(), len(blocks))
     if threads <= 1:
         for block in blocks:
             work(block)

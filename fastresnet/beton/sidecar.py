@@ -3,12 +3,12 @@ hint."""
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastresnet.base import files
 from fastresnet.beton.layout import BetonError, open_beton
 
 SEALED_BLOCKS, SEALED_BLOCK = 64, 4096  # so many pieces of so many bytes of the data
@@ -81,9 +81,4 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
 
 def write_sidecar(path: str | Path, facts: dict[str, Any], sealed: str) -> None:
     """Write the facts beside `path`, atomically, with the seal of the beton they describe."""
-    temporary = sidecar_path(path).with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps({**facts, "seal": sealed}, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, sidecar_path(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(sidecar_path(path), json.dumps({**facts, "seal": sealed}, indent=1) + "\n")

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastresnet.base import files
+from fastresnet.base.cores import cores_usable
 from fastresnet.beton.layout import CHANNELS, LARGEST_PAGE, SMALLEST_PAGE, BetonError
 from fastresnet.beton.reader import labels as read_labels
 from fastresnet.beton.reader import read, verify
@@ -149,36 +151,31 @@ class Writer:
             raise BetonError(f"{path}: an image of {largest} bytes is too large for a beton")
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, images, labels, mode, page)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        workers = max(1, min(workers or _cores(), _cores(), -(-len(labels) // 100)))
+        workers = max(1, min(workers or cores_usable(), cores_usable(), -(-len(labels) // 100)))
         try:
-            self._send(
-                dict(
-                    path=str(temporary),
-                    images=images,
-                    labels=labels,
-                    mode=mode,
-                    quality=quality,
-                    max_size=max_size,
-                    workers=workers,
-                    page_size=page,
-                    smart_threshold=SMART_THRESHOLD,
+            with files.replacing(path) as temporary:
+                self._send(
+                    dict(
+                        path=str(temporary),
+                        images=images,
+                        labels=labels,
+                        mode=mode,
+                        quality=quality,
+                        max_size=max_size,
+                        workers=workers,
+                        page_size=page,
+                        smart_threshold=SMART_THRESHOLD,
+                    )
                 )
-            )
-            self._follow(path, progress)
-            _verify_written(temporary, path, images, labels, mode, max_size)
-            sealed = seal(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            sidecar_path(path).unlink(missing_ok=True)
-            os.replace(temporary, path)
+                self._follow(path, progress)
+                _verify_written(temporary, path, images, labels, mode, max_size)
+                sealed = seal(temporary)
+                sidecar_path(path).unlink(missing_ok=True)
             if sidecar is not None:
                 write_sidecar(path, dict(sidecar), sealed)
         except BaseException:
             self.close()
             raise
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _send(self, job: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -208,10 +205,6 @@ class Writer:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {code}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(path: Path, images: Images, labels: np.ndarray, mode: str, quality: int) -> int:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from fastresnet import beton, sources
+from fastresnet.base import words
 from fastresnet.data import conversion
 from fastresnet.settings import config
 
@@ -61,7 +62,7 @@ def main() -> None:
         path = folder / f"{split}.beton"
         size = path.stat().st_size / 2**20
         print(f"{path}  {fact['count']} images  {size:.1f} MiB  {fact['name']}  {fact['digest']}")
-    print(f"converted in {time.monotonic() - started:.1f} s")
+    print(f"converted in {words.duration(time.monotonic() - started)}")
 
 
 def verified(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastresnet import data
+from fastresnet.base import files, words
 from fastresnet.inference import trained
 from fastresnet.reports import metrics, plots
 from fastresnet.settings import config
@@ -62,9 +63,7 @@ def judge(network: trained.Trained, images: np.ndarray, labels: np.ndarray) -> d
 def write(result: dict, images: np.ndarray, out: Path) -> None:
     """evaluation.json, two confusion matrices as CSV and PNG, the reliability plot, and the grid of the worst
     mistakes."""
-    (out / "evaluation.json").write_text(
-        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    files.write_text(out / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     names, confusion = result["class_names"], np.array(result["confusion"])
     for name, values in (
         ("confusion", confusion),
@@ -79,7 +78,7 @@ def write(result: dict, images: np.ndarray, out: Path) -> None:
     worst = result["worst"]
     if worst:
         captions = [
-            f"{names[row['predicted']]} {100 * row['confidence']:.1f} %\nis {names[row['label']]}"
+            f"{names[row['predicted']]} {words.percent(row['confidence'])}\nis {names[row['label']]}"
             for row in worst
         ]
         plots.image_grid(
@@ -97,12 +96,12 @@ def table(result: dict, out: Path) -> str:
     lines = [
         f"{result['data']} {result['split']}, {result['images']:,} images"
         + ("  SYNTHETIC DATA: says nothing about real images" if result["synthetic"] else ""),
-        f"top-1 {100 * result['top1']:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f})   "
-        f"top-5 {100 * result['top5']:.2f} %   loss {result['loss']:.4f}   "
-        f"ECE {100 * result['calibration']['ece']:.2f} %",
+        f"top-1 {words.percent(result['top1'])}  (95 % interval {100 * low:.2f} to {100 * high:.2f})   "
+        f"top-5 {words.percent(result['top5'])}   loss {result['loss']:.4f}   "
+        f"ECE {words.percent(result['calibration']['ece'])}",
         "TTA "
         + "   ".join(
-            f"{name} {100 * row['top1']:.2f} % ({100 * row['gain']:+.2f})"
+            f"{name} {words.percent(row['top1'])} ({100 * row['gain']:+.2f})"
             for name, row in result["tta"].items()
         ),
         "",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fastresnet import data
+from fastresnet.base import files
 from fastresnet.inference import export, images, model_card, trained
 from fastresnet.settings import config
 
@@ -69,7 +70,7 @@ def write(name: str, network: trained.Trained, out: Path, layout: str, run: Path
     if name == "torchvision":
         return export.to_torchvision(network, out / "torchvision.pth")
     record = json.loads((run / "result.json").read_text("utf-8")) if (run / "result.json").is_file() else None
-    (out / "README.md").write_text(model_card.text(network, record), encoding="utf-8")
+    files.write_text(out / "README.md", model_card.text(network, record))
     return out / "README.md"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from fastresnet.base import files
 from fastresnet.reports import plots
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
@@ -74,5 +75,5 @@ def write_recipe(path: Path, cfg: Config, base: str, rate: float, name: str) -> 
         nested.setdefault(section, {})[setting] = value
     head = f"# {cfg.recipe} with a learning rate from the range test ({name}) and OneCycle\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml.safe_dump(nested, sort_keys=False), encoding="utf-8")
+    files.write_text(path, head + yaml.safe_dump(nested, sort_keys=False))
     config.load(path)

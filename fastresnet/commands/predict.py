@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fastresnet.base import words
 from fastresnet.inference import gradcam, images, trained
 from fastresnet.reports import plots
 from fastresnet.settings import config
@@ -104,7 +105,7 @@ def as_json(name: str, row: np.ndarray, label: int | None, network: trained.Trai
 
 
 def caption(row: np.ndarray, label: int | None, network: trained.Trained) -> str:
-    text = f"{network.class_names[row.argmax()]} {100 * row.max():.1f} %"
+    text = f"{network.class_names[row.argmax()]} {words.percent(float(row.max()))}"
     return text if label is None else f"{text}\nis {network.class_names[label]}"
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastresnet.base.cores import cores_usable
+
 GPU_BATCH = 1024  # images handed to nvJPEG at a time: bounds the memory that it takes beside the result
 
 
@@ -95,7 +97,7 @@ def _on_threads(
         except ValueError as error:
             fail(index, error)
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(threads or cores_usable()) as pool:
         list(pool.map(one, range(len(payloads)), chunksize=64))
     if images is not out:
         out.copy_(images)

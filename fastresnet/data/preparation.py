@@ -18,6 +18,7 @@ import torch
 
 from fastresnet import beton, sources
 from fastresnet.data import conversion, jpeg
+from fastresnet.machine import memory
 from fastresnet.sources.sets import SPLITS, FolderSet, ImageSet, SourceError
 
 Notes = Callable[[str], None]
@@ -235,7 +236,7 @@ def _read_split(path: Path, settings: Any, stream: bool, notes: Notes) -> Split:
     """A beton as a Split: pixels in memory where they are of one size and fit, else left to be streamed."""
     info = beton.inspect(path)
     shape = (info.max_height, info.max_width)
-    if stream or not info.uniform or info.nbytes_pixels > HOST_MEMORY_SHARE * _free_memory():
+    if stream or not info.uniform or info.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
         return Split(None, beton.labels(path), path, None, shape, info.nbytes_pixels)
     if settings.on_error == "raise":
         images, labels, decoder = _decoded(path, info, settings)
@@ -264,15 +265,6 @@ def _decoded(path: Path, info: beton.BetonInfo, settings: Any) -> tuple[np.ndarr
 
 def _some(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
-
-
-def _free_memory() -> int:
-    """Bytes of memory that a process can still get; a large number where the system doesn't say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return 1 << 40
 
 
 def _facts_of_bare_beton(path: Path, split: str, part: Split) -> dict[str, Any]:

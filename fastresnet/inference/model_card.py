@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastresnet.base import words
 from fastresnet.inference.trained import Trained
 from fastresnet.machine import hardware
 
@@ -57,14 +58,13 @@ def _results(record: dict[str, Any] | None) -> list[str]:
         "| what | value |",
         "| --- | --- |",
         f"| test accuracy of the last weights, {data['test_size']:,} images | "
-        f"{100 * accuracy['test']:.2f} % |",
+        f"{words.percent(accuracy['test'])} |",
     ]
     if accuracy.get("test_tta") is not None:
-        rows.append(f"| the same with test-time augmentation | {100 * accuracy['test_tta']:.2f} % |")
+        rows.append(f"| the same with test-time augmentation | {words.percent(accuracy['test_tta'])} |")
     rows.append(f"| test loss | {record['loss']:.4f} nats |")
-    rows.append(
-        f"| training time | {record['seconds']['train']:.1f} s on {hardware.short_name(record['hardware'])} |"
-    )
+    took = words.duration(record["seconds"]["train"])
+    rows.append(f"| training time | {took} on {hardware.short_name(record['hardware'])} |")
     if record.get("flops_per_image"):
         rows.append(f"| forward pass of one image | {record['flops_per_image'] / 1e9:.3f} GFLOP |")
     return rows

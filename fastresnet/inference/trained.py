@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.machine import precision
+from fastresnet.machine.devices import choose_device
 from fastresnet.reports import metrics
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
 from fastresnet.training import evaluation
-from fastresnet.training.experiment import choose_device
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastresnet.base import words
 from fastresnet.data.preparation import Split
 from fastresnet.loading import resident
 from fastresnet.loading.resident import Loader, ResidentLoader
@@ -24,7 +25,7 @@ def choose(settings: Any, split: Split, device: torch.device, batch_bytes: int) 
         if settings.loader not in ("auto", "ffcv"):
             raise ValueError(
                 f"data.loader={settings.loader} holds the whole set in memory, and {split.path} is too "
-                f"large or has images of several sizes ({split.nbytes / 2**30:.1f} GiB): use data.loader=ffcv"
+                f"large or has images of several sizes ({words.size(split.nbytes)}): use data.loader=ffcv"
             )
         return "ffcv", f"{split.path} is streamed: its images are too many or differ in size"
     name, reason = resident.choose(settings.loader, split.nbytes, device, batch_bytes)

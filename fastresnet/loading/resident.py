@@ -8,7 +8,6 @@ elsewhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from fastresnet import augment as augmentation
 from fastresnet.augment.dispatch import Augment, Choices
+from fastresnet.base import words
+from fastresnet.machine import memory
 
 RESIDENT_SHARE = 0.6  # of the free memory that a resident set may take: the network needs some too
 Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
@@ -167,22 +168,11 @@ def choose(name: str, nbytes: int, device: torch.device, batch_bytes: int = 0) -
     """
     if name != "auto":
         return name, "asked for"
-    free, needed = free_bytes(device), nbytes + 2 * batch_bytes
-    sizes = f"{needed / 2**20:,.0f} MiB with two batches, {free / 2**20:,.0f} MiB free on {device.type}"
+    free, needed = memory.free_bytes(device), nbytes + 2 * batch_bytes
+    sizes = f"{words.size(needed)} with two batches, {words.size(free)} free on {device.type}"
     if needed <= RESIDENT_SHARE * free:
         return "resident", f"the set fits on the device: {sizes}"
     return "ffcv", f"the set doesn't fit on the device beside the network: {sizes}; streaming from the beton"
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that could still be taken on `device`."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as facts:
-            return next(int(line.split()[1]) * 1024 for line in facts if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)  # macOS tells no more
 
 
 def _as_tensor(values: np.ndarray | Tensor) -> Tensor:

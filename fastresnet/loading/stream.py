@@ -7,7 +7,6 @@ computes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from fastresnet import augment as augmentation
 from fastresnet import beton
 from fastresnet.augment import boxes
 from fastresnet.augment.dispatch import Augment, Choices
+from fastresnet.base.cores import cores_usable
 from fastresnet.loading.resident import Batch, Loader, check_batch_size, positions
 
 ORDERS = ("random", "quasi_random", "sequential")
@@ -269,6 +269,5 @@ def clamped_workers(workers: int) -> int:
     limit."""
     import numba
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(cores, int(vars(numba.config)["NUMBA_NUM_THREADS"]))
+    most = min(cores_usable(), int(vars(numba.config)["NUMBA_NUM_THREADS"]))
     return min(workers, most) if workers else most

@@ -5,7 +5,6 @@ Takes the same choices as the resident loader, so its batches are the same to th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fastresnet.augment.dispatch import Choices
+from fastresnet.base.cores import cores_usable
 from fastresnet.loading.resident import Batch, ResidentLoader
 
 
@@ -27,7 +27,7 @@ class TorchvisionLoader(ResidentLoader):
         self, images_NHWC: Any, labels: Any, *, workers: int = 0, kernel: str = "auto", **keywords: Any
     ):
         self.target = torch.device(keywords.pop("device", "cpu"))
-        self.workers = 0 if workers < 0 else min(workers or os.cpu_count() or 1, os.cpu_count() or 1)
+        self.workers = 0 if workers < 0 else min(workers or cores_usable(), cores_usable())
         super().__init__(images_NHWC, labels, device="cpu", kernel="reference", **keywords)
         self.kernel, self.kernel_reason = "torchvision", "v2 transforms in DataLoader's processes"
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastresnet.machine import nvml, system, timing
+from fastresnet.base.cores import cores_usable
+from fastresnet.machine import memory, nvml, system, timing
+from fastresnet.machine.devices import mps_available
 
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "ffcv", "fastargs", "pillow", "pyarrow")
 RAPL = Path("/sys/class/powercap")
@@ -34,8 +35,8 @@ def describe() -> dict[str, Any]:
         if torch.cuda.is_available()
         else []
     )
-    if not gpus and _mps_available():
-        gpus = [{"kind": "mps", "name": f"{system.cpu_model()} GPU", "memory_bytes": system.memory_bytes()}]
+    if not gpus and mps_available():
+        gpus = [{"kind": "mps", "name": f"{system.cpu_model()} GPU", "memory_bytes": memory.total_bytes()}]
     return {
         "gpu": gpus[0]["name"] if gpus else None,
         "gpus": gpus,
@@ -43,11 +44,11 @@ def describe() -> dict[str, Any]:
         "cpu": {
             "model": system.cpu_model(),
             "cores": os.cpu_count(),
-            "cores_usable": system.cores_usable(),
+            "cores_usable": cores_usable(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "bf16": system.cpu_bf16(),
         },
-        "memory_bytes": system.memory_bytes(),
+        "memory_bytes": memory.total_bytes(),
         "system": {
             "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
             "machine": platform.machine(),
@@ -101,10 +102,6 @@ def _card_of(device: torch.device | str) -> nvml.Gpu | None:
     return _card(torch.cuda.current_device() if device.index is None else device.index)
 
 
-def _mps_available() -> bool:
-    return bool(hasattr(torch.backends, "mps") and torch.backends.mps.is_available())
-
-
 def software() -> dict[str, str | None]:
     """Versions of what the speed depends on; None for what isn't installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
@@ -141,36 +138,6 @@ def git_state(path: str | Path = ".") -> dict[str, Any]:
 
 
 # ---- meters -------------------------------------------------------------------------------
-
-
-def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
-    """Most memory in use since the process began or `reset_peak_memory`: allocated by torch on a GPU,
-    resident on a CPU."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if device.type == "mps":
-        return int(torch.mps.driver_allocated_memory())  # no high-water mark there: what is held now
-    for line in system.lines(Path("/proc/self/status")):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def reset_peak_memory(device: torch.device | str = "cpu") -> bool:
-    """Start the high-water mark anew. False where the system has no way to."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current resident size
-    except OSError:
-        return False
-    return True
 
 
 class EnergyMeter:

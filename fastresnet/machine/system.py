@@ -27,41 +27,6 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def cores_usable() -> int:
-    """Cores that this process may use: its affinity, and the quota of its control group, rounded up."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_quota(CGROUP)
-    return max(1, min(cores, -int(-quota // 1))) if quota else cores
-
-
-def cgroup_quota(root: Path) -> float | None:
-    """Cores' worth of time that the control group under `root` grants (version 2, then 1), or None without a
-    limit."""
-    text = lines(root / "cpu.max")
-    if text:
-        quota, _, period = text[0].partition(" ")
-        return None if quota == "max" else int(quota) / int(period or 100000)
-    quotas = lines(root / "cpu" / "cpu.cfs_quota_us")
-    periods = lines(root / "cpu" / "cpu.cfs_period_us")
-    if quotas and periods and int(quotas[0]) > 0:
-        return int(quotas[0]) / int(periods[0])
-    return None
-
-
-def memory_bytes() -> int | None:
-    """Main memory, or the control group's limit where that is smaller."""
-    if sys.platform == "darwin":
-        text = output("sysctl", "-n", "hw.memsize")
-        return int(text) if text else None
-    limits = [
-        int(line.split()[1]) * 1024 for line in lines(Path("/proc/meminfo")) if line.startswith("MemTotal:")
-    ]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limits += [int(text) for text in lines(CGROUP / name)[:1] if text.isdigit()]
-    return min(limits) if limits else None
-
-
 def in_container() -> bool:
     """Whether the usual marks of a container are there."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from fastresnet.base import files, words
 from fastresnet.models.summary import Block, Summary
 
 WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 760, 46, 18, 60, 74  # px
@@ -40,7 +41,7 @@ def draw(summary: Summary, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix == ".svg":
-        path.write_text(to_svg(summary), encoding="utf-8")
+        files.write_text(path, to_svg(summary))
     elif path.suffix == ".png":
         _write_png(summary, path)
     else:
@@ -83,15 +84,9 @@ def _box(run: list[Block], top: int, fill: str) -> Box:
     output = "×".join(map(str, layers[-1].output))
     parameters, flops = sum(layer.parameters for layer in layers), sum(layer.flops for layer in layers)
     field = max(layer.field.size for layer in layers)
-    figures = f"{output}   {_short(parameters)} parameters   {_short(flops)}FLOP   field {field} px"
+    work = f"{words.amount(parameters)} parameters   {words.amount(flops, 'FLOP')}"
+    figures = f"{output}   {work}   field {field} px"
     return Box(title, detail, figures, top, fill, run[0].residual)
-
-
-def _short(count: int) -> str:
-    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} "
 
 
 def _headings(summary: Summary) -> tuple[str, str]:
@@ -182,4 +177,5 @@ def _write_png(summary: Summary, path: Path) -> None:
         if i < len(drawn) - 1:
             arrow = dict(arrowstyle="->", color=INK, linewidth=1.5, shrinkA=0, shrinkB=0)
             axes.annotate("", (middle, bottom + GAP), (middle, bottom), arrowprops=arrow)
-    figure.savefig(path)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

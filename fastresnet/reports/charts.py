@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fastresnet.base import words
+
 WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
 
@@ -173,8 +175,8 @@ def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
             parts.append(
                 f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{x_end - x - 2:.1f}" '
                 f'height="{y_zero - y:.1f}">'
-                f"<title>{row['count']} images, confidence {100 * row['confidence']:.1f} %, "
-                f"accuracy {100 * row['accuracy']:.1f} %</title></rect>"
+                f"<title>{row['count']} images, confidence {words.percent(row['confidence'])}, "
+                f"accuracy {words.percent(row['accuracy'])}</title></rect>"
             )
     (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
     parts.append(f'<line class="diagonal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')

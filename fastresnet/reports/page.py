@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
+
+from fastresnet.base import words
 
 STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --card: #f5f6f8; --text: #16191d; --soft: #59626d;
@@ -125,8 +124,8 @@ def matrix(counts_KK: np.ndarray, names: Sequence[str]) -> str:
     for name, counts, row in zip(names, counts_KK, shares, strict=True):
         cells = "".join(
             f'<td style="background:{_viridis(share)};color:{"#000" if share > 0.55 else "#fff"}" '
-            f'title="{escape(name, quote=True)} taken for {escape(other, quote=True)}: {100 * share:.2f} '
-            f'%">{count}</td>'
+            f'title="{escape(name, quote=True)} taken for {escape(other, quote=True)}: '
+            f'{words.percent(share)}">{count}</td>'
             for count, share, other in zip(counts, row, names, strict=True)
         )
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
@@ -162,17 +161,3 @@ def png_uri(image_HWC: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

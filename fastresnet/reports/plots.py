@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastresnet.base import files, words
+
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
     "#0072B2",
     "#D55E00",
@@ -38,8 +40,8 @@ def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
     """A figure of `width` x `height` inches that is written to `path` when the block ends well."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     yield figure
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:])
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
@@ -180,7 +182,7 @@ def reliability(calibration: Mapping[str, Any], path: str | Path) -> Path:
             markeredgecolor="black",
             label="mean confidence",
         )
-        _label(axes, f"Reliability, ECE {100 * calibration['ece']:.2f} %", "", "accuracy")
+        _label(axes, f"Reliability, ECE {words.percent(calibration['ece'])}", "", "accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         below.bar(middles, [row["count"] for row in bins], width=0.94 * width, color=SKY)
         below.set_yscale("log")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastresnet.base import files, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, metrics, page
 
@@ -92,7 +93,7 @@ def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
             _settings(run),
         ]
     )
-    return page.write(run.path / "report.html", page.document(f"{run.name} · fastresnet", body))
+    return files.write_text(run.path / "report.html", page.document(f"{run.name} · fastresnet", body))
 
 
 def _stored_predictions(path: Path) -> dict[str, Any]:
@@ -115,28 +116,34 @@ def _headline(run: Finished, judged: Mapping[str, Any] | None) -> str:
         low, high = judged["top1_interval"]
         cards.append(
             page.card(
-                percent(judged["top1"]), f"test accuracy, 95 % interval {100 * low:.2f} to {100 * high:.2f} %"
+                words.percent(judged["top1"]),
+                f"test accuracy, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
             )
         )
     elif record:
-        cards.append(page.card(percent(record["accuracy"].get("test")), "test accuracy"))
+        cards.append(page.card(words.percent(record["accuracy"].get("test")), "test accuracy"))
     if record:
         if record["accuracy"].get("test_tta") is not None:
-            cards.append(page.card(percent(record["accuracy"]["test_tta"]), "with test-time augmentation"))
-        cards.append(page.card(seconds(record["seconds"].get("train")), "training alone"))
+            cards.append(
+                page.card(words.percent(record["accuracy"]["test_tta"]), "with test-time augmentation")
+            )
+        cards.append(page.card(words.duration(record["seconds"].get("train"), digits=2), "training alone"))
         cards.append(
-            page.card(seconds(record["seconds"].get("wall")), "in all, with start-up and evaluation")
+            page.card(
+                words.duration(record["seconds"].get("wall"), digits=2),
+                "in all, with start-up and evaluation",
+            )
         )
         if record["images_per_second"]:
             cards.append(page.card(f"{record['images_per_second']:,.0f}", "training images a second"))
         if record["accuracy"].get("best_on") == "validation":
             chosen = f"best validation accuracy, in epoch {record['accuracy']['best_epoch']:g} (best.pt)"
-            cards.append(page.card(percent(record["accuracy"]["best"]), chosen))
+            cards.append(page.card(words.percent(record["accuracy"]["best"]), chosen))
     best = run.best()
     if best:
         cards.append(
             page.card(
-                percent(best[0]),
+                words.percent(best[0]),
                 f"highest test accuracy, in epoch {best[1]} (chosen on the test set: not a result)",
             )
         )
@@ -213,7 +220,7 @@ def _judgement(judged: Mapping[str, Any] | None, images: np.ndarray | None) -> s
         return ""
     names = judged["class_names"]
     calibration = judged["calibration"]
-    title = f"Calibration: expected error {100 * calibration['ece']:.2f} %,"
+    title = f"Calibration: expected error {words.percent(calibration['ece'])},"
     classes = page.table(
         ["class", "precision %", "recall %", "F1 %", "images"],
         [
@@ -267,8 +274,9 @@ def _worst(judged: Mapping[str, Any] | None, images: np.ndarray | None) -> str:
             else ""
         )
         cells.append(
-            f"<div>{picture}<b>{escape(names[row['predicted']])} {100 * row['confidence']:.1f} %</b>"
-            f'is {escape(names[row["label"]])} <span class="soft">({100 * row["probability_of_label"]:.1f} %)'
+            f"<div>{picture}<b>{escape(names[row['predicted']])} {words.percent(row['confidence'])}</b>"
+            f"is {escape(names[row['label']])} "
+            f'<span class="soft">({words.percent(row["probability_of_label"])})'
             f"<br>#{row['index']}</span></div>"
         )
     return page.section(
@@ -284,7 +292,7 @@ def _facts(run: Finished) -> str:
     if not record:
         return ""
     rows: list[list[str]] = [
-        [f"seconds: {name}", seconds(value)] for name, value in record["seconds"].items()
+        [f"seconds: {name}", words.duration(value, digits=2)] for name, value in record["seconds"].items()
     ]
     for key, text in (
         ("flops_per_image", "FLOPs of a forward pass"),
@@ -336,17 +344,3 @@ def _settings(run: Finished) -> str:
     return page.section("Reproduce", how) + page.section(
         "Settings", f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"
     )
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"
-
-
-def seconds(value: float | None) -> str:
-    """8.24 s, 3:05 min, 1:02:03 h; a dash where not measured."""
-    if value is None:
-        return "–"
-    if value < 60:
-        return f"{value:.2f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from fastresnet.base import files, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, page, run_page
 from fastresnet.reports.run_page import Finished
@@ -21,17 +22,17 @@ def rows(runs: Sequence[Finished]) -> list[list[str]]:
 def _row(run: Finished) -> list[str]:
     record, best = run.record, run.best()
     data, accuracy = record.get("data", {}), record.get("accuracy", {})
-    highest = [run_page.percent(best[0]), f"{best[1]:g}"] if best else ["–", "–"]
+    highest = [words.percent(best[0]), f"{best[1]:g}"] if best else [words.UNKNOWN, words.UNKNOWN]
     rate = record.get("images_per_second")
     return [
         run.name + ("" if record else " (unfinished)"),
-        str(data.get("name", "–")) + (" SYNTHETIC" if data.get("synthetic") else ""),
-        run_page.percent(accuracy.get("test")),
-        run_page.percent(accuracy.get("test_tta")),
+        str(data.get("name", words.UNKNOWN)) + (" SYNTHETIC" if data.get("synthetic") else ""),
+        words.percent(accuracy.get("test")),
+        words.percent(accuracy.get("test_tta")),
         *highest,
-        run_page.seconds(record.get("seconds", {}).get("train")),
-        f"{rate:,.0f}" if rate else "–",
-        hardware.short_name(record["hardware"]) if record.get("hardware") else "–",
+        words.duration(record.get("seconds", {}).get("train"), digits=2),
+        f"{rate:,.0f}" if rate else words.UNKNOWN,
+        hardware.short_name(record["hardware"]) if record.get("hardware") else words.UNKNOWN,
     ]
 
 
@@ -72,6 +73,6 @@ def write(runs: Sequence[Finished], path: str | Path) -> Path:
     table = page.section("Results", page.table(COLUMNS, rows(runs), numbers_from=2))
     curves = page.section("Curves", f'<div class="charts">{"".join(drawn)}</div>')
     folders = page.section("Folders", f"<pre>{escape(chr(10).join(str(run.path) for run in runs))}</pre>")
-    return page.write(
+    return files.write_text(
         Path(path), page.document("runs compared · fastresnet", head + table + curves + folders)
     )

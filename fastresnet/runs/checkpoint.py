@@ -6,9 +6,7 @@ A checkpoint is a dict of tensors and plain values, so that `torch.load(weights_
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,25 +17,16 @@ import torch
 from torch import nn
 
 from fastresnet import models
+from fastresnet.base import files
 
 FORMAT_VERSION = 1
 REQUIRED = ("format_version", "model", "config", "class_names", "mean", "std", "image_size")
 
 
 def save(path: str | Path, payload: dict[str, Any]) -> None:
-    """Write `payload` to a temporary file beside `path`, flush it to the disk, then rename it over `path`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write `payload` and the format's version to `path`, whole or not at all."""
+    with files.replacing(path) as temporary:
+        torch.save({"format_version": FORMAT_VERSION, **payload}, temporary)
 
 
 def load(path: str | Path) -> dict[str, Any]:

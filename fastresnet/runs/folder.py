@@ -17,6 +17,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from fastresnet.base import files
 from fastresnet.runs import checkpoint
 from fastresnet.settings.config import Config
 
@@ -69,34 +70,26 @@ class RunFolder:
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """metrics.jsonl and metrics.csv from all rows so far: a resumed run leaves no row twice."""
-        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        self.write_text("metrics.csv", table.getvalue())
-
-    def write_text(self, name: str, text: str) -> None:
-        """Replace a file in one move."""
-        target = self.path / name
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write_text(self.path / "metrics.csv", table.getvalue())
 
     def write_predictions(
         self, logits_NK: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]
     ) -> None:
         """The last weights' logits and labels of the test set and its class names, for pictures that are
         drawn later without the data."""
-        np.savez_compressed(
-            self.path / "predictions.npz",
-            logits=logits_NK.astype(np.float32),
-            labels=labels_N,
-            class_names=np.array(class_names, dtype=str),
-        )
+        target = self.path / "predictions.npz"
+        with files.replacing(target) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                logits=logits_NK.astype(np.float32),
+                labels=labels_N,
+                class_names=np.array(class_names, dtype=str),
+            )
 
     def save_checkpoint(self, name: str, payload: dict[str, Any]) -> Path:
         """checkpoints/<name>.pt; returns where."""

@@ -11,20 +11,12 @@ import sys
 import time
 from typing import Any, TextIO
 
+from fastresnet.base import words
+
 LIVE_SECONDS = 0.5  # between rewrites of the live line
 PLAIN_SECONDS = 10.0  # between status lines where there is no terminal
 LONG_RUN_SECONDS = 1800.0  # on a CPU, a run expected to last longer gets told which recipe suits a CPU
 ADVICE_STEPS = 5  # steps to watch before saying so
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `8.2 s`, `3:05 min`, `1:02:03 h`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
 
 
 class Progress:
@@ -89,7 +81,7 @@ class Progress:
             f"epoch {epoch + 1}/{self.epochs:g}  step {step}/{self.total_steps}"
             + (f"  loss {loss:.3f}" if loss is not None else "")
             + f"  {self.batch_size / per_step:,.0f} images/s"
-            + f"  left {duration(per_step * (self.total_steps - step))}"
+            + f"  left {words.duration(per_step * (self.total_steps - step))}"
         )
         if self.live:
             self._clear()
@@ -117,7 +109,7 @@ class Progress:
         cells += [
             f"lr {row['lr']:.4g}",
             f"{row['images_per_second']:,.0f} images/s",
-            f"left {duration(max(seconds_left, 0))}",
+            f"left {words.duration(max(seconds_left, 0))}",
         ]
         print("  ".join(cells), file=self.out, flush=True)
 
@@ -132,7 +124,7 @@ class Progress:
         expected = seconds / steps * (self.total_steps - self._first_step)
         if expected > LONG_RUN_SECONDS:
             self.note(
-                f"this run will take about {duration(expected)} on this CPU; `--config cpu.yaml` suits a CPU "
+                f"this run will take about {words.duration(expected)} on this CPU; `--config cpu.yaml` suits a CPU "
                 "and learns in minutes"
             )
 

@@ -7,14 +7,13 @@ Refuses to measure, to judge and to write half a file. Three kinds of file: `res
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import files, words
 from fastresnet.machine import hardware
 
 KINDS = ("result", "record", "benchmark")
@@ -152,17 +151,7 @@ def write(path: str | Path, record: dict[str, Any]) -> None:
     """Validate `record`, write it beside `path` and rename it into place. Raises RecordError and writes
     nothing if invalid."""
     validate(record)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(pretty(record))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    files.write_text(path, pretty(record))
 
 
 def pretty(record: dict[str, Any]) -> str:
@@ -210,32 +199,19 @@ def _record_fields(record: dict[str, Any]) -> list[str]:
     summary = record["summary"]
     return [
         f"n={summary['n']}",
-        f"acc {_percent(summary['mean'], summary['std'])}",
-        f"time {_seconds(summary['seconds_mean'], summary['seconds_std'])}",
+        f"acc {words.percent(summary['mean'], summary['std'])}",
+        f"time {words.seconds(summary['seconds_mean'], summary['seconds_std'])}",
     ]
 
 
 def _result_fields(record: dict[str, Any]) -> list[str]:
     accuracy, seconds = record["accuracy"], record["seconds"]
-    fields = [f"seed {record['seed']}", f"acc {_percent(accuracy['test'])}"]
+    fields = [f"seed {record['seed']}", f"acc {words.percent(accuracy['test'])}"]
     if accuracy["test_tta"] is not None:
-        fields.append(f"tta {_percent(accuracy['test_tta'])}")
-    fields.append(f"time {_seconds(seconds['train'])}")
+        fields.append(f"tta {words.percent(accuracy['test_tta'])}")
+    fields.append(f"time {words.seconds(seconds['train'])}")
     if record["images_per_second"] is not None:
         fields.append(f"{record['images_per_second']:,.0f} images/s")
     if record["mfu"] is not None:
-        fields.append(f"mfu {100 * record['mfu']:.0f} %")
+        fields.append(f"mfu {words.percent(record['mfu'], digits=0)}")
     return fields
-
-
-def _percent(share: float | None, spread: float | None = None) -> str:
-    if share is None:
-        return "-"
-    return f"{100 * share:.2f}" + (f" ±{100 * spread:.2f}" if spread is not None else "") + " %"
-
-
-def _seconds(value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return "-"
-    digits = 2 if value < 100 else 0
-    return f"{value:.{digits}f}" + (f" ±{spread:.{digits}f}" if spread is not None else "") + " s"

@@ -16,7 +16,7 @@ from torch import nn
 
 from fastresnet import models
 from fastresnet.runs import checkpoint, loggers, record
-from fastresnet.machine import distributed, hardware, timing
+from fastresnet.machine import distributed, hardware, memory, timing
 from fastresnet.training import evaluation
 from fastresnet.reports import plots, run_page
 from fastresnet.settings.config import Config
@@ -363,7 +363,7 @@ class Session:
             "images_per_second": rate,
             "flops_per_image": flops,
             "mfu": hardware.mfu(flops, rate, ceiling) if rate else None,
-            "peak_memory_bytes": hardware.peak_memory_bytes(experiment_.device),
+            "peak_memory_bytes": memory.peak_bytes(experiment_.device),
             "energy_joules": self.energy.joules,
             "hardware": hardware.describe(),
             "software": hardware.software(),

@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence, cast
 
 import torch
 
+from fastresnet.machine.devices import choose_device
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
 from fastresnet.machine import distributed, timing
@@ -65,7 +66,7 @@ def train(
     payload = checkpoint.load(cfg.run.resume) if cfg.run.resume else None
     if payload is not None:
         cfg = _continued(cfg, payload)
-    device_type = experiment.choose_device(cfg.run.device).type
+    device_type = choose_device(cfg.run.device).type
     with distributed.world(device_type) as place:
         progress = progress or Progress(
             cfg.run.progress if place.is_main else "off", peek=device_type == "cpu"

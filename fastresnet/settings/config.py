@@ -10,7 +10,7 @@ import difflib
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
-from fastresnet.base import strict_yaml
+from fastresnet.base import files, strict_yaml
 from fastresnet.settings import conflicts
 from fastresnet.settings.declarations import SECTIONS, SETTINGS
 
@@ -118,7 +118,7 @@ class Config:
 
     def dump(self, path: str | Path) -> None:
         """Write `to_yaml()` to a file."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        files.write_text(path, self.to_yaml())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and (self.recipe, self.flat()) == (other.recipe, other.flat())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastresnet.base.cores import cores_usable
 from fastresnet.sources import formats, synthetic
 from fastresnet.sources.formats import FolderSet
 
@@ -138,7 +139,7 @@ def load(
     """
     if split not in SPLITS:
         raise SourceError(f"split must be train or test, got {split!r}")
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores_usable()
     is_synthetic = source == "synthetic"
     if is_synthetic:
         images, labels = synthetic.draw(split, count, size, seed)

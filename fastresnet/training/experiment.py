@@ -19,6 +19,7 @@ from fastresnet import augment, data, models, optim
 from fastresnet.augment.dispatch import Augment
 from fastresnet.loading import loaders
 from fastresnet.machine import allocator, distributed, precision, timing
+from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim import averaging, schedule
 from fastresnet.settings.config import Config
@@ -26,17 +27,6 @@ from fastresnet.training import evaluation, selection, trainer
 from fastresnet.training.evaluation import Score
 
 WHITENING_IMAGES = 5000  # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
-
-
-def choose_device(name: str, place: World = ALONE) -> torch.device:
-    """The device that run.device means. Raises ValueError where it isn't there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "run.device=cuda, but PyTorch sees no CUDA GPU here: check the driver, or use run.device=auto"
-        )
-    return torch.device("cuda", place.local_rank) if name == "cuda" else torch.device("cpu")
 
 
 class Experiment:

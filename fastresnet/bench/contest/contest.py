@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ import torch
 
 from fastresnet import beton
 from fastresnet.augment.dispatch import kernel_for
+from fastresnet.base import files
+from fastresnet.base.cores import cores_usable
 from fastresnet.bench.contest.checks import check, coordinates
 from fastresnet.bench.contest.contestants import (
     DTYPES,
@@ -54,7 +55,7 @@ def cases(
     only:     names to keep; a name's first word is enough
     threads:  for every loader (0: one a core)
     """
-    workers = threads or os.cpu_count() or 1
+    workers = threads or cores_usable()
     torch.set_num_threads(workers)
     kind = torch.device(
         "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
@@ -164,7 +165,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     axes.set(
         xscale="log", xlabel="augmented images a second", title=title, xlim=(min(middle) / 2, max(middle) * 6)
     )
-    figure.savefig(path, dpi=150)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:])
 
 
 def tune(device: torch.device, images: int, batch_size: int) -> list[dict[str, Any]]:
@@ -268,5 +270,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.plot:
             plot(rows, given.plot, f"{hardware.short_name(machine)}, {given.dtype}, batch {given.batch_size}")
     if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        files.write_text(given.json, json.dumps(result, indent=1) + "\n")
     return 0

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import words
+from fastresnet.base.files import write_text
 from fastresnet.bench.judging import bounds, significance
 from fastresnet.bench.judging.significance import Ratio
 from fastresnet.machine import hardware
-from fastresnet.reports import page as look
 from fastresnet.runs import record
 
 DATA_PARTS = ("loader", "endtoend", "accuracy")  # parts whose figures depend on the images
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.html:
         from fastresnet.bench.pages import compare_page
 
-        look.write(Path(options.html), compare_page.render(compared))
+        write_text(Path(options.html), compare_page.render(compared))
         print(f"written: {options.html}", file=sys.stderr)
     if options.json:
         print(json.dumps(as_json(compared), indent=1, ensure_ascii=False, allow_nan=False))
@@ -189,29 +190,15 @@ def _warnings(files: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[st
 # ---- telling --------------------------------------------------------------------------------
 
 
-def amount(value: float, unit: str) -> str:
-    """A number with its unit, scaled to be readable."""
-    if unit == "s":
-        scale, name = next(
-            (x for x in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")) if value >= x[0]), (1e-9, "ns")
-        )
-    else:
-        steps = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-        scale, prefix = next((x for x in steps if value >= x[0]), (1.0, ""))
-        name = prefix + unit
-    scaled = value / scale
-    return f"{scaled:,.0f} {name}" if scaled >= 1000 else f"{scaled:.3g} {name}"
-
-
 def value_of(row: dict[str, Any]) -> str:
     """A row's result as a person wants it: images/s, or the accuracy reached and when, or the samples'
     median."""
     rate = row["figures"].get("images_per_second")
     if rate:
         return f"{rate:,.0f} images/s" if rate >= 100 else f"{rate:.1f} images/s"
-    middle = amount(row["quantiles"]["median"], row["unit"])
+    middle = words.amount(row["quantiles"]["median"], row["unit"])
     accuracy = row["figures"].get("accuracy")
-    return f"{100 * accuracy:.2f} % in {middle}" if accuracy is not None else middle
+    return f"{words.percent(accuracy)} in {middle}" if accuracy is not None else middle
 
 
 def told(entry: Entry) -> list[str]:

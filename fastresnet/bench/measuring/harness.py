@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from fastresnet.machine import hardware, timing
+from fastresnet.base import words
+from fastresnet.machine import hardware, memory, timing
 
 # seconds; calls are grouped until a sample lasts this long, so that the clock costs far below 1 %
 SHORTEST_SAMPLE = 2e-3
@@ -128,8 +129,8 @@ def noise(samples: Sequence[float]) -> str | None:
     half = len(samples) // 2
     drift = abs(median(samples[half:]) / median(samples[:half]) - 1) if median(samples[:half]) else 0.0
     if spread > SPREAD_LIMIT:
-        return f"spread {100 * spread:.0f} %"
-    return f"drift {100 * drift:.0f} %" if drift > DRIFT_LIMIT else None
+        return f"spread {words.percent(spread, digits=0)}"
+    return f"drift {words.percent(drift, digits=0)}" if drift > DRIFT_LIMIT else None
 
 
 @contextlib.contextmanager
@@ -159,7 +160,7 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
     """
     began = time.perf_counter()
     measured, status, message = Measured([]), "ok", None
-    hardware.reset_peak_memory(device)
+    memory.reset_peak(device)
     try:
         with time_limit(limit):
             needed = case.estimate() if case.estimate else 0.0

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
+from fastresnet.base import files, words
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.step import Variant
 from fastresnet.machine import precision, timing
@@ -68,7 +69,7 @@ def write(context: Context, folder: Path, say: Callable[[str], None]) -> Path:
     recorded.export_chrome_trace(str(folder / "trace.json"))
     rows = operations(recorded, on_gpu=context.device.type == "cuda")
     title = f"{name}, batch {batch}, {variant.precision_name}, {STEPS} steps on {context.device.type}"
-    (folder / "kernels.md").write_text(table(title, rows, wall), encoding="utf-8")
+    files.write_text(folder / "kernels.md", table(title, rows, wall))
     say(f"profile: {folder / 'trace.json'} (chrome://tracing or ui.perfetto.dev) and {folder / 'kernels.md'}")
     return folder / "kernels.md"
 
@@ -103,7 +104,7 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
         "| --- | ---: |",
     ]
     lines += [
-        f"| {kind} | {100 * seconds / total:.1f} % |"
+        f"| {kind} | {words.percent(seconds / total)} |"
         for kind, seconds in sorted(shares.items(), key=lambda x: -x[1])
     ]
     lines += [
@@ -113,6 +114,6 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
     ]
     for name, seconds, calls in rows[:TOP]:
         short = name.replace("|", "/")[:90]
-        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {100 * seconds / total:.1f} %"
-        lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
+        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f}"
+        lines.append(f"| `{short}` | {kind_of(name)} | {figures} | {words.percent(seconds / total)} |")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from fastresnet import models, optim
 from fastresnet.bench.measuring.ceilings import check_format
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Disagrees, Measured, NotAvailable, free_memory, sample
-from fastresnet.machine import hardware, precision
+from fastresnet.machine import hardware, memory, precision
 from fastresnet.models.flops import on_meta
 from fastresnet.settings import config
 from fastresnet.training import trainer
@@ -177,7 +177,7 @@ class Variant:
         precision.apply_globally(resolved, self.device)
         batch = self.batch or self.largest_batch(resolved)
         run, images, labels = self.prepare(batch, resolved)
-        hardware.reset_peak_memory(self.device)
+        memory.reset_peak(self.device)
         calls = 0
 
         def call() -> None:
@@ -304,7 +304,7 @@ class Variant:
             "flops_per_second": work * per_image * batch / middle,
             "mfu": work * per_image * batch / middle / ceiling,
             "ceiling_flops_per_second": ceiling,
-            "peak_memory_bytes": hardware.peak_memory_bytes(self.device),
+            "peak_memory_bytes": memory.peak_bytes(self.device),
         }
 
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
+from fastresnet.base import words
 from fastresnet.bench import places
 from fastresnet.bench.judging import compare
 from fastresnet.bench.measuring import accuracy, ceilings, endtoend, harness, loading, profiles, step
 from fastresnet.bench.measuring.context import SUITES, Context
 from fastresnet.machine import hardware
+from fastresnet.machine.devices import choose_device
 from fastresnet.runs import record
 
 PARTS = ("ceilings", "loader", "step", "endtoend", "accuracy")
@@ -36,7 +38,7 @@ BUDGETS = {  # seconds, hard; by suite on a CPU and on a GPU
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suite and write its file. The exit code is 1 where every case failed."""
     options = parse(argv)
-    device = choose_device(options.device)
+    device = choose_device(options.device, option="--device")
     context = Context(device, options.suite, options.scale == "tiny")
     budget = options.budget or BUDGETS[options.suite][device.type != "cpu"]
     found = collect(context, options.only)
@@ -86,24 +88,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def choose_device(name: str) -> torch.device:
-    """The device asked for. Raises ValueError where it isn't there."""
-    mps = hasattr(torch.backends, "mps") and torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: use auto, cpu, cuda, cuda:1 or mps") from error
-    there = {"cpu": True, "mps": mps, "cuda": (device.index or 0) < torch.cuda.device_count()}
-    if not there.get(device.type, False):
-        raise ValueError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA GPUs"
-            f"{', and MPS' if mps else ' and no MPS'}"
-        )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
 def collect(context: Context, only: Sequence[str]) -> list[harness.Case]:
     """The cases of the suite, in the order in which they run."""
     wanted = only or PARTS
@@ -147,7 +131,11 @@ def describe(row: dict[str, Any]) -> str:
     mark = f"  ~ {row['noise']}" if row["noisy"] else ""
     if rate:
         mfu = row["figures"].get("mfu")
-        return f"{row['id']:<52} {rate:>12,.1f} images/s" + (f"  mfu {100 * mfu:.0f} %" if mfu else "") + mark
+        return (
+            f"{row['id']:<52} {rate:>12,.1f} images/s"
+            + (f"  mfu {words.percent(mfu, digits=0)}" if mfu else "")
+            + mark
+        )
     return f"{row['id']:<52} {compare.value_of(row):>21}{mark}"
 
 

@@ -7,6 +7,7 @@ import math
 from html import escape
 from typing import Any
 
+from fastresnet.base import words
 from fastresnet.bench.judging import bounds
 from fastresnet.bench.judging.compare import Comparison, Entry, averages, told
 from fastresnet.bench.pages import plotting
@@ -155,7 +156,7 @@ def roofline(compared: Comparison) -> str:
         corners = [(ends[0], ends[0] * slope), (roof / slope, roof), (ends[1], roof)]
         found.append(Series(f"{label}: roof", corners, index, labels=["bandwidth", "ridge", "matrix rate"]))
         labels = [
-            f"{row['name']}: {plotting.short(row['figures']['flops_per_second'])}FLOP/s" for row in steps
+            f"{row['name']}: {words.amount(row['figures']['flops_per_second'], 'FLOP/s')}" for row in steps
         ]
         found.append(Series(f"{label}: steps", points, index, line=False, labels=labels))
     return plotting.plot("Roofline", "FLOP/s", found, "FLOPs a byte of estimated traffic")
@@ -167,7 +168,7 @@ def to_accuracy(compared: Comparison) -> str:
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         rows = _good(file, "accuracy")
         points = [(row["quantiles"]["median"], 100 * (1 - row["figures"]["accuracy"])) for row in rows]
-        labels = [f"{label}, {row['name']}: {100 * row['figures']['accuracy']:.2f} % in {row['quantiles']['median']:.3g} s"
+        labels = [f"{label}, {row['name']}: {words.percent(row['figures']['accuracy'])} in {row['quantiles']['median']:.3g} s"
                   f" (n={row['figures']['runs']})" for row in rows]  # fmt: skip
         found.append(Series(label, points, index, line=False, labels=labels))
     return plotting.plot(

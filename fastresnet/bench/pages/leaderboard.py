@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import files, words
 from fastresnet.bench import places
 from fastresnet.bench.pages import plotting
 from fastresnet.bench.pages.plotting import Series
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if stale else 0
     for path, text in rendered(options.root).items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        look.write(path, text)
+        files.write_text(path, text)
     print(f"{len(stale)} files changed")
     return 0
 
@@ -152,7 +153,7 @@ def _published(published: dict[str, Any] | None) -> str:
         return "-"
     accuracy, seconds = published.get("accuracy"), published.get("seconds")
     figures = [
-        f"{100 * accuracy:.2f} %" if accuracy is not None else "",
+        words.percent(accuracy) if accuracy is not None else "",
         f"{seconds:g} s" if seconds is not None else "",
     ]
     if not any(figures):
@@ -203,7 +204,7 @@ def _matrix_rate(result: dict[str, Any]) -> str:
     if not rows:
         return "-"
     best = max(rows, key=lambda row: row["quantiles"]["median"])
-    return f"{plotting.short(best['quantiles']['median'])}FLOP/s ({best['name'].rsplit('-', 1)[1]})"
+    return f"{words.amount(best['quantiles']['median'], 'FLOP/s')} ({best['name'].rsplit('-', 1)[1]})"
 
 
 def _best(result: dict[str, Any], part: str, prefix: str = "", **settings: str) -> str:

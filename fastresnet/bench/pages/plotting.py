@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fastresnet.base import words
+
 WIDTH, HEIGHT = 560, 320  # units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 46
 
@@ -21,14 +23,6 @@ class Series:
     color: int
     line: bool = True
     labels: Sequence[str] = ()
-
-
-def short(value: float) -> str:
-    """A tick's text: 0.25, 40, 12k, 3.1M, 8T."""
-    for limit, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{sign}"
-    return f"{value:.3g}"
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -69,12 +63,12 @@ def plot(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
         )
         parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{short(y)}</text>'
+            f'<text class="tick" x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{words.amount(y)}</text>'
         )
     for x in [x for x in x_ticks if x_low <= x <= x_high] or log_ticks(x_low, x_high):
         across = place(x, y_low)[0]
         parts.append(
-            f'<text class="tick" x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{short(x)}</text>'
+            f'<text class="tick" x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{words.amount(x)}</text>'
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(
@@ -87,7 +81,9 @@ def plot(
             parts.append(f'<polyline class="line s{one.color % 7}" points="{path}"/>')
         for index, (x, y) in enumerate(places):
             text = (
-                one.labels[index] if index < len(one.labels) else f"{one.name}: {short(one.points[index][1])}"
+                one.labels[index]
+                if index < len(one.labels)
+                else f"{one.name}: {words.amount(one.points[index][1])}"
             )
             parts.append(
                 f'<circle class="dot s{one.color % 7}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(text)}</title></circle>'

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import files, words
+
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add one trial to the log."""
@@ -38,7 +40,7 @@ def line(row: dict[str, Any], target: float) -> str:
     mark = "reached" if row["accuracy"] >= target else "missed"
     settings = " ".join(f"{key}={json.dumps(value)}" for key, value in row["settings"].items())
     return (
-        f"trial {row['trial']:<4} {mark:<9} {100 * row['accuracy']:6.2f} %  {row['seconds']:8.2f} s  "
+        f"trial {row['trial']:<4} {mark:<9} {words.percent(row['accuracy']):>8}  {row['seconds']:8.2f} s  "
         f"{row['flops'] / 1e15:.4f} PFLOP  {settings}"
     )
 
@@ -69,6 +71,7 @@ def draw(rows: list[dict[str, Any]], target: float, objective: str, path: Path) 
     axes.set_xlabel("seconds of a run" if objective == "seconds" else "FLOPs of a run")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(f"{len(done)} trials, the front and the target of {100 * target:g} %")
-    figure.savefig(path, dpi=130)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format=path.suffix[1:])
     pyplot.close(figure)
     return path

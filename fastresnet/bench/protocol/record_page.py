@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastresnet.base import words
 from fastresnet.bench.protocol import protocol
 from fastresnet.bench.protocol.runlog import RunLog
-from fastresnet.machine import hardware, timing
+from fastresnet.machine import hardware, memory, timing
 from fastresnet.settings.config import Config
 
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
@@ -44,7 +45,7 @@ def assemble(
         "matmul_ceiling": prepared.ceiling,
         "mfu": _mean([row.get("mfu") for row in own]),
         "energy_joules": _mean([row.get("energy_joules") for row in own]),
-        "peak_memory_bytes": hardware.peak_memory_bytes(prepared.experiment.device),
+        "peak_memory_bytes": memory.peak_bytes(prepared.experiment.device),
         "precision": prepared.experiment.precision.name,
         "hardware": machine,
         "software": hardware.software(),
@@ -171,10 +172,8 @@ def _row(name: str, summary: dict[str, Any]) -> str:
         name,
         str(summary["n"]),
         str(summary["failed"]),
-        _percent(summary["mean"], summary["std"]),
-        _percent(summary["ci95"]).replace("-", "unknown")
-        if summary["ci95"] is None
-        else f"±{_percent(summary['ci95'])}",
+        words.percent(summary["mean"], summary["std"]),
+        "unknown" if summary["ci95"] is None else f"±{words.percent(summary['ci95'])}",
         _number(summary["seconds_mean"], summary["seconds_std"]),
         "unknown" if summary["seconds_ci95"] is None else f"±{_number(summary['seconds_ci95'])}",
     ]
@@ -189,16 +188,11 @@ def _runs_table(runs: list[dict[str, Any]]) -> list[str]:
         f"|{' --- |' * (3 + len(parts))}",
     ]
     for row in runs:
-        plain = _percent(row["accuracy"]) if row["status"] == "ok" else "diverged"
+        plain = words.percent(row["accuracy"]) if row["status"] == "ok" else "diverged"
         seconds = [_number(row["seconds"].get(part)) for part in parts]
-        lines.append(f"| {' | '.join([str(row['seed']), plain, _percent(row['accuracy_tta']), *seconds])} |")
+        tta = words.percent(row["accuracy_tta"])
+        lines.append(f"| {' | '.join([str(row['seed']), plain, tta, *seconds])} |")
     return lines
-
-
-def _percent(share: float | None, spread: float | None = None) -> str:
-    if share is None:
-        return "-"
-    return f"{100 * share:.2f}" + (f" ±{100 * spread:.2f}" if spread is not None else "") + " %"
 
 
 def _number(value: float | None, spread: float | None = None) -> str:

@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
+from fastresnet.base import files, words
 from fastresnet.bench import places
 from fastresnet.bench.protocol import protocol, record_page
 from fastresnet.bench.protocol.runlog import RunLog, unfinished
 from fastresnet.machine import hardware, timing
+from fastresnet.machine.devices import choose_device
 from fastresnet.runs import record
-from fastresnet.runs.progress import duration
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
-from fastresnet.training import experiment
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +136,7 @@ def _folder(cfg: Config, out: Path | None, header: dict[str, Any]) -> Path:
         return out
     device = (
         header["machine"]
-        if experiment.choose_device(cfg.run.device).type == "cuda"
+        if choose_device(cfg.run.device).type == "cuda"
         else hardware.short_name({"cpu": hardware.describe()["cpu"]})
     )
     suffix = f"{cfg.recipe}-{slug(device)}" + ("-dirty" if header["dirty"] else "")
@@ -183,11 +183,7 @@ def _run_in_turn(prepared: protocol.Prepared, log: RunLog, runs: int, versus: st
 def _run_in_parallel(cfg: Config, log: RunLog, runs: int, workers: int) -> None:
     """Processes share the device; each has its own experiment and takes the next seed when it is free."""
     seeds = [seed for seed in range(runs) if not log.done("own", seed)]
-    threads = (
-        max(1, torch.get_num_threads() // workers)
-        if experiment.choose_device(cfg.run.device).type == "cpu"
-        else 0
-    )
+    threads = max(1, torch.get_num_threads() // workers) if choose_device(cfg.run.device).type == "cpu" else 0
     shared = cfg.replace({"run.threads": threads}, origin="--parallel")
     began = timing.now("cpu")
     with concurrent.futures.ProcessPoolExecutor(
@@ -214,10 +210,10 @@ def _say_row(who: str, row: dict[str, Any], left: float) -> None:
     best = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
     what = f"{100 * best:6.2f} %" if best is not None else row.get("message", "no accuracy told")
     seconds = row["seconds"]["total"]
-    took = f"  {duration(seconds)}" if seconds is not None else ""
+    took = f"  {words.duration(seconds)}" if seconds is not None else ""
     throttled = (row.get("condition") or {}).get("throttle")
     say(
-        f"{who:<5} seed {row['seed']:<4} {row['status']:<6} {what}{took}  left {duration(left)}"
+        f"{who:<5} seed {row['seed']:<4} {row['status']:<6} {what}{took}  left {words.duration(left)}"
         + (f"  THROTTLED: {', '.join(throttled)}" if throttled else "")
     )
 
@@ -233,7 +229,7 @@ def say(line: str) -> None:
 def _finish(made: dict[str, Any], folder: Path, dirty: bool) -> int:
     name = "measured-dirty.json" if dirty else "record.json"  # code that no commit holds makes no record
     record.write(folder / name, made)
-    (folder / "README.md").write_text(record_page.page(made), encoding="utf-8")
+    files.write_text(folder / "README.md", record_page.page(made))
     for line in _verdict(made):
         say(line)
     print(record.line(made))

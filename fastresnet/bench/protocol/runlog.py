@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import files
+
 NAME = "runs.jsonl"
 # What has to stay the same from the first run to the last, and how to say it.
 FIXED = {
@@ -50,7 +52,7 @@ class RunLog:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         if not lines[-1].endswith("\n"):  # the machine went down in the middle of a line
             lines = lines[:-1]
-            self.path.write_text("".join(lines), encoding="utf-8")
+            files.write_text(self.path, "".join(lines))
         rows = [_parsed(line, self.path, number) for number, line in enumerate(lines, 1)]
         if not rows:
             self._append({"kind": "begin", **self.header})

@@ -1,0 +1,56 @@
+"""One wording for numbers: shares in percent, times, amounts with their units. None is a dash.
+
+Refuses to round away what a measurement knows: spreads get the digits of their figure.
+"""
+
+from __future__ import annotations
+
+UNKNOWN = "-"
+_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def percent(share: float | None, spread: float | None = None, *, digits: int = 2) -> str:
+    """A share (0..1) in percent: `94.02 %`, with a spread `94.02 ±0.14 %`."""
+    return _figure(share, spread, 100.0, digits, " %")
+
+
+def seconds(value: float | None, spread: float | None = None) -> str:
+    """A measured time: `0.71 s`, with a spread `0.71 ±0.01 s`; whole seconds from 100 on."""
+    return _figure(value, spread, 1.0, 2 if value is None or value < 100 else 0, " s")
+
+
+def _figure(value: float | None, spread: float | None, scale: float, digits: int, unit: str) -> str:
+    if value is None:
+        return UNKNOWN
+    around = "" if spread is None else f" ±{scale * spread:.{digits}f}"
+    return f"{scale * value:.{digits}f}{around}{unit}"
+
+
+def duration(seconds: float | None, *, digits: int = 1) -> str:
+    """Seconds as people say them: `8.2 s`, `3:05 min`, `1:02:03 h`; `digits` of those below a minute."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def amount(value: float, unit: str = "") -> str:
+    """A number scaled to be readable: `2.31 ms`, `1.11 GFLOP`, and without a unit `12k`, `3.1M`."""
+    if unit == "s":
+        scale, name = next((step for step in _SHORT if abs(value) >= step[0]), (1e-9, "ns"))
+    else:
+        scale, prefix = next((step for step in _LARGE if abs(value) >= step[0]), (1.0, ""))
+        name = prefix + unit
+    scaled = value / scale
+    space = " " if unit else ""
+    return f"{scaled:,.0f}{space}{name}" if abs(scaled) >= 1000 else f"{scaled:.3g}{space}{name}"
+
+
+def size(count: int) -> str:
+    """Bytes: `3.0 KiB`, `48.2 MiB`, `1.5 GiB`."""
+    scale, name = next((step for step in _BINARY if count >= step[0]), (1, "bytes"))
+    return f"{count / scale:,.1f} {name}" if scale > 1 else f"{count} bytes"

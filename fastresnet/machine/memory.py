@@ -1,0 +1,89 @@
+"""Memory of the host and of devices in bytes: what there is, what is free, what was taken at most."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from fastresnet.machine import system
+
+CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+
+def total_bytes() -> int | None:
+    """Main memory, or the control group's limit where that is smaller; None where the system doesn't say."""
+    if sys.platform == "darwin":
+        text = system.output("sysctl", "-n", "hw.memsize")
+        return int(text) if text else None
+    limits = [_proc("meminfo", "MemTotal"), *(_number(system.CGROUP / files[0]) for files in CGROUP_FILES)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def free_bytes(device: torch.device | str = "cpu") -> int:
+    """Memory that could still be taken on `device`; a control group's limit counts for the CPU."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    available = _proc("meminfo", "MemAvailable")
+    if available is None:  # macOS tells no more
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    granted = cgroup_free(system.CGROUP)
+    return available if granted is None else max(0, min(available, granted))
+
+
+def cgroup_free(root: Path) -> int | None:
+    """What the control group under `root` still grants; its idle file cache is free. None: no limit."""
+    for limit_file, use_file, statistics in CGROUP_FILES:
+        limit, use = _number(root / limit_file), _number(root / use_file)
+        if limit is not None and use is not None:
+            cache = [line.split()[1] for line in system.lines(root / statistics) if "inactive_file " in line]
+            return limit - use + int(cache[-1] if cache else 0)
+    return None
+
+
+def peak_bytes(device: torch.device | str = "cpu") -> int:
+    """Most memory in use since the process began or `reset_peak`: torch's on a GPU, resident on a CPU."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())  # no high-water mark there: what is held now
+    resident = _proc("self/status", "VmHWM")
+    if resident is not None:
+        return resident
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def reset_peak(device: torch.device | str = "cpu") -> bool:
+    """Start the high-water mark anew. False where the system has no way to."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current resident size
+    except OSError:
+        return False
+    return True
+
+
+def _proc(name: str, field: str) -> int | None:
+    """A field of /proc/<name>, which gives kB, in bytes."""
+    found = [line for line in system.lines(Path("/proc", name)) if line.startswith(f"{field}:")]
+    return int(found[0].split()[1]) * 1024 if found else None
+
+
+def _number(path: Path) -> int | None:
+    text = "".join(system.lines(path)[:1])
+    return int(text) if text.isdigit() else None
