@@ -93,7 +93,7 @@ def judge(path: Path, skip: bool) -> str:
     """What beton made of the file: refused, same as the witness, or (an assertion) something wrong."""
     try:
         if skip:
-            images, labels, skipped = beton.read(path, on_error="skip", threads=1)
+            images, labels, skipped = beton.read_whole(path, on_error="skip", threads=1)
         else:
             (images, labels), skipped = beton.read(path, threads=1), np.arange(0)
     except beton.BetonError as error:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastresnet import beton
-from fastresnet.sources.formats import FolderSet
+from fastresnet.sources import FolderSet
 
 needs_ffcv = pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
 FACTS = {
@@ -192,7 +192,7 @@ def test_a_corrupt_jpeg_is_named_or_left_out(tmp_path: Path) -> None:
         beton.read(path)
     with pytest.raises(beton.BetonError, match="sample 4"):
         beton.verify(path)
-    read, read_labels, skipped = beton.read(path, on_error="skip")
+    read, read_labels, skipped = beton.read_whole(path, on_error="skip")
     assert skipped.tolist() == [4] and len(read) == 8 and np.array_equal(read_labels, np.delete(labels, 4))
 
 

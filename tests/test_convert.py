@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastresnet import beton, data, sources
+from fastresnet.base.digest import content_digest
 from fastresnet.settings import config
 
 ROOT = Path(__file__).parents[1]
@@ -51,9 +52,9 @@ def test_a_folder_becomes_two_betons_that_training_finds_again(
         "train.beton",
         "train.beton.json",
     ]
-    source = sources.load("imagefolder", "train", root=root)
+    source = sources.load("imagefolder", "train", sources.Request(root))
     images, labels = beton.read(tmp_path / "out/train.beton")
-    assert sources.content_digest(images, labels) == source.digest()
+    assert content_digest(images, labels) == source.digest
     facts = beton.read_sidecar(tmp_path / "out/test.beton")
     assert facts is not None and facts["class_names"] == list(CLASSES) and facts["count"] == 4
     assert np.allclose(facts["mean"], images.mean((0, 1, 2)) / 255)  # of the training set
@@ -63,11 +64,11 @@ def test_a_folder_becomes_two_betons_that_training_finds_again(
     os.rename("out", "data/betons/insects")
     cfg = config.load(None, {"data.source": "imagefolder", "data.root": str(root)})
     notes: list[str] = []
-    assert data.prepare(cfg, notes.append).info["digest"] == source.digest()
+    assert data.prepare(cfg, notes.append).info["digest"] == source.digest
     assert not any("writing" in line for line in notes)
     write_folder(root, seed=1)  # the folder changed: the betons made from it before are not those asked for
     changed = data.prepare(cfg, notes.append)
-    assert any("writing 12 images" in line for line in notes) and changed.info["digest"] != source.digest()
+    assert any("writing 12 images" in line for line in notes) and changed.info["digest"] != source.digest
     assert changed.train.path is not None and changed.train.path.parent.parent == Path("data/betons")
 
 

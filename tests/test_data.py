@@ -1,5 +1,6 @@
 """From settings to data: the order of auto, betons found or refused, subset, validation, facts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import betons_by_hand
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from fastresnet import beton, data, sources
+from fastresnet.base.digest import content_digest
 from fastresnet.beton.sidecar import seal, write_sidecar
-from fastresnet.data import conversion, preparation
+from fastresnet.data import conversion, reading
 from fastresnet.settings import config
-from fastresnet.sources.sets import SourceError
+from fastresnet.sources import SourceError
 
 Images = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -21,7 +23,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working folder, no FASTRESNET_DATA, and no ffcv unless a test asks for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTRESNET_DATA", raising=False)
-    monkeypatch.setattr(preparation.beton, "can_write", lambda: False)
+    monkeypatch.setattr(beton, "can_write", lambda: False)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def write_betons(folder: Path, images: Images, *, sidecar: bool = True, **facts)
         path = betons_by_hand.make(folder / f"{split}.beton", list(pixels), labels.tolist())
         if sidecar:
             write_sidecar(path, {
-                "name": "cifar10", "split": split, "digest": sources.content_digest(pixels, labels),
+                "name": "cifar10", "split": split, "digest": content_digest(pixels, labels),
                 "class_names": list("abcd"), "mean": list(mean), "std": list(std), "count": len(labels),
                 "source": "parquet", "synthetic": False, "mode": "raw", **facts,
             }, seal(path))  # fmt: skip
@@ -69,7 +71,7 @@ def test_betons_given_by_path_need_no_source_and_no_ffcv(images: Images, tmp_pat
         and splits.info["synthetic"] is False
         and splits.info["train_size"] == 40
     )
-    assert splits.info["digest"] == sources.content_digest(*images["train"]) and splits.info["beton"] is True
+    assert splits.info["digest"] == content_digest(*images["train"]) and splits.info["beton"] is True
     assert notes[-1] == "data: cifar10 (parquet), 40 training and 12 test images"
 
 
@@ -81,7 +83,7 @@ def test_a_beton_without_a_sidecar_speaks_for_itself(images: Images, tmp_path: P
         and splits.info["source"] == "beton"
         and splits.class_names == tuple("0123")
     )
-    assert splits.info["digest"] == sources.content_digest(*images["train"])
+    assert splits.info["digest"] == content_digest(*images["train"])
 
 
 def test_a_sidecar_of_another_beton_is_an_error(images: Images, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_synthetic_images_come_only_when_asked_for_and_say_so(
     def offline(*args: object) -> None:
         raise ValueError("can't download cifar10")
 
-    monkeypatch.setattr(sources.formats, "read_torchvision", offline)
+    monkeypatch.setitem(sources.SOURCES, "torchvision", replace(sources.SOURCES["torchvision"], read=offline))
     with pytest.raises(ValueError, match="can't download cifar10"):
         data.prepare(settings())
     small = {"synthetic_train": 30, "synthetic_test": 10, "synthetic_size": 8}
@@ -188,7 +190,7 @@ def test_images_of_several_sizes_or_too_many_stay_in_the_beton(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_betons(tmp_path / "mine", images)
-    monkeypatch.setattr(preparation.memory, "free_bytes", lambda: 10_000)
+    monkeypatch.setattr(reading.memory, "free_bytes", lambda: 10_000)
     splits = data.prepare(settings(root=str(folder)))
     assert splits.train.images is None and splits.train.nbytes == 40 * 192 and splits.train.path is not None
     assert splits.test.images is not None and np.array_equal(splits.train.labels, images["train"][1])
@@ -223,15 +225,15 @@ def test_a_beton_of_jpegs_is_decoded_for_the_device_and_the_record_says_by_what(
     pixels, labels = images["train"]
     every = set(range(len(labels)))
     path = betons_by_hand.make(tmp_path / "train.beton", list(pixels), labels.tolist(), every)
-    asked = preparation._Asked(settings().data, device=torch.device("cpu"))  # the way of a GPU, on the CPU
-    found, found_labels, decoder = preparation._decoded(path, beton.inspect(path), asked)
+    info = beton.inspect(path)
+    on_threads = reading.Wanted(settings().data, frozenset(), None, print)
+    on_device = replace(on_threads, device=torch.device("cpu"))  # the way of a GPU, on the CPU
     expected, expected_labels = beton.read(path)
-    assert (
-        decoder == "pillow"
-        and preparation._decoded(path, beton.inspect(path), settings().data)[2] == "pillow"
-    )
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found_labels, expected_labels)
+    for wanted in (on_threads, on_device):
+        found, found_labels, skipped, decoder = reading._pixels(path, info, wanted)
+        assert decoder == "pillow" and not len(skipped)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found_labels, expected_labels)
 
 
 def test_statistics_are_exact() -> None:

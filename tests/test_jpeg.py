@@ -44,7 +44,7 @@ def test_a_corrupt_jpeg_is_named_by_its_sample_or_left_out(damage):
 
 def test_a_jpeg_of_another_size_is_an_error_that_gives_both_sizes():
     payloads, _ = encoded(2)
-    with pytest.raises(jpeg.JpegError, match="sample 0 can't be decoded: it is 24x32 px, not 32x32"):
+    with pytest.raises(jpeg.JpegError, match="sample 0 can't be decoded: it is 32x24 px, not 32x32 px"):
         jpeg.decode(payloads, (32, 32))
 
 

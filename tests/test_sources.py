@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from fastresnet import sources
-from fastresnet.sources import formats
-from fastresnet.sources.sets import ImageSet, SourceError
+from fastresnet.base.digest import content_digest
+from fastresnet.data.cutting import split_validation, stratified_subset
+from fastresnet.sources import ImageSet, Request, SourceError, batches, downloads
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -107,31 +108,29 @@ def test_every_source_gives_the_same_set(kind: str, images: dict, tmp_path: Path
     source = "batches" if kind == "binary" else kind
     assert sources.detect(root) == source
     for split, (pixels, labels) in images.items():
-        found = sources.load(source, split, root=root)
+        found = sources.load(source, split, Request(root=root))
         assert isinstance(found, ImageSet) and found.class_names == CLASSES and not found.synthetic
-        assert found.images.flags.c_contiguous and found.digest() == sources.content_digest(pixels, labels)
+        assert found.images.flags.c_contiguous and found.digest == content_digest(pixels, labels)
         assert found.name == ("cifar10-lookalike" if source == "batches" else "shapes")
 
 
 def test_the_digest_does_not_depend_on_the_order_but_on_everything_else(images: dict) -> None:
     pixels, labels = images["train"]
-    digest, turned = sources.content_digest(pixels, labels), np.random.default_rng(1).permutation(15)
-    assert sources.content_digest(pixels[turned], labels[turned]) == digest
-    assert sources.content_digest(pixels, labels[::-1]) != digest
-    assert sources.content_digest(pixels[:-1], labels[:-1]) != digest
-    assert sources.content_digest(pixels[:2], np.array([0, 300])) != sources.content_digest(
-        pixels[:2], np.array([0, 44])
-    )
+    digest, turned = content_digest(pixels, labels), np.random.default_rng(1).permutation(15)
+    assert content_digest(pixels[turned], labels[turned]) == digest
+    assert content_digest(pixels, labels[::-1]) != digest
+    assert content_digest(pixels[:-1], labels[:-1]) != digest
+    assert content_digest(pixels[:2], np.array([0, 300])) != content_digest(pixels[:2], np.array([0, 44]))
 
 
 def test_the_real_cifar10_has_the_published_digest(cifar_root: Path) -> None:
     if sources.detect(cifar_root) not in ("parquet", "batches"):
         pytest.skip("FASTRESNET_DATA holds neither Parquet shards nor batches")
-    test = sources.load(str(sources.detect(cifar_root)), "test", root=cifar_root)
+    test = sources.load(str(sources.detect(cifar_root)), "test", Request(root=cifar_root))
     assert (
         isinstance(test, ImageSet)
         and test.name == "cifar10"
-        and test.digest() == sources.CIFAR10_DIGESTS["test"]
+        and test.digest == sources.CIFAR10_DIGESTS["test"]
     )
     assert test.class_names == sources.CIFAR10_CLASSES
 
@@ -140,43 +139,46 @@ def test_several_parquet_shards_are_one_split_and_a_missing_one_is_named(
     images: dict, tmp_path: Path
 ) -> None:
     root = write_parquet(tmp_path / "many", images, shards=3)
-    assert np.array_equal(sources.load("parquet", "train", root=root, workers=2).labels, images["train"][1])
+    assert np.array_equal(
+        sources.load("parquet", "train", Request(root=root, workers=2)).labels, images["train"][1]
+    )
     (root / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(ValueError, match=r"train shard 1 is missing \(2 of 3 there\)"):
-        sources.load("parquet", "train", root=root)
+        sources.load("parquet", "train", Request(root=root))
 
 
 def test_parquet_without_class_names_numbers_them(images: dict, tmp_path: Path) -> None:
     root = write_parquet(tmp_path / "bare", images, names=())
-    assert sources.load("parquet", "test", root=root).class_names == ("0", "1", "2")
+    assert sources.load("parquet", "test", Request(root=root)).class_names == ("0", "1", "2")
 
 
 def test_broken_parquet_is_named(images: dict, tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ValueError, match=r"train\.parquet is not a readable Parquet file"):
-        sources.load("parquet", "train", root=tmp_path)
+        sources.load("parquet", "train", Request(root=tmp_path))
     parquet.write_table(arrow.table({"text": ["a"]}), tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="needs an image column .* found text: string"):
-        sources.load("parquet", "train", root=tmp_path)
+        sources.load("parquet", "train", Request(root=tmp_path))
     with pytest.raises(ValueError, match="no Parquet shard for the test split"):
-        sources.load("parquet", "test", root=tmp_path)
+        sources.load("parquet", "test", Request(root=tmp_path))
     rows = {"img": [png(images["train"][0][0]), b"not an image"], "label": [0, 1]}
     parquet.write_table(arrow.table(rows), tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="train row 1 is not a readable image"):
-        sources.load("parquet", "train", root=tmp_path)
+        sources.load("parquet", "train", Request(root=tmp_path))
     rows = {"img": [png(images["train"][0][0]), png(np.zeros((8, 9, 3), np.uint8))], "label": [0, 1]}
     parquet.write_table(arrow.table(rows), tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="train row 1 is 9x8 px but .*train row 0 is 32x32 px"):
-        sources.load("parquet", "train", root=tmp_path)
+        sources.load("parquet", "train", Request(root=tmp_path))
 
 
 def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "train.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match="pip install pyarrow"):
-        sources.load("parquet", "train", root=tmp_path)
+        sources.load("parquet", "train", Request(root=tmp_path))
 
 
 class Dangerous:
@@ -193,7 +195,7 @@ def test_a_pickle_that_would_run_code_is_refused(
     with pytest.raises(
         ValueError, match=r"data_batch_2 is not a readable batch: it asks for .*, which has no place"
     ):
-        sources.load("batches", "train", root=root)
+        sources.load("batches", "train", Request(root=root))
     assert not Path("harmed").exists()
 
 
@@ -201,7 +203,7 @@ def test_a_pickle_that_would_run_code_is_refused(
 def test_plain_batches_of_every_pickle_protocol_are_read(protocol: int, tmp_path: Path) -> None:
     content = {b"data": np.arange(12, dtype=np.uint8).reshape(3, 4), b"labels": [1, 2, 3]}
     (tmp_path / "batch").write_bytes(pickle.dumps(content, protocol))
-    read = formats.batches.restricted_unpickle(tmp_path / "batch")
+    read = batches.restricted_unpickle(tmp_path / "batch")
     assert np.array_equal(read[b"data"], content[b"data"]) and read[b"labels"] == [1, 2, 3]
 
 
@@ -217,7 +219,7 @@ def test_broken_batches_are_named(harm, message: str, images: dict, tmp_path: Pa
     root = write_python_batches(tmp_path / "batches", images)
     harm(root)
     with pytest.raises(ValueError, match=message):
-        sources.load("batches", "train", root=root)
+        sources.load("batches", "train", Request(root=root))
 
 
 def test_a_cut_off_binary_batch_is_named(images: dict, tmp_path: Path) -> None:
@@ -226,7 +228,7 @@ def test_a_cut_off_binary_batch_is_named(images: dict, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"test_batch\.bin: 18437 bytes is not a whole number of 3073-byte records"
     ):
-        sources.load("batches", "test", root=root)
+        sources.load("batches", "test", Request(root=root))
 
 
 def test_cifar100_batches_take_the_fine_label(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_cifar100_batches_take_the_fine_label(tmp_path: Path) -> None:
     (tmp_path / "meta").write_bytes(
         pickle.dumps({b"fine_label_names": [f"c{k}".encode() for k in range(100)]}, 2)
     )
-    found = sources.load("batches", "train", root=tmp_path)
+    found = sources.load("batches", "train", Request(root=tmp_path))
     assert found.labels.tolist() == [99, 3] and found.name == "cifar100" and found.class_names[99] == "c99"
 
 
@@ -256,7 +258,7 @@ def test_what_is_wrong_in_an_image_folder_is_named(harm, message: str, images: d
     harm(root)
     with pytest.raises(ValueError, match=message):
         for split in sources.SPLITS:
-            sources.load("imagefolder", split, root=root)
+            sources.load("imagefolder", split, Request(root=root))
 
 
 def test_an_unreadable_image_can_be_left_out(images: dict, tmp_path: Path) -> None:
@@ -264,13 +266,13 @@ def test_an_unreadable_image_can_be_left_out(images: dict, tmp_path: Path) -> No
     (root / "train/bee/a.png").write_bytes(b"no")
     whole = (root / "train/cow/002.png").read_bytes()
     (root / "train/cow/002.png").write_bytes(whole[: len(whole) // 2])
-    assert len(sources.load("imagefolder", "train", root=root, on_error="skip").labels) == 14
+    assert len(sources.load("imagefolder", "train", Request(root=root, on_error="skip")).labels) == 14
 
 
 def test_images_of_several_sizes_come_one_by_one(images: dict, tmp_path: Path) -> None:
     root = write_imagefolder(tmp_path / "shapes", images)
     Image.new("L", (50, 40)).save(root / "train/ant/odd.jpg")
-    found = sources.load("imagefolder", "train", root=root, image_size=32)
+    found = sources.load("imagefolder", "train", Request(root=root, image_size=32))
     assert isinstance(found, sources.FolderSet) and len(found) == 16
     assert [image.shape for image in found] == list(found.shapes) and (40, 50, 3) in found.shapes
     found.paths[0].write_bytes(b"gone bad")
@@ -295,7 +297,7 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, make) -> None:
     module = types.ModuleType("torchvision")
     vars(module)["datasets"] = types.SimpleNamespace(CIFAR10=make, CIFAR100=make, SVHN=make, STL10=make)
     monkeypatch.setitem(sys.modules, "torchvision", module)
-    monkeypatch.setattr("fastresnet.sources.formats.downloads.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fastresnet.sources.downloads.time.sleep", lambda seconds: None)
 
 
 def test_a_download_is_tried_again_and_offline_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
@@ -309,7 +311,7 @@ def test_a_download_is_tried_again_and_offline_says_what_to_do(tmp_path: Path, m
     with pytest.raises(
         ValueError, match="can't download cifar10 .*3 attempts.* FASTRESNET_DATA .*data.source=synthetic"
     ):
-        sources.load("torchvision", "train", root=tmp_path)
+        sources.load("torchvision", "train", Request(root=tmp_path))
     assert len(calls) == 3
 
 
@@ -320,17 +322,18 @@ def test_a_download_with_the_wrong_content_is_not_called_cifar10(
     data = types.SimpleNamespace(data=pixels, targets=labels.tolist(), classes=list(CLASSES))
     fake_torchvision(monkeypatch, lambda *args, **kwargs: data)
     with pytest.raises(SourceError, match="not those of CIFAR-10"):
-        sources.load("torchvision", "train", root=tmp_path)
+        sources.load("torchvision", "train", Request(root=tmp_path))
     with pytest.raises(SourceError, match="cifar100 train: expected 50000 images, found 15"):
-        sources.load("torchvision", "train", root=tmp_path, name="cifar100")
+        sources.load("torchvision", "train", Request(root=tmp_path, name="cifar100"))
 
 
 def test_planar_downloads_are_turned_to_pixels_last(images: dict, tmp_path: Path, monkeypatch) -> None:
     pixels, labels = images["train"]
     data = types.SimpleNamespace(data=pixels.transpose(0, 3, 1, 2), labels=labels)
     fake_torchvision(monkeypatch, lambda *args, **kwargs: data)
-    found, _, classes = formats.read_torchvision("svhn", tmp_path, "train")
-    assert np.array_equal(found, pixels) and len(classes) == 10
+    monkeypatch.setitem(downloads.COUNTS["svhn"], "train", len(pixels))
+    found = downloads.read(Request(tmp_path, "svhn"), "train")
+    assert np.array_equal(found.images, pixels) and len(found.class_names) == 10
 
 
 def test_auto_searches_in_the_order_of_the_contract(images: dict, tmp_path: Path, monkeypatch) -> None:
@@ -356,20 +359,18 @@ def test_auto_searches_in_the_order_of_the_contract(images: dict, tmp_path: Path
 def test_a_subset_keeps_the_classes_in_proportion() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     for wanted, count in ((10, 10), (0.5, 50), (7, 7), (100, 100), (1, 1)):
-        chosen = sources.stratified_subset(labels, wanted, seed=0)
+        chosen = stratified_subset(labels, wanted, seed=0)
         assert len(chosen) == count == len(set(chosen)) and (np.diff(chosen) > 0).all()
         assert np.abs(np.bincount(labels[chosen], minlength=3) - np.array([0.6, 0.3, 0.1]) * count).max() < 1
-    assert np.array_equal(sources.stratified_subset(labels, 20, 5), sources.stratified_subset(labels, 20, 5))
-    assert not np.array_equal(
-        sources.stratified_subset(labels, 20, 5), sources.stratified_subset(labels, 20, 6)
-    )
+    assert np.array_equal(stratified_subset(labels, 20, 5), stratified_subset(labels, 20, 5))
+    assert not np.array_equal(stratified_subset(labels, 20, 5), stratified_subset(labels, 20, 6))
     for wrong in (101, 1.5, 0.001):
         with pytest.raises(SourceError, match="data.subset"):
-            sources.stratified_subset(labels, wrong, 0)
+            stratified_subset(labels, wrong, 0)
 
 
 def test_validation_and_training_share_no_image_and_lose_none() -> None:
     labels = np.arange(100) % 10
-    train, held = sources.split_validation(labels, 0.2, seed=0)
+    train, held = split_validation(labels, 0.2, seed=0)
     assert sorted([*train, *held]) == list(range(100)) and (np.bincount(labels[held]) == 2).all()
-    assert len(sources.split_validation(labels, 0.0, seed=0)[1]) == 0
+    assert len(split_validation(labels, 0.0, seed=0)[1]) == 0

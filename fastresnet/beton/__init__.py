@@ -10,15 +10,18 @@ from fastresnet.beton.reader import (
     labels,
     read,
     read_one,
+    read_whole,
     verify,
 )
-from fastresnet.beton.sidecar import read_sidecar, sidecar_path
+from fastresnet.beton.sidecar import Facts, Stored, read_sidecar, sidecar_path
 from fastresnet.beton.writer import Writer, can_write, write
 
 __all__ = [
     "BetonError",
     "BetonInfo",
+    "Facts",
     "Layout",
+    "Stored",
     "Writer",
     "can_write",
     "each_image",
@@ -27,6 +30,7 @@ __all__ = [
     "labels",
     "open_beton",
     "read",
+    "read_whole",
     "read_one",
     "read_sidecar",
     "sidecar_path",

@@ -64,6 +64,10 @@ class Layout:
         """Whether all images have one height and one width."""
         return bool((self.heights == self.heights[0]).all() and (self.widths == self.widths[0]).all())
 
+    def size_text(self, index: int) -> str:
+        """The size of one image, as people say it."""
+        return f"{self.widths[index]}x{self.heights[index]} px"
+
     def payload(self, index: int) -> bytes:
         """The stored bytes of one image."""
         return self.file.read(int(self.pointers[index]), int(self.sizes[index]))

@@ -1,19 +1,21 @@
-"""Reads a beton whole, with numpy alone; JPEGs through Pillow on several threads. Needs no ffcv."""
+"""Reads a beton whole, with numpy alone; JPEGs on several threads. Needs no ffcv."""
 
-import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastresnet.base import words
-from fastresnet.base.cores import cores_usable
+from fastresnet.base import pictures, words
+from fastresnet.base.digest import Labels
+from fastresnet.base.pictures import PictureError, Pixels
+from fastresnet.base.threads import blocks, on_threads
 from fastresnet.beton.layout import CHANNELS, JPEG, RAW, BetonError, Layout, open_beton
 
-_JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
+JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
+Samples = NDArray[np.int64]  # numbers of samples in a beton
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def _describe(layout: Layout) -> BetonInfo:
     )
 
 
-def labels(path: str | Path) -> np.ndarray:
+def labels(path: str | Path) -> Labels:
     """The labels alone, int64 (N,)."""
     return open_beton(path).labels
 
@@ -72,65 +74,67 @@ def verify(path: str | Path, *, threads: int = 0, decode: int = -1, classes: int
     jpegs = np.flatnonzero(layout.modes == JPEG)
     if 0 <= decode < len(jpegs):
         jpegs = jpegs[np.linspace(0, len(jpegs) - 1, decode).astype(np.int64)]
-    _each_jpeg(layout, jpegs, lambda index, image: None, threads, "raise")
+    _decode_into(None, layout, jpegs, threads, skip=False)
     return _describe(layout)
 
 
 def _check_labels(layout: Layout, classes: int) -> None:
     wrong = np.flatnonzero((layout.labels < 0) | (layout.labels >= classes))
     if len(wrong):
-        raise BetonError(
-            f"{layout.path}: label {layout.labels[wrong[0]]} of sample {wrong[0]} lies outside"
-            f" 0..{classes - 1}"
-        )
+        first = f"label {layout.labels[wrong[0]]} of sample {wrong[0]}"
+        raise BetonError(f"{layout.path}: {first} lies outside 0..{classes - 1}")
 
 
-@overload
-def read(
-    path: str | Path, *, threads: int = 0, on_error: Literal["raise"] = "raise"
-) -> tuple[np.ndarray, np.ndarray]: ...
-@overload
-def read(path: str | Path, *, threads: int = 0, on_error: str) -> tuple[np.ndarray, ...]: ...
+class Read(NamedTuple):
+    """What was read of a beton."""
+
+    images: Pixels  # (N,H,W,3)
+    labels: Labels  # (N,)
+    skipped: Samples  # those left out, sorted
 
 
-def read(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> tuple[np.ndarray, ...]:
-    """(images uint8 (N,H,W,3), labels int64 (N,)) of a beton with images of one size.
+def read(path: str | Path, *, threads: int = 0) -> tuple[Pixels, Labels]:
+    """(images uint8 (N,H,W,3), labels int64 (N,)) of a beton; BetonError where sizes differ, too."""
+    whole = read_whole(path, threads=threads)
+    return whole.images, whole.labels
 
-    With on_error="skip" a JPEG that can't be decoded is left out, and a third array holds the numbers of the
-    samples left out     (int64, sorted). BetonError otherwise, and for images of several sizes.
-    """
+
+def read_whole(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> Read:
+    """As `read`; on_error="skip" leaves out JPEGs that can't be decoded (BetonError where none can)."""
+    whole = _read(path, threads, skip=on_error == "skip")
+    good = np.setdiff1d(np.arange(len(whole.labels)), whole.skipped)
+    if not len(good):
+        raise BetonError(f"{path}: not one image can be decoded")
+    return whole if not len(whole.skipped) else Read(whole.images[good], whole.labels[good], whole.skipped)
+
+
+def _read(path: str | Path, threads: int, skip: bool) -> Read:
+    """All samples; what stands in the places of those skipped is undefined."""
     layout = open_beton(path)
+    images = _space_for(layout)
+    _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
+    skipped = _decode_into(images, layout, np.flatnonzero(layout.modes == JPEG), threads, skip)
+    layout.file.check_unchanged()
+    return Read(images, layout.labels, skipped)
+
+
+def _space_for(layout: Layout) -> Pixels:
+    """Memory for all images, which must be of one size."""
     if not layout.uniform:
         odd = int(np.argmax((layout.heights != layout.heights[0]) | (layout.widths != layout.widths[0])))
         raise BetonError(
-            f"{path}: images differ in size (sample 0 is {layout.widths[0]}x{layout.heights[0]} px, sample"
-            f" {odd} is {layout.widths[odd]}x{layout.heights[odd]} px); stream them with data.loader=ffcv and"
-            " data.image_size"
+            f"{layout.path}: images differ in size (sample 0 is {layout.size_text(0)}, sample {odd} is"
+            f" {layout.size_text(odd)}); stream them with data.loader=ffcv and data.image_size"
         )
     shape = (len(layout), int(layout.heights[0]), int(layout.widths[0]), CHANNELS)
-    jpegs = np.flatnonzero(layout.modes == JPEG)
     try:
-        images = np.empty(shape, np.uint8)
+        return np.empty(shape, np.uint8)
     except MemoryError:
-        raise BetonError(f"{path}: {words.size(int(np.prod(shape)))} of pixels don't fit in memory") from None
-    _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
-
-    def keep(index: int, image: np.ndarray) -> None:
-        images[index] = image
-
-    skipped = _each_jpeg(layout, jpegs, keep, threads, on_error)
-    layout.file.check_unchanged()
-    if on_error == "raise":
-        return images, layout.labels
-    if len(skipped) == len(layout):
-        raise BetonError(f"{path}: not one image can be decoded")
-    good = np.setdiff1d(np.arange(len(layout)), skipped)
-    return (
-        (images, layout.labels, skipped) if not len(skipped) else (images[good], layout.labels[good], skipped)
-    )
+        size = words.size(int(np.prod(shape)))
+        raise BetonError(f"{layout.path}: {size} of pixels don't fit in memory") from None
 
 
-def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
+def _copy_raw(layout: Layout, samples: Samples, images: Pixels) -> None:
     """Raw images into their places, straight from the file: one read for each run of neighbouring samples."""
     if not len(samples):
         return
@@ -145,74 +149,48 @@ def _copy_raw(layout: Layout, samples: np.ndarray, images: np.ndarray) -> None:
         layout.file.read_into(int(pointers[first]), memoryview(run))
 
 
-def read_one(layout: Layout, index: int) -> np.ndarray:
+def read_one(layout: Layout, index: int) -> Pixels:
     """One image of an opened beton, uint8 (H,W,3); BetonError names the sample when it can't be decoded."""
-    height, width = int(layout.heights[index]), int(layout.widths[index])
+    size = int(layout.heights[index]), int(layout.widths[index])
     if layout.modes[index] == RAW:
-        return np.frombuffer(layout.payload(index), np.uint8).reshape(height, width, CHANNELS)
-    from PIL import Image
-
+        return np.frombuffer(layout.payload(index), np.uint8).reshape(*size, CHANNELS)
     try:
-        with Image.open(io.BytesIO(layout.payload(index)), formats=("JPEG",)) as image:
-            if image.size != (width, height):
-                raise BetonError(
-                    f"{layout.path}: sample {index} is a JPEG of {image.size[0]}x{image.size[1]} px but"
-                    f" should be {width}x{height} px"
-                )
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except BetonError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+        return pictures.decode_jpeg(layout.payload(index), size)
+    except PictureError as error:
         raise BetonError(f"{layout.path}: the JPEG of sample {index} can't be decoded: {error}") from None
 
 
-def _each_jpeg(
-    layout: Layout, samples: np.ndarray, keep: Callable[[int, np.ndarray], None], threads: int, on_error: str
-) -> np.ndarray:
-    """keep(index, image) for each JPEG, on threads; returns the samples that were skipped."""
-    skipped: list[int] = []
+def _decode_into(images: Pixels | None, layout: Layout, jpegs: Samples, threads: int, skip: bool) -> Samples:
+    """Decode these samples to their places in `images` (None: to see whether it works); those skipped."""
 
-    def work(block: np.ndarray) -> None:
+    def work(block: Samples) -> list[int]:
+        skipped = []
         for index in block.tolist():
             try:
-                keep(index, read_one(layout, index))
+                image = read_one(layout, index)
             except BetonError:
-                if on_error == "raise":
+                if not skip:
                     raise
                 skipped.append(index)
+            else:
+                if images is not None:
+                    images[index] = image
+        return skipped
 
-    blocks = [samples[i : i + _JPEG_BLOCK] for i in range(0, len(samples), _JPEG_BLOCK)]
-    threads = min(threads or cores_usable(), len(blocks))
-    if threads <= 1:
-        for block in blocks:
-            work(block)
-    else:
-        pool = ThreadPoolExecutor(threads)
-        try:
-            list(pool.map(work, blocks))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return np.asarray(sorted(skipped), np.int64)
+    found = on_threads(work, blocks(jpegs, JPEG_BLOCK), threads)
+    return np.asarray(sorted(sum(found, [])), np.int64)
 
 
 def jpeg_payloads(path: str | Path) -> list[bytes]:
     """The encoded bytes of every image, for decoding on a device; BetonError when an image is stored raw."""
     layout = open_beton(path)
     if (layout.modes != JPEG).any():
-        raise BetonError(
-            f"{path}: sample {int(np.argmax(layout.modes != JPEG))} is stored raw, not as a JPEG"
-        )
+        raw = int(np.argmax(layout.modes != JPEG))
+        raise BetonError(f"{path}: sample {raw} is stored raw, not as a JPEG")
     return [layout.payload(i) for i in range(len(layout))]
 
 
-def each_image(path: str | Path) -> Iterator[np.ndarray]:
-    """Every image in sample order, uint8 (H,W,3), of one size or several; BetonError names what can't be
-    decoded."""
+def each_image(path: str | Path) -> Iterator[Pixels]:
+    """Every image in sample order, uint8 (H,W,3), of one size or several; BetonError names a corrupt one."""
     layout = open_beton(path)
     return (read_one(layout, i) for i in range(len(layout)))

@@ -4,7 +4,7 @@ hint."""
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -26,6 +26,28 @@ KEYS = {
 }
 
 
+class Stored(TypedDict, total=False):
+    """How a beton was made; all that changes its pixels."""
+
+    mode: str  # raw, jpg, proportion or smart
+    quality: int  # of its JPEGs
+    origin: dict[str, str | int]  # of its images: the source, its files, a size they were shrunk to
+
+
+class Facts(Stored):
+    """What a beton's images are. mean and std are the training set's, per channel, in 0..1 units."""
+
+    name: str
+    split: str
+    digest: str  # content_digest of the images before any JPEG compression
+    class_names: list[str]
+    mean: list[float]
+    std: list[float]
+    count: int
+    source: str
+    synthetic: bool
+
+
 def sidecar_path(path: str | Path) -> Path:
     """train.beton -> train.beton.json"""
     return Path(f"{path}.json")
@@ -43,7 +65,7 @@ def seal(path: str | Path) -> str:
     return hashed.hexdigest()
 
 
-def read_sidecar(path: str | Path) -> dict[str, Any] | None:
+def read_sidecar(path: str | Path) -> Facts | None:
     """The checked facts beside the beton at `path`, or None where there is no sidecar.
 
     Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names,
@@ -76,9 +98,9 @@ def read_sidecar(path: str | Path) -> dict[str, Any] | None:
             f"{file} belongs to another beton than {Path(path).name} (count, labels or bytes differ); convert"
             " again"
         )
-    return facts
+    return cast(Facts, facts)
 
 
-def write_sidecar(path: str | Path, facts: dict[str, Any], sealed: str) -> None:
+def write_sidecar(path: str | Path, facts: Facts, sealed: str) -> None:
     """Write the facts beside `path`, atomically, with the seal of the beton they describe."""
     files.write_text(sidecar_path(path), json.dumps({**facts, "seal": sealed}, indent=1) + "\n")

@@ -124,10 +124,7 @@ def main() -> None:
         try:
             np.random.seed(0)  # mode proportion draws from it
             image = RGBImageField(
-                write_mode=job["mode"],
-                max_resolution=job["max_size"],
-                jpeg_quality=job["quality"],
-                smart_threshold=job["smart_threshold"],
+                write_mode=job["mode"], jpeg_quality=job["quality"], smart_threshold=job["smart_threshold"]
             )
             ffcv_writer.DatasetWriter(
                 job["path"],

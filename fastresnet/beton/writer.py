@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from fastresnet.base.cores import cores_usable
 from fastresnet.beton.layout import CHANNELS, LARGEST_PAGE, SMALLEST_PAGE, BetonError
 from fastresnet.beton.reader import labels as read_labels
 from fastresnet.beton.reader import read, verify
-from fastresnet.beton.sidecar import seal, sidecar_path, write_sidecar
+from fastresnet.beton.sidecar import Facts, seal, sidecar_path, write_sidecar
 
 MODES = ("raw", "jpg", "proportion", "smart")
 SMART_THRESHOLD = 128 * 128 * CHANNELS  # bytes: larger images become JPEGs in mode smart
@@ -56,9 +56,8 @@ def write(
     *,
     mode: str = "raw",
     quality: int = 90,
-    max_size: int | None = None,
     workers: int = 0,
-    sidecar: Mapping[str, Any] | None = None,
+    sidecar: Facts | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write one beton; see Writer.write. For several, one Writer saves starting ffcv each time."""
@@ -69,7 +68,6 @@ def write(
             labels,
             mode=mode,
             quality=quality,
-            max_size=max_size,
             workers=workers,
             sidecar=sidecar,
             progress=progress,
@@ -131,16 +129,15 @@ class Writer:
         *,
         mode: str = "raw",
         quality: int = 90,
-        max_size: int | None = None,
         workers: int = 0,
-        sidecar: Mapping[str, Any] | None = None,
+        sidecar: Facts | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Write images (uint8 (N,H,W,3), or a sequence of (H,W,3)) and labels (int64 (N,)) to `path`,
         whole or not at all.
 
         mode: raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px); quality:
-        1..100 of JPEGs; max_size: shrink to this longer side, px; sidecar: facts for the .json beside it;
+        1..100 of JPEGs; sidecar: facts for the .json beside it;
         progress(done, total).
         BetonError when it can't be done.
         """
@@ -161,18 +158,17 @@ class Writer:
                         labels=labels,
                         mode=mode,
                         quality=quality,
-                        max_size=max_size,
                         workers=workers,
                         page_size=page,
                         smart_threshold=SMART_THRESHOLD,
                     )
                 )
                 self._follow(path, progress)
-                _verify_written(temporary, path, images, labels, mode, max_size)
+                _verify_written(temporary, path, images, labels)
                 sealed = seal(temporary)
                 sidecar_path(path).unlink(missing_ok=True)
             if sidecar is not None:
-                write_sidecar(path, dict(sidecar), sealed)
+                write_sidecar(path, sidecar, sealed)
         except BaseException:
             self.close()
             raise
@@ -247,13 +243,11 @@ def _check_space(path: Path, images: Images, labels: np.ndarray, mode: str, page
         )
 
 
-def _verify_written(
-    temporary: Path, path: Path, images: Images, labels: np.ndarray, mode: str, max_size: int | None
-) -> None:
+def _verify_written(temporary: Path, path: Path, images: Images, labels: np.ndarray) -> None:
     """The written file against what was to be written: labels always, pixels where they are exact."""
     try:
         info = verify(temporary, decode=VERIFIED_JPEGS)
-        exact = isinstance(images, np.ndarray) and not info.modes["jpg"] and max_size is None
+        exact = isinstance(images, np.ndarray) and not info.modes["jpg"]
         same = np.array_equal(read_labels(temporary), labels) and (
             not exact or np.array_equal(read(temporary)[0], np.asarray(images))
         )

@@ -3,6 +3,8 @@
 Refuses to augment, to make batches and to train.
 """
 
-from fastresnet.data.preparation import Split, Splits, prepare
+from fastresnet.data.conversion import convert
+from fastresnet.data.preparation import prepare
+from fastresnet.data.splits import Split, Splits
 
-__all__ = ["Split", "Splits", "prepare"]
+__all__ = ["Split", "Splits", "convert", "prepare"]

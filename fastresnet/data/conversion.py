@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,16 @@ from typing import Any
 import numpy as np
 
 from fastresnet import beton, sources
-from fastresnet.sources.sets import SPLITS, FolderSet, ImageSet, SourceError
+from fastresnet.base.pictures import Pixels
+from fastresnet.beton import Facts, Stored
+from fastresnet.machine import memory
+from fastresnet.sources import SPLITS, FolderSet, ImageSet, Request
+
+HOST_MEMORY_SHARE = 0.5  # a set whose pixels need more of the free memory than this is streamed
+CHUNK = 1024  # images counted at a time
 
 Notes = Callable[[str], None]
-Sets = dict[str, "ImageSet | FolderSet"]  # by split
+Sets = dict[str, ImageSet | FolderSet]  # by split
 
 
 def convert(
@@ -27,26 +32,25 @@ def convert(
     max_size: int | None = None,
     notes: Notes = lambda line: None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, dict[str, Facts]]:
     """Write train.beton and test.beton of a source, each whole or not at all; (their folder, facts by split).
 
-    out: the folder (None: one under data.betons that is named for the set); max_size: shrink larger images to
-    this longer side, px; progress(split, done, total).
+    out:       the folder (None: one under data.betons that is named for the set)
+    max_size:  shrink larger images to this longer side, px: another set, with its own name and digest
+    progress:  called with (split, done, total)
     """
-    origin = origin_of(source, root, settings)
+    origin = sources.origin(source, request_of(settings, root))
     with beton.Writer() as writer:  # imports ffcv while the images are read
         sets = load_both(source, root, settings, notes)
-        train = sets["train"]
-        mean, std = statistics(train.pixels)
-        folder = out or Path(settings.betons) / _folder_name(train, origin)
-        facts: dict[str, dict[str, Any]] = {}
+        if max_size is not None:
+            sets = {split: images.shrunk(max_size) for split, images in sets.items()}
+            origin = {**origin, "max_size": max_size}
+        mean, std = statistics(sets["train"].pixels)
+        stored: Stored = {"mode": settings.write_mode, "quality": settings.jpeg_quality, "origin": origin}
+        folder = out or Path(settings.betons) / _folder_name(sets["train"], stored)
+        facts: dict[str, Facts] = {}
         for split, images in sets.items():
-            facts[split] = {
-                **facts_of(images, mean, std),
-                "mode": settings.write_mode,
-                "quality": settings.jpeg_quality,
-                "origin": origin,
-            }
+            facts[split] = {**facts_of(images, mean, std), **stored}
             notes(f"writing {len(images)} images to {folder / split}.beton ({settings.write_mode})")
             writer.write(
                 folder / f"{split}.beton",
@@ -54,7 +58,6 @@ def convert(
                 images.labels,
                 mode=settings.write_mode,
                 quality=settings.jpeg_quality,
-                max_size=max_size,
                 workers=settings.workers,
                 sidecar=facts[split],
                 progress=partial(progress, split) if progress else None,
@@ -62,42 +65,42 @@ def convert(
     return folder, facts
 
 
-def _folder_name(images: ImageSet | FolderSet, origin: dict[str, Any]) -> str:
-    """cifar10 and other known sets by their names; anything else with a mark of its origin, so that no two
-    meet."""
-    known = {name for name, _ in sources.COUNTS}
-    mark = hashlib.sha256(repr({**origin, "files": ""}).encode()).hexdigest()[:6]
-    return images.name if images.name in known else f"{images.name}-{mark}"
+def _folder_name(images: ImageSet | FolderSet, stored: Stored) -> str:
+    """Known sets by their names, others with a mark of their origin; lossy ones by mode and quality."""
+    mark = hashlib.sha256(repr({**stored["origin"], "files": ""}).encode()).hexdigest()[:6]
+    name = images.name if images.name in sources.COUNTS else f"{images.name}-{mark}"
+    return name if stored["mode"] == "raw" else f"{name}-{stored['mode']}{stored['quality']}"
+
+
+def request_of(settings: Any, root: str | None) -> Request:
+    """What the section `data` asks of a source."""
+    return Request(
+        root=None if root is None else Path(root),
+        name=settings.name,
+        counts={"train": settings.synthetic_train, "test": settings.synthetic_test},
+        size=settings.synthetic_size,
+        image_size=settings.image_size,
+        workers=settings.workers,
+        on_error=settings.on_error,
+        memory=int(HOST_MEMORY_SHARE * memory.free_bytes()),
+    )
 
 
 def load_both(source: str, root: str | None, settings: Any, notes: Notes) -> Sets:
     """Training and test set of a source; their classes must be the same."""
-    counts = {"train": settings.synthetic_train, "test": settings.synthetic_test}
     notes(f"reading {source}" + (f" from {root}" if root else ""))
-    sets = {
-        split: sources.load(
-            source,
-            split,
-            root=root,
-            name=settings.name,
-            count=counts[split],
-            size=settings.synthetic_size,
-            image_size=settings.image_size,
-            workers=settings.workers,
-            on_error=settings.on_error,
-        )
-        for split in SPLITS
-    }
+    request = request_of(settings, root)
+    sets = {split: sources.load(source, split, request) for split in SPLITS}
     names = sources.shared_class_names(sets["train"].class_names, sets["test"].class_names)
-    return {split: replace(images, class_names=names) for split, images in sets.items()}
+    return {split: images.renamed(images.name, names) for split, images in sets.items()}
 
 
-def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[float]) -> dict[str, Any]:
+def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[float]) -> Facts:
     """What goes beside a beton made from this set; mean and std are those of the training set."""
     return {
         "name": images.name,
         "split": images.split,
-        "digest": sources.content_digest(images.pixels, images.labels),
+        "digest": images.digest,
         "class_names": list(images.class_names),
         "mean": list(mean),
         "std": list(std),
@@ -107,40 +110,15 @@ def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[
     }
 
 
-def statistics(images: np.ndarray | Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, standard deviation) of each channel over all pixels, in 0..1 units, exact: from counts of the
-    256 values."""
+def statistics(images: Pixels | Iterable[Pixels]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, standard deviation) of each channel over all pixels, in 0..1 units; exact: counts of values."""
     counts = np.zeros((3, 256), np.int64)
-    chunks = (
-        (images[i : i + 1024] for i in range(0, len(images), 1024))
-        if isinstance(images, np.ndarray)
-        else images
-    )
-    for chunk in chunks:
+    if isinstance(images, np.ndarray):
+        images = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    for chunk in images:
         for channel in range(3):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     values, total = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / total
-    return tuple(map(float, mean)), tuple(
-        map(float, np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0)))
-    )
-
-
-def origin_of(source: str, root: str | None, settings: Any) -> dict[str, Any]:
-    """What identifies the input of a conversion: betons made from the same origin can be used again."""
-    if source == "synthetic":
-        return {
-            "source": source,
-            "train": settings.synthetic_train,
-            "test": settings.synthetic_test,
-            "size": settings.synthetic_size,
-        }
-    if source == "torchvision":
-        return {"source": source, "name": settings.name}
-    if root is None or not Path(root).is_dir():
-        raise SourceError(f"data.source={source} needs data.root, the folder of its files; got {root}")
-    return {
-        "source": source,
-        "root": str(Path(root).resolve()),
-        "files": sources.fingerprint(source, Path(root)),
-    }
+    std = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
+    return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,25 +1,25 @@
 """JPEGs decoded in batches straight from a beton's bytes: by nvJPEG on a GPU, on CPU threads otherwise.
 
-Betons are opened elsewhere: this takes encoded bytes and gives uint8 tensors. Which decoder ran is part of
-the answer.
+Betons are opened elsewhere: this takes encoded bytes and gives uint8 tensors, and says which decoder ran.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastresnet.base.cores import cores_usable
+from fastresnet.base.pictures import PictureError, decode_jpeg
+from fastresnet.base.threads import on_threads
 
 GPU_BATCH = 1024  # images handed to nvJPEG at a time: bounds the memory that it takes beside the result
+BLOCK = 64  # images that a CPU thread decodes between looks at the queue
+
+Fail = Callable[[int, object], None]  # takes the place of a payload, and why it can't be decoded
 
 
 class JpegError(ValueError):
@@ -63,13 +63,14 @@ def decode(
     threads:   for pillow (0: one a core)
     on_error:  raise: JpegError names the sample; skip: leave it out
     samples:   the numbers to name (None: 0, 1, …)
-    Returns the images, uint8 (n,H,W,3) on `device`; which payloads they are, int64 (n,) on the CPU; the
-    decoder.
+
+    Returns the images, uint8 (n,H,W,3) on `device`; which payloads they are, int64 (n,) on the CPU; and the
+    decoder's name.
     """
     device = torch.device(device)
     name = decoder_for(device)[0] if decoder == "auto" else decoder
     images = torch.empty((len(payloads), *size_hw, 3), dtype=torch.uint8, device=device)
-    good: np.ndarray = np.ones(len(payloads), dtype=bool)
+    good = np.ones(len(payloads), dtype=bool)
 
     def fail(index: int, why: object) -> None:
         if on_error == "raise":
@@ -85,38 +86,23 @@ def decode(
     return (images if good.all() else images.index_select(0, kept.to(device))), kept, name
 
 
-def _on_threads(
-    payloads: Sequence[bytes], out: Tensor, threads: int, fail: Callable[[int, object], None]
-) -> None:
+def _on_threads(payloads: Sequence[bytes], out: Tensor, threads: int, fail: Fail) -> None:
     images = out if out.device.type == "cpu" else torch.empty(out.shape, dtype=torch.uint8)
-    pixels = images.numpy()
+    pixels, size = images.numpy(), (out.shape[1], out.shape[2])
 
-    def one(index: int) -> None:
-        try:
-            pixels[index] = decode_one(payloads[index], (pixels.shape[1], pixels.shape[2]))
-        except ValueError as error:
-            fail(index, error)
+    def work(start: int) -> None:
+        for index in range(start, min(start + BLOCK, len(payloads))):
+            try:
+                pixels[index] = decode_jpeg(payloads[index], size)
+            except PictureError as error:
+                fail(index, error)
 
-    with ThreadPoolExecutor(threads or cores_usable()) as pool:
-        list(pool.map(one, range(len(payloads)), chunksize=64))
+    on_threads(work, range(0, len(payloads), BLOCK), threads)
     if images is not out:
         out.copy_(images)
 
 
-def decode_one(payload: bytes, size_hw: tuple[int, int]) -> np.ndarray:
-    """One JPEG by Pillow, uint8 (H,W,3). Raises ValueError where it is corrupt or of another size."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(payload), formats=("JPEG",)) as image:
-            if image.size != (size_hw[1], size_hw[0]):
-                raise ValueError(f"it is {image.size[1]}x{image.size[0]} px, not {size_hw[0]}x{size_hw[1]}")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
-
-
-def _on_gpu(payloads: Sequence[bytes], out: Tensor, name: str, fail: Callable[[int, object], None]) -> None:
+def _on_gpu(payloads: Sequence[bytes], out: Tensor, name: str, fail: Fail) -> None:
     call = _nvjpeg(name, out.device)
     for start in range(0, len(payloads), GPU_BATCH):
         encoded = [
@@ -136,10 +122,7 @@ def _on_gpu(payloads: Sequence[bytes], out: Tensor, name: str, fail: Callable[[i
 
 
 def _alone(
-    call: Callable[[list[Tensor]], list[Tensor]],
-    encoded: Tensor,
-    index: int,
-    fail: Callable[[int, object], None],
+    call: Callable[[list[Tensor]], list[Tensor]], encoded: Tensor, index: int, fail: Fail
 ) -> Tensor | None:
     try:
         return call([encoded])[0]
@@ -154,14 +137,15 @@ def _nvjpeg(name: str, device: torch.device) -> Callable[[list[Tensor]], list[Te
         from torchcodec.decoders import decode_jpeg as by_torchcodec
 
         return lambda encoded: by_torchcodec(encoded, mode="RGB", device=device)
-    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.io import ImageReadMode
+    from torchvision.io import decode_jpeg as by_nvjpeg
 
     def by_torchvision(encoded: list[Tensor]) -> list[Tensor]:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # since 0.29, for torchcodec, which isn't here
+            # since 0.29, in favour of torchcodec, which isn't here
+            warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", UserWarning)
-            return decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+            decoded: list[Tensor] = by_nvjpeg(encoded, mode=ImageReadMode.RGB, device=device)
+            return decoded
 
     return by_torchvision

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastresnet.base import words
-from fastresnet.data.preparation import Split
+from fastresnet.data import Split
 from fastresnet.loading import resident
 from fastresnet.loading.resident import Loader, ResidentLoader
 from fastresnet.machine.distributed import World

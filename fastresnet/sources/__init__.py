@@ -3,42 +3,36 @@
 Refuses to know betons, settings and training.
 """
 
-from fastresnet.sources.formats import FolderSet
-from fastresnet.sources.sets import (
-    CIFAR10_CLASSES,
-    CIFAR10_DIGESTS,
-    COUNTS,
+from fastresnet.sources.choosing import SOURCES, detect, load, origin, resolve_auto
+from fastresnet.sources.image_set import (
     SPLITS,
+    FolderSet,
     ImageSet,
     SourceError,
-    check_images,
     check_labels,
-    content_digest,
-    detect,
-    fingerprint,
-    load,
-    resolve_auto,
+    numbered,
     shared_class_names,
-    split_validation,
-    stratified_subset,
 )
+from fastresnet.sources.known import CIFAR10_CLASSES, CIFAR10_DIGESTS, COUNTS, LOOKALIKE
+from fastresnet.sources.request import Request, Source
 
 __all__ = [
     "CIFAR10_CLASSES",
     "CIFAR10_DIGESTS",
     "COUNTS",
+    "LOOKALIKE",
+    "SOURCES",
     "SPLITS",
     "FolderSet",
     "ImageSet",
+    "Request",
+    "Source",
     "SourceError",
-    "check_images",
     "check_labels",
-    "content_digest",
     "detect",
-    "fingerprint",
     "load",
+    "numbered",
+    "origin",
     "resolve_auto",
     "shared_class_names",
-    "split_validation",
-    "stratified_subset",
 ]

@@ -75,13 +75,13 @@ class Context:
 
 def tiny_splits() -> data.Splits:
     """A few synthetic images, straight from memory: no file is read or written."""
-    found = [sources.load("synthetic", split, count=count) for split, count in (("train", 256), ("test", 64))]
-    sets = [images for images in found if isinstance(images, sources.ImageSet)]
+    few = sources.Request(counts={"train": 256, "test": 64})
+    sets = [sources.synthetic.read(few, split) for split in sources.SPLITS]
     train, test = (data.Split(s.images, s.labels, None, None, (32, 32), s.images.nbytes) for s in sets)
     first = sets[0]
     info = {
         "name": first.name,
-        "digest": first.digest(),
+        "digest": first.digest,
         "synthetic": True,
         "train_size": len(train),
         "test_size": len(test),

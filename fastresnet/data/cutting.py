@@ -1,0 +1,58 @@
+"""Parts of a set, the classes in proportion: a subset, a validation split. Functions of labels and seed."""
+
+import numpy as np
+
+from fastresnet.base.digest import Labels
+from fastresnet.data.splits import Indices, Split
+from fastresnet.sources import SourceError
+
+SPLIT_SEED = 0  # the same images whatever run.seed is, so that runs compare
+
+
+def cut(whole: Split, subset: float | None, val_fraction: float) -> tuple[Split, Split | None]:
+    """The training split after data.subset, and the validation split held out of it."""
+    kept = whole if subset is None else whole.take(stratified_subset(whole.labels, subset, SPLIT_SEED))
+    if not val_fraction:
+        return kept, None
+    train, held = split_validation(kept.labels, val_fraction, SPLIT_SEED)
+    if not len(train):
+        raise SourceError(
+            f"data.val_fraction={val_fraction:g} of {len(kept)} images leaves none for training"
+        )
+    return kept.take(train), kept.take(held)
+
+
+def stratified_subset(labels: Labels, count_or_share: float, seed: int) -> Indices:
+    """Sorted indices of a seeded subset: a count (1 or more) or a share (below 1), classes in proportion.
+
+    The exact number asked for comes back: places left over by rounding go to the classes with the largest
+    remainders.
+    """
+    wanted = _number(count_or_share, len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    share = counts * wanted / len(labels)
+    take = np.floor(share).astype(int)
+    rng = np.random.default_rng([seed, 2])
+    leftover = np.lexsort((rng.permutation(len(classes)), take - share))[: wanted - take.sum()]
+    take[leftover] += 1
+    drawn = [rng.permutation(np.flatnonzero(labels == k))[:n] for k, n in zip(classes, take, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _number(count_or_share: float, total: int) -> int:
+    """How many images of `total` are meant; SourceError where it can't be so many."""
+    wanted = round(count_or_share * total) if count_or_share < 1 else int(count_or_share)
+    if count_or_share >= 1 and count_or_share != wanted:
+        raise SourceError(f"data.subset must be a whole count or a share below 1, got {count_or_share}")
+    if not 1 <= wanted <= total:
+        raise SourceError(f"data.subset={count_or_share:g} asks for {wanted} images, the set has {total}")
+    return wanted
+
+
+def split_validation(labels: Labels, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """(training indices, validation indices), sorted, disjoint, together everything; stratified, seeded."""
+    everything = np.arange(len(labels))
+    if fraction == 0:
+        return everything, everything[:0]
+    held = stratified_subset(labels, max(1, round(fraction * len(labels))), seed)
+    return np.setdiff1d(everything, held, assume_unique=True), held
