@@ -72,10 +72,11 @@ class _Evil:
 
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
     torch.save(payload(metrics=_Evil()), tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="refused.*pickle can run code"):
+    checkpoint._seal(tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="refused.*more than tensors and plain values"):
         checkpoint.load(tmp_path / "evil.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Evil()))
-    with pytest.raises(ValueError, match="bare.pt"):
+    with pytest.raises(ValueError, match="bare.pt: damaged, or not a checkpoint"):
         checkpoint.load(tmp_path / "bare.pt")
 
 
@@ -91,7 +92,7 @@ def test_a_damaged_file_is_refused(tmp_path, share):
 
 def test_bare_weights_are_not_a_checkpoint(tmp_path):
     torch.save(payload()["model"], tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="not a checkpoint of fastresnet.*model.pretrained"):
+    with pytest.raises(ValueError, match="not a checkpoint.*model.pretrained"):
         checkpoint.load(tmp_path / "weights.pt")
 
 

@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_run import call, write_run
 
-from fastresnet.reports import charts, run_page, runs_page
+from fastresnet.reports import charts, finished, run_page, runs_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -23,8 +24,7 @@ def run(tmp_path):
 
 def test_the_page_says_what_the_record_says(run):
     path, images = run
-    stored = np.load(path / "predictions.npz")
-    text = run_page.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    text = run_page.write(path, replace(finished.predictions(path), images=images)).read_text()
     for words in (
         "62.00 %",
         "8.00 s",
@@ -62,11 +62,11 @@ def test_synthetic_data_and_an_unfinished_run_are_said_in_the_headline(tmp_path)
 
 def test_a_folder_that_is_no_run_and_a_damaged_record_are_named(tmp_path):
     with pytest.raises(ValueError, match="not a run's folder"):
-        run_page.read(tmp_path)
+        finished.read(tmp_path)
     path, _ = write_run(tmp_path / "run")
     (path / "result.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
-        run_page.read(path)
+        finished.read(path)
 
 
 def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch, capsys):
@@ -81,7 +81,7 @@ def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch,
 def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
     path, _ = write_run(tmp_path / "run", finished=False, epochs=0)
     with pytest.raises(ValueError, match="nothing to compare"):
-        runs_page.write([run_page.read(path)], tmp_path / "x.html")
+        runs_page.write([finished.read(path)], tmp_path / "x.html")
 
 
 def test_a_read_only_folder_ends_in_one_line(tmp_path, monkeypatch, capsys, run):
@@ -134,8 +134,7 @@ def test_a_chart_leaves_out_what_is_not_finite():
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (500, False)])
 def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path, width, dark):
     path, images = run
-    stored = np.load(path / "predictions.npz")
-    text = run_page.write(path, (stored["logits"], stored["labels"], images)).read_text()
+    text = run_page.write(path, replace(finished.predictions(path), images=images)).read_text()
     probe = (
         "<script>const s = document.documentElement, b = getComputedStyle(document.body);"
         "document.title = [s.scrollWidth <= s.clientWidth, b.backgroundColor, b.color,"

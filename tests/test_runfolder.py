@@ -1,12 +1,17 @@
 """The folder of a run."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from fastresnet.runs.folder import COLUMNS, RunFolder
+from fastresnet.reports.finished import Predictions
+from fastresnet.runs import checkpoint
+from fastresnet.runs.folder import COLUMNS, RunFolder, State, state
 from fastresnet.settings import config
 
 ROW = {"epoch": 1, "step": 4, "lr": 0.1, "train_loss": 2.0, "val_accuracy": None, "seconds": 1.5}
@@ -36,14 +41,74 @@ def test_by_default_a_folder_is_named_by_recipe_time_and_seed(tmp_path, monkeypa
     assert first.path != second.path
 
 
-def test_another_run_in_the_folder_is_refused(tmp_path):
-    folder = RunFolder(tmp_path / "a")
-    config.load("smoke.yaml").dump(folder.path / "config.yaml")
-    RunFolder(tmp_path / "a")  # settings alone are left by a run that never began
-    folder.write_rows([ROW])
+@pytest.mark.parametrize("name", ["result.json", "checkpoints/last.pt"])
+def test_another_run_in_the_folder_is_refused(tmp_path, name):
+    RunFolder(tmp_path).close()
+    (tmp_path / name).write_text("")
     with pytest.raises(ValueError, match="already holds a run"):
-        RunFolder(tmp_path / "a")
-    assert RunFolder(tmp_path / "a", continued=True).path == folder.path
+        RunFolder(tmp_path)
+    RunFolder(tmp_path, continued=True).close()
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path):
+    folder = RunFolder(tmp_path)
+    config.load("smoke.yaml").dump(tmp_path / "config.yaml")
+    folder.write_rows([ROW])
+    folder.close()
+    assert state(tmp_path) is State.NEW
+    RunFolder(tmp_path).close()
+
+
+def test_two_runs_are_never_at_work_in_one_folder(tmp_path):
+    first = RunFolder(tmp_path)
+    with pytest.raises(ValueError, match="another run is at work in it"):
+        RunFolder(tmp_path)
+    first.close()
+    RunFolder(tmp_path).close()
+
+
+def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
+    code = f"import time\nfrom fastresnet.runs.folder import RunFolder, Path\nkept = RunFolder(Path({str(tmp_path)!r}))"
+    code += "\nprint('locked', flush=True)\ntime.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "locked\n"
+    with pytest.raises(ValueError, match="another run"):
+        RunFolder(tmp_path)
+    child.kill()
+    child.communicate()
+    RunFolder(tmp_path).close()
+
+
+def test_what_a_killed_run_left_half_written_is_cleaned_up(tmp_path):
+    for name in (".metrics.jsonl.0f.tmp", "checkpoints/.last.pt.0a.tmp", "plots/.curves.png.01.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    RunFolder(tmp_path).close()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_full_disk_under_metrics_is_said_and_survived(tmp_path, monkeypatch):
+    said = []
+    folder = RunFolder(tmp_path, complain=said.append)
+
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    folder.write_rows([ROW])
+    assert said == ["metrics not written (No space left on device); the run goes on without it"]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_files_have_the_mode_that_umask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        RunFolder(tmp_path).write_rows([ROW])
+        checkpoint.save(tmp_path / "a.pt", {})
+    finally:
+        os.umask(before)
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("metrics.jsonl", "a.pt")} == {mode}
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -62,7 +127,7 @@ def test_a_file_in_the_way_is_refused_in_words(tmp_path):
 
 def test_predictions_are_kept_with_the_names_of_the_classes(tmp_path):
     folder = RunFolder(tmp_path / "a")
-    folder.write_predictions(np.eye(2), np.array([0, 1]), ("cat", "dog"))
+    folder._write_predictions(Predictions(np.eye(2), np.array([0, 1]), ("cat", "dog")))
     with np.load(folder.path / "predictions.npz") as kept:
         assert kept["labels"].tolist() == [0, 1] and kept["logits"].dtype == np.float32
         assert kept["class_names"].tolist() == ["cat", "dog"]

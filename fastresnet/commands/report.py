@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastresnet.reports import plots, run_page, runs_page
+from fastresnet.reports import finished, plots, run_page, runs_page
 from fastresnet.settings.arguments import Parser
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     if len(args.runs) == 1:
         print(run_page.write(args.runs[0]))
         return
-    runs = [run_page.read(path) for path in args.runs]
+    runs = [finished.read(path) for path in args.runs]
     out = runs_page.write(runs, args.out)
     picture = plots.compare({run.name: run.history for run in runs}, Path(out).with_suffix(".png"))
     print(runs_page.text(runs))

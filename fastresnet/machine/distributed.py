@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 import torch.distributed as dist
@@ -92,6 +92,41 @@ def gather_rows(rows: Tensor, place: World) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(place.size)]
     dist.all_gather(parts, padded)
     return torch.cat([part[: int(n)] for part, n in zip(parts, counts)])
+
+
+class Vote:
+    """Questions that all processes answer together, yes where any says yes; each asks equally often.
+
+    Runs beside the training on the CPU, whatever device it is on. Use it within `world`.
+    """
+
+    def __init__(self, place: World) -> None:
+        self._group = dist.new_group(backend="gloo") if place.size > 1 else None
+        self._round: tuple[Any, Tensor] | None = None
+
+    def cast(self, *answers: bool) -> list[bool]:
+        """What was answered in the round before this one, so that no process waits; alone, in this one."""
+        if self._group is None:
+            return list(answers)
+        before = self._counted() if self._round else [False] * len(answers)
+        votes = torch.tensor([int(answer) for answer in answers])
+        self._round = dist.all_reduce(votes, dist.ReduceOp.MAX, self._group, async_op=True), votes
+        return before
+
+    def settle(self, answer: bool) -> bool:
+        """Whether any process says yes, now or in the round that is under way. Waits for all."""
+        if self._group is None:
+            return answer
+        before = self._counted()[0] if self._round else False
+        votes = torch.tensor([int(answer or before)])
+        dist.all_reduce(votes, dist.ReduceOp.MAX, self._group)
+        return bool(votes.item())
+
+    def _counted(self) -> list[bool]:
+        assert self._round is not None
+        (work, votes), self._round = self._round, None
+        work.wait()
+        return [bool(vote) for vote in votes.tolist()]
 
 
 def barrier(place: World) -> None:

@@ -29,7 +29,7 @@ class Line:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above `high`.
+    """About `count` round numbers (1, 2, 2.5, 5 times a power of ten apart) from below `low` to above `high`.
 
     Where both are the same, numbers around it; around 0 they reach from 0 to 1.
     """

@@ -5,10 +5,8 @@ Everything is in the one file: charts as SVG, images as data URIs. Trains nothin
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,72 +15,26 @@ import numpy as np
 
 from fastresnet.base import files, words
 from fastresnet.machine import hardware
-from fastresnet.reports import charts, metrics, page
+from fastresnet.reports import charts, finished, metrics, page
+from fastresnet.reports.finished import Finished, Predictions
 
-Predictions = tuple[
-    np.ndarray, np.ndarray, np.ndarray | None
-]  # logits (N, K), labels (N,), images uint8 (N, H, W, 3)
 WORST = 24
 SPLITS = {"train": "training", "test": "test", "val": "validation"}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a run's folder holds. `record` is empty while the run isn't finished; `history` is its
-    per_epoch."""
-
-    path: Path
-    record: dict[str, Any]
-    history: list[dict[str, Any]]
-    settings: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.record.get('recipe') or self.path.parent.name} {self.path.name}"
-
-    def best(self, key: str = "test_accuracy") -> tuple[float, int] | None:
-        """The greatest value of `key` and its epoch, counted from 1; None where it never was measured."""
-        rows = [(row[key], row["epoch"]) for row in self.history if row.get(key) is not None]
-        return max(rows, key=lambda row: row[0]) if rows else None
-
-
-def read(run_dir: str | Path) -> Finished:
-    """Read a run's folder. Raises ValueError where it is none, or a file in it is damaged."""
-    path = Path(run_dir)
-    if not (path / "config.yaml").is_file():
-        raise ValueError(f"{path}: not a run's folder (it has no config.yaml)")
-    settings = (path / "config.yaml").read_text(encoding="utf-8")
-    try:
-        record = (
-            json.loads((path / "result.json").read_text("utf-8")) if (path / "result.json").is_file() else {}
-        )
-        lines = (
-            (path / "metrics.jsonl").read_text("utf-8").splitlines()
-            if (path / "metrics.jsonl").is_file()
-            else []
-        )
-        history = record.get("per_epoch") or [json.loads(line) for line in lines if line.strip()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: result.json or metrics.jsonl is damaged ({error})") from error
-    return Finished(path, record, history, settings)
 
 
 def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
     """Write <run_dir>/report.html and return its path.
 
-    predictions: logits, labels and images of the test set in one order. Without them predictions.npz of the
-                 folder is read, and the worst answers are listed without their pictures.
+    predictions:  of the test set. Without them predictions.npz of the folder is read, and the worst answers
+                  are listed without their pictures.
     Raises ValueError where `run_dir` is no run's folder, OSError where it can't be written.
     """
-    run = read(run_dir)
-    stored = _stored_predictions(run.path)
-    logits, labels, images = (
-        predictions if predictions is not None else (stored["logits"], stored["labels"], None)
-    )
+    run = finished.read(run_dir)
+    answers = predictions or finished.predictions(run.path)
+    images = answers.images if answers else None
     judged = None
-    if logits is not None:
-        names = stored["class_names"] or [str(index) for index in range(logits.shape[1])]
-        judged = metrics.evaluation(logits, labels, names, worst=WORST)
+    if answers is not None:
+        judged = metrics.evaluation(answers.logits, answers.labels, answers.class_names, worst=WORST)
     body = "\n".join(
         [
             _headline(run, judged),
@@ -96,21 +48,11 @@ def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
     return files.write_text(run.path / "report.html", page.document(f"{run.name} · fastresnet", body))
 
 
-def _stored_predictions(path: Path) -> dict[str, Any]:
-    """logits, labels and class names as the run kept them; None for each where it didn't."""
-    found: dict[str, Any] = {"logits": None, "labels": None, "class_names": None}
-    if (path / "predictions.npz").is_file():
-        with np.load(path / "predictions.npz", allow_pickle=False) as stored:
-            found |= {key: stored[key] for key in found if key in stored}
-    names = found["class_names"]
-    return found | {"class_names": None if names is None else [str(name) for name in names]}
-
-
 # ---- the parts of the page ---------------------------------------------------------------------------------
 
 
 def _headline(run: Finished, judged: Mapping[str, Any] | None) -> str:
-    record = run.record
+    record: Any = run.record or {}
     cards = []
     if judged:
         low, high = judged["top1_interval"]
@@ -288,7 +230,7 @@ def _worst(judged: Mapping[str, Any] | None, images: np.ndarray | None) -> str:
 
 
 def _facts(run: Finished) -> str:
-    record = run.record
+    record: Any = run.record or {}
     if not record:
         return ""
     rows: list[list[str]] = [
@@ -325,7 +267,8 @@ def _facts(run: Finished) -> str:
 
 
 def _settings(run: Finished) -> str:
-    record, git = run.record, run.record.get("git") or {}
+    record: Any = run.record or {}
+    git = record.get("git") or {}
     commands = []
     if git.get("commit"):
         commands.append(f"git checkout {git['commit']}")

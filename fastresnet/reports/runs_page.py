@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from fastresnet.base import files, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, page, run_page
-from fastresnet.reports.run_page import Finished
+from fastresnet.reports.finished import Finished
 
 COLUMNS = ("run", "data", "test", "with TTA", "highest", "in epoch", "training", "images/s", "machine")
 
@@ -20,7 +21,8 @@ def rows(runs: Sequence[Finished]) -> list[list[str]]:
 
 
 def _row(run: Finished) -> list[str]:
-    record, best = run.record, run.best()
+    record: Any = run.record or {}
+    best = run.best()
     data, accuracy = record.get("data", {}), record.get("accuracy", {})
     highest = [words.percent(best[0]), f"{best[1]:g}"] if best else [words.UNKNOWN, words.UNKNOWN]
     rate = record.get("images_per_second")
@@ -63,7 +65,7 @@ def write(runs: Sequence[Finished], path: str | Path) -> Path:
         mark = "accuracy" if key == "test_accuracy" else None
         chart = [run_page.line(run.history, key, run.name, scale, mark) for run in runs]
         drawn.append(charts.lines(chart, title=title, x_label="epoch", y_label=unit))
-    synthetic = any(run.record.get("data", {}).get("synthetic") for run in runs)
+    synthetic = any(run.record and run.record["data"].get("synthetic") for run in runs)
     warning = '<p class="warn">Some of these runs trained on synthetic data.</p>' if synthetic else ""
     head = (
         f'<header><p class="soft">fastresnet</p><h1>{len(runs)} runs compared</h1>{warning}'

@@ -1,62 +1,135 @@
-"""Checkpoints: written whole or not at all, read without running any code, and enough for an exact
-continuation.
+"""Checkpoints: written whole or not at all, sealed by a checksum, read without running any code.
 
-A checkpoint is a dict of tensors and plain values, so that `torch.load(weights_only=True)` reads it.
+A checkpoint is a dict of tensors and plain values as `torch.save` writes it, a zip archive, whose comment
+holds the SHA-256 of all bytes before it. `torch.load(weights_only=True)` of any program reads it.
 """
 
 from __future__ import annotations
 
-import pickle
-import warnings
+import hashlib
+import os
+import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastresnet import models
-from fastresnet.base import files
+from fastresnet.base import files, words
+from fastresnet.machine import memory
+from fastresnet.runs import schema
+from fastresnet.settings import config
 
-FORMAT_VERSION = 1
-REQUIRED = ("format_version", "model", "config", "class_names", "mean", "std", "image_size")
+FORMAT_VERSION = 2
+SEAL = b"fastresnet checkpoint, SHA-256 of all before: "
+SEAL_BYTES = len(SEAL) + 64
+TENSORS = ("model", "averaged", "trainer")  # what the schema of a checkpoint doesn't describe
+LARGEST_PICKLE = 64 * 2**20  # bytes of names and plain values: 100,000 epochs take 40 MB
+CHUNK = 2**20
+Weights = dict[str, Tensor]
 
 
-def save(path: str | Path, payload: dict[str, Any]) -> None:
-    """Write `payload` and the format's version to `path`, whole or not at all."""
+def save(path: str | Path, payload: Mapping[str, object]) -> None:
+    """Write and seal `payload`, read it back, and only then let it take the place of `path`."""
     with files.replacing(path) as temporary:
         torch.save({"format_version": FORMAT_VERSION, **payload}, temporary)
+        _seal(temporary)
+        _verify(temporary)
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)  # the length of the comment ends an archive that has none yet
+        file.write(struct.pack("<H", SEAL_BYTES))
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        file.write(SEAL + _digest(path, size))
+
+
+def _digest(path: Path, size: int) -> bytes:
+    """SHA-256, as 64 hexadecimal digits, of the first `size` bytes as the file holds them now."""
+    hashed, left = hashlib.sha256(), size
+    with path.open("rb") as file:
+        while left and (chunk := file.read(min(CHUNK, left))):
+            hashed.update(chunk)
+            left -= len(chunk)
+    return hashed.hexdigest().encode()
+
+
+def _verify(path: Path) -> None:
+    """Raises ValueError unless the file carries its seal and the seal fits."""
+    size = path.stat().st_size - SEAL_BYTES
+    with path.open("rb") as file:
+        file.seek(max(size, 0))
+        seal = file.read(SEAL_BYTES)
+    if not seal.startswith(SEAL):
+        raise ValueError(
+            f"{path}: damaged, or not a checkpoint of this release: it doesn't end with the seal of one "
+            "(bare weights go to model.pretrained)"
+        )
+    if seal != SEAL + _digest(path, size):
+        raise ValueError(f"{path}: damaged, its bytes don't fit its seal: take another checkpoint of the run")
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, only tensors and plain values.
 
-    Raises ValueError where it is missing, damaged, foreign, of another format version, or wants to run code.
+    Raises ValueError where it is missing, damaged, foreign, of another format version, larger than the free
+    memory, or wants to run code.
     """
     path = find(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign pickles' protocols: they are refused anyway
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: refused, it holds more than tensors and plain values (a pickle can run code): "
-            "use a checkpoint that fastresnet wrote, or safetensors"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, OSError) as error:
+        _bound(path)
+        _verify(path)
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a forged archive makes torch raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: damaged or no checkpoint at all ({reason})") from error
-    if not isinstance(payload, dict) or not all(key in payload for key in REQUIRED):
         raise ValueError(
-            f"{path}: not a checkpoint of fastresnet (it lacks {', '.join(_missing(payload))}); bare weights "
-            "go to model.pretrained"
-        )
-    if payload["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {payload['format_version']}, this release reads {FORMAT_VERSION}"
-        )
+            f"{path}: refused, it holds more than tensors and plain values, or none ({reason})"
+        ) from error
+    _check(payload, path)
     return payload
+
+
+def _bound(path: Path) -> None:
+    """Raises ValueError where reading the file would take more memory than it should."""
+    size, free = path.stat().st_size, memory.free_bytes()
+    if size > free:
+        raise ValueError(f"{path}: takes {words.size(size)} of memory, {words.size(free)} are free here")
+    if not zipfile.is_zipfile(path):
+        return  # `_verify` says what is wrong
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    pickles = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    if packed or sum(entry.file_size for entry in entries) > size or pickles > LARGEST_PICKLE:
+        raise ValueError(f"{path}: refused, it would unpack to more than it is large")
+
+
+def _check(payload: object, path: Path) -> None:
+    """Raises ValueError unless everything in a checkpoint is of the kind that it should be."""
+    if not isinstance(payload, dict):
+        raise ValueError(f"{path}: not a checkpoint of fastresnet, it holds one {type(payload).__name__}")
+    version = payload.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: format version {version}, this release reads {FORMAT_VERSION}")
+    problems = schema.problems({k: v for k, v in payload.items() if k not in TENSORS}, "checkpoint")
+    for key in ("model", "averaged") if payload.get("averaged") is not None else ("model",):
+        if not _are_weights(payload.get(key)):
+            problems.append(f"{key} must hold tensors by name")
+    if problems:
+        raise ValueError(f"{path}: not a checkpoint of fastresnet ({problems[0]})")
+
+
+def _are_weights(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
+    )
 
 
 def find(path: str | Path) -> Path:
@@ -67,7 +140,8 @@ def find(path: str | Path) -> Path:
         found = [candidate for candidate in inside if candidate.is_file()]
         if not found:
             raise ValueError(
-                f"{path}: a folder without checkpoints/last.pt: name a run's folder or a .pt file"
+                f"{path}: a folder without checkpoints/last.pt: name a run's folder or a .pt file "
+                "(stopped before its first checkpoint, a run begins anew by the same command)"
             )
         return found[0]
     if not path.is_file():
@@ -82,42 +156,42 @@ def load_model(path: str | Path, *, averaged: bool = True) -> tuple[nn.Module, d
     Raises ValueError where the weights don't fit the model that the stored settings describe.
     """
     payload = load(path)
-    settings = SimpleNamespace(**payload["config"]["model"])
-    settings.pretrained = None
-    model = models.build(settings, len(payload["class_names"]), payload["image_size"])
-    weights = payload.get("averaged") if averaged else None
-    load_weights(model, weights or payload["model"], str(path))
-    return model.eval(), {
-        key: value for key, value in payload.items() if key not in ("model", "averaged", "trainer")
-    }
+    stored = config.from_dict(payload["config"], recipe=payload.get("recipe", "defaults"), origin=str(path))
+    settings = stored.replace({"model.pretrained": None}).model
+    weights = (payload.get("averaged") if averaged else None) or payload["model"]
+    shape = (len(payload["class_names"]), payload["image_size"])
+    with torch.device("meta"):  # takes no memory: settings that ask for more than the file holds are refused
+        compare(models.build(settings, *shape), weights, str(path))
+    model = models.build(settings, *shape)
+    model.load_state_dict(weights)
+    return model.eval(), {key: value for key, value in payload.items() if key not in TENSORS}
 
 
-def load_weights(model: nn.Module, state: dict[str, Any], origin: str) -> None:
-    """Strictly load a state dict. Raises ValueError naming the first keys that are missing, unknown or of
-    another shape."""
+def load_weights(model: nn.Module, state: Weights, origin: str) -> None:
+    """Strictly load a state dict. Raises ValueError as `compare` does."""
+    compare(model, state, origin)
+    model.load_state_dict(state)
+
+
+def compare(model: nn.Module, state: Weights, origin: str) -> None:
+    """Raises ValueError naming the first tensors that are missing, unknown, or of another shape or kind."""
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, the model has {tuple(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
+    unlike = [
+        f"{key} is {_kind(state[key])}, the model has {_kind(value)}"
+        for key, value in own.items()
+        if key in state and _kind(state[key]) != _kind(value)
     ]
-    problems = (
-        ([f"lacks {_few(missing)}"] if missing else [])
-        + ([f"has unknown {_few(unknown)}"] if unknown else [])
-        + shapes[:2]
-    )
-    if problems:
-        raise ValueError(
-            f"{origin}: weights of another model: {'; '.join(problems)} (check model.* and the class count)"
-        )
-    model.load_state_dict(state)
+    problems = [f"lacks {_few(missing)}"] * bool(missing) + [f"has unknown {_few(unknown)}"] * bool(unknown)
+    if problems or unlike:
+        told = "; ".join(problems + unlike[:2])
+        raise ValueError(f"{origin}: weights of another model: {told} (check model.* and the class count)")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tuple(tensor.shape))}{'' if tensor.is_floating_point() else ' of integers'}"
 
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _missing(payload: Any) -> list[str]:
-    return [key for key in REQUIRED if not isinstance(payload, dict) or key not in payload]

@@ -1,8 +1,7 @@
-"""A run's folder: settings, metrics, checkpoints, result. Each file is whole or absent; nothing of an
-earlier run is lost.
+"""A run's folder: settings, metrics, checkpoints, result. Each file is whole or absent; one run writes.
 
-config.yaml  metrics.jsonl  metrics.csv  result.json  predictions.npz  checkpoints/{last,best}.pt  plots/
-report.html
+config.yaml  metrics.jsonl  metrics.csv  result.json  predictions.npz  report.html
+checkpoints/{last,best}.pt  plots/
 """
 
 from __future__ import annotations
@@ -12,64 +11,114 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any, Sequence
+from typing import cast
 
 import numpy as np
 
 from fastresnet.base import files
-from fastresnet.runs import checkpoint
+from fastresnet.reports import plots, run_page
+from fastresnet.reports.finished import Predictions, Result, Row
+from fastresnet.runs import record
 from fastresnet.settings.config import Config
 
-STARTED = ("metrics.jsonl", "result.json", "checkpoints/last.pt")  # one of these: a run got somewhere
-COLUMNS = (
-    "epoch",
-    "step",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "seconds",
-    "images_per_second",
-)
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder aren't noticed there
+    fcntl = None  # type: ignore[assignment]
+
+LAST = Path("checkpoints", "last.pt")
+COLUMNS = tuple(Row.__annotations__)
+
+
+class State(Enum):
+    """How far the run in a folder got."""
+
+    NEW = "no run, or one that was stopped before its first checkpoint: it begins anew"
+    STOPPED = "a checkpoint and no result: it can go on"
+    FINISHED = "a result"
+
+
+def state(path: Path) -> State:
+    """The state of the folder at `path`, which need not exist."""
+    if (path / "result.json").exists():
+        return State.FINISHED
+    return State.STOPPED if (path / LAST).exists() else State.NEW
+
+
+def of_checkpoint(file: Path) -> Path | None:
+    """The run's folder that a checkpoint file lies in; None for one that lies elsewhere."""
+    folder = file.parent.parent
+    return folder if file.parent.name == LAST.parent.name and (folder / "config.yaml").is_file() else None
 
 
 class RunFolder:
-    """Writes one run's files under `path`, which exists and is writable after construction.
+    """Writes one run's files under `path`, alone until `close` or the end of the process.
 
-    Raises ValueError where the folder can't be written, or holds another run and `continued` is false.
+    complain:  called with one line about a file that couldn't be written and isn't vital
+    Raises ValueError where the folder can't be written, where another process is at work in it, or where it
+    holds another run and `continued` is false.
     """
 
-    def __init__(self, path: Path, *, continued: bool = False) -> None:
-        self.path = path
-        if not continued and any((path / name).exists() for name in STARTED):
+    def __init__(
+        self, path: Path, *, continued: bool = False, complain: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.path, self.complain = path, complain
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            files.write_bytes(path / ".writable", b"").unlink()
+            self._lock = self._locked()
+            for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:  # of a run that was killed
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(f"run.dir={path}: can't be written ({error.strerror})") from error
+        if not continued and state(path) is not State.NEW:
+            self.close()
             raise ValueError(
                 f"run.dir={path} already holds a run: name another folder, or continue it with "
                 f"--run.resume={path}"
             )
+
+    def _locked(self) -> int | None:
+        """A descriptor of the folder that holds its lock; the system lets go of it when the process ends."""
+        if fcntl is None:
+            return None
+        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            probe = path / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise ValueError(f"run.dir={path}: can't be written ({error.strerror})") from error
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ValueError(
+                f"run.dir={self.path}: another run is at work in it, name another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @classmethod
-    def fresh(cls, cfg: Config) -> RunFolder:
+    def fresh(cls, cfg: Config, complain: Callable[[str], None] = lambda line: None) -> RunFolder:
         """`run.dir`, or a new `runs/<recipe>/<time>-s<seed>`."""
         if cfg.run.dir:
-            return cls(Path(cfg.run.dir))
+            return cls(Path(cfg.run.dir), complain=complain)
         parent = Path("runs") / cfg.recipe
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{cfg.run.seed}"
         taken = (parent / name).exists()
-        return cls(parent / (f"{name}-{os.getpid()}" if taken else name))
+        return cls(parent / (f"{name}-{os.getpid()}" if taken else name), complain=complain)
 
-    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+    def write_rows(self, rows: Sequence[Row]) -> None:
         """metrics.jsonl and metrics.csv from all rows so far: a resumed run leaves no row twice."""
+        self.attempt("metrics", lambda: self._write_rows(rows))
+
+    def _write_rows(self, rows: Sequence[Row]) -> None:
         files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
@@ -77,22 +126,39 @@ class RunFolder:
         writer.writerows(rows)
         files.write_text(self.path / "metrics.csv", table.getvalue())
 
-    def write_predictions(
-        self, logits_NK: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]
-    ) -> None:
-        """The last weights' logits and labels of the test set and its class names, for pictures that are
-        drawn later without the data."""
-        target = self.path / "predictions.npz"
-        with files.replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                logits=logits_NK.astype(np.float32),
-                labels=labels_N,
-                class_names=np.array(class_names, dtype=str),
-            )
+    def finished(self, steps: int) -> Result | None:
+        """The record of a run of so many steps that this folder has already; an older one is taken away."""
+        path = self.path / "result.json"
+        stored = cast(Result, record.read(path, "result")) if path.is_file() else None
+        if stored is not None and stored["steps"] != steps:
+            path.unlink()  # the run goes on: until its end there is no result
+            return None
+        return stored
 
-    def save_checkpoint(self, name: str, payload: dict[str, Any]) -> Path:
-        """checkpoints/<name>.pt; returns where."""
-        path = self.path / "checkpoints" / f"{name}.pt"
-        checkpoint.save(path, payload)
-        return path
+    def write_result(self, result: Result, answers: Predictions, *, report: bool) -> None:
+        """The files of a finished run; result.json, which makes it one, after what pictures are made from."""
+        curves = self.path / "plots" / "curves.png"
+        self.attempt("predictions.npz", lambda: self._write_predictions(answers))
+        if report:
+            self.attempt("plots", lambda: plots.curves(result["per_epoch"], curves))
+        record.write(self.path / "result.json", result)
+        if report:
+            self.attempt("report.html", lambda: run_page.write(self.path, answers))
+
+    def attempt(self, name: str, write: Callable[[], object]) -> None:
+        """Write a file that the run can do without: a full disk doesn't end it, and is said."""
+        try:
+            write()
+        except OSError as error:
+            self.complain(f"{name} not written ({error.strerror or error}); the run goes on without it")
+
+    def _write_predictions(self, answers: Predictions) -> None:
+        """Logits, labels and names of the classes of the test set, for pictures drawn later without it."""
+        names = np.array(answers.class_names, dtype=str)
+        with files.replacing(self.path / "predictions.npz") as temporary, temporary.open("wb") as file:
+            logits = answers.logits.astype(np.float32)
+            np.savez_compressed(file, logits=logits, labels=answers.labels, class_names=names)
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the checkpoint `name` (last, best) lies."""
+        return self.path / "checkpoints" / f"{name}.pt"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from fastresnet.base import words
+from fastresnet.reports.finished import Row
 
 LIVE_SECONDS = 0.5  # between rewrites of the live line
 PLAIN_SECONDS = 10.0  # between status lines where there is no terminal
@@ -20,7 +21,7 @@ ADVICE_STEPS = 5  # steps to watch before saying so
 
 
 class Progress:
-    """Prints a run's progress.
+    """Prints a run's progress. A terminal or file that can't be written any more doesn't end the run.
 
     mode:    auto (a live line if `err` is a terminal), plain (status lines), off (errors alone)
     peek:    whether a running loss may be read in the middle of an epoch: free on a CPU, a wait on a GPU
@@ -33,9 +34,23 @@ class Progress:
         self.silent = mode == "off"
         self.live = mode == "auto" and self.err.isatty()
         self.peek = peek
+        self._lost: set[TextIO] = set()
         self._line_length = 0
         self._shown_at = 0.0
         self._advised = False
+
+    def _print(self, line: str, stream: TextIO, end: str = "\n") -> None:
+        """Write to a stream while it lasts: a closed pipe or a full disk is told once, on the other one."""
+        if stream in self._lost:
+            return
+        try:
+            stream.write(line + end)
+            stream.flush()
+        except (OSError, ValueError) as error:  # ValueError: a closed file
+            self._lost.add(stream)
+            name, other = ("output", self.err) if stream is self.out else ("error", self.out)
+            reason = getattr(error, "strerror", None) or error
+            self._print(f"standard {name} is lost ({reason}): the run goes on without it", other)
 
     def start(
         self, *, epochs: float, total_steps: int, batch_size: int, first_step: int, advise: bool
@@ -49,20 +64,15 @@ class Progress:
         """One choice or event the user should know of."""
         if not self.silent:
             self._clear()
-            print(line, file=self.err, flush=True)
+            self._print(line, self.err)
 
     def banner(self, lines: str) -> None:
         """What mustn't be missed, even with progress off."""
         self._clear()
         rows = lines.splitlines()
         width = max(map(len, rows))
-        print(
-            "\n".join(
-                ["", "!" * (width + 6), *(f"!! {row:<{width}} !!" for row in rows), "!" * (width + 6), ""]
-            ),
-            file=self.err,
-            flush=True,
-        )
+        edge = "!" * (width + 6)
+        self._print("\n".join(["", edge, *(f"!! {row:<{width}} !!" for row in rows), edge, ""]), self.err)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
         """After each step; cheap, and prints now and then. `loss`: the epoch's mean so far, None where
@@ -85,50 +95,44 @@ class Progress:
         )
         if self.live:
             self._clear()
-            self.err.write(text)
-            self.err.flush()
+            self._print(text, self.err, end="")
             self._line_length = len(text)
         else:
-            print("  " + text, file=self.err, flush=True)
+            self._print("  " + text, self.err)
 
-    def epoch(self, row: dict[str, Any], seconds_left: float) -> None:
+    def epoch(self, row: Row, seconds_left: float) -> None:
         """One aligned line for a finished epoch; `row` is its entry of `per_epoch`."""
         if self.silent:
             return
         self._clear()
-        cells = [
-            f"epoch {row['epoch']:>3}/{self.epochs:g}",
-            f"loss {row['train_loss']:.3f}",
-            f"train {100 * row['train_accuracy']:5.2f} %",
-        ]
-        cells += [
-            f"{split} {100 * row[f'{split}_accuracy']:5.2f} %"
-            for split in ("val", "test")
-            if row.get(f"{split}_accuracy") is not None
-        ]
+        cells = [f"epoch {row['epoch']:>3}/{self.epochs:g}", f"loss {row['train_loss']:.3f}"]
+        measured = {
+            split: cast(dict[str, Any], row)[f"{split}_accuracy"] for split in ("train", "val", "test")
+        }
+        cells += [f"{split} {100 * share:5.2f} %" for split, share in measured.items() if share is not None]
         cells += [
             f"lr {row['lr']:.4g}",
             f"{row['images_per_second']:,.0f} images/s",
             f"left {words.duration(max(seconds_left, 0))}",
         ]
-        print("  ".join(cells), file=self.out, flush=True)
+        self._print("  ".join(cells), self.out)
 
     def say(self, line: str) -> None:
         """One line of the result, on standard output."""
         self._clear()
         if not self.silent:
-            print(line, file=self.out, flush=True)
+            self._print(line, self.out)
 
     def _advise(self, seconds: float, steps: int) -> None:
         self._advised = True
         expected = seconds / steps * (self.total_steps - self._first_step)
         if expected > LONG_RUN_SECONDS:
             self.note(
-                f"this run will take about {words.duration(expected)} on this CPU; `--config cpu.yaml` suits a CPU "
-                "and learns in minutes"
+                f"this run will take about {words.duration(expected)} on this CPU; `--config cpu.yaml` suits "
+                "a CPU and learns in minutes"
             )
 
     def _clear(self) -> None:
         if self._line_length:
-            self.err.write("\r" + " " * self._line_length + "\r")
+            self._print("\r" + " " * self._line_length + "\r", self.err, end="")
             self._line_length = 0

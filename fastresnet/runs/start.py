@@ -8,19 +8,20 @@ from typing import Any, Mapping, Sequence, cast
 
 import torch
 
-from fastresnet.machine.devices import choose_device
-from fastresnet.runs import checkpoint
-from fastresnet.settings import config
-from fastresnet.machine import distributed, timing
-from fastresnet.training import experiment
-from fastresnet.settings.config import Config
 from fastresnet.base.interrupt import Interrupted
+from fastresnet.machine import distributed, timing
+from fastresnet.machine.devices import choose_device
+from fastresnet.runs import checkpoint, folder
+from fastresnet.runs.folder import State
 from fastresnet.runs.progress import Progress
 from fastresnet.runs.session import Run, Session
+from fastresnet.settings import config
+from fastresnet.settings.config import Config
 
 __all__ = ["Interrupted", "Run", "train"]
 
 DEFAULT_RECIPE = "rn18.yaml"
+AUTO = "auto"  # run.resume: go on with what run.dir holds, or begin anew
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
 FREE_ON_RESUME = (
     "run.dir",
@@ -35,6 +36,7 @@ FREE_ON_RESUME = (
     "train.max_steps",
     "train.compile",
     "train.cuda_graph",
+    "train.checkpoint_every",
     "data.source",
     "data.root",
     "data.train",
@@ -56,6 +58,7 @@ def train(
 
     settings:   name of a recipe, path of a YAML file, or a Config
     overrides:  {"train.epochs": 1}, stands above the recipe; beside a name or path also ["--train.epochs=1"]
+    A run that was killed goes on where its folder holds a checkpoint, and begins anew where it doesn't.
     Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number,
     Interrupted on Ctrl-C.
     """
@@ -63,18 +66,60 @@ def train(
     cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
     if cfg is settings and overrides:
         cfg = cfg.replace(dict(cast(Mapping[str, Any], overrides)), origin=config.COMMAND_LINE)
-    payload = checkpoint.load(cfg.run.resume) if cfg.run.resume else None
+    going_on = _going_on(cfg)
+    payload = checkpoint.load(going_on) if going_on else None
+    where = None
     if payload is not None:
-        cfg = _continued(cfg, payload)
+        assert going_on is not None
+        cfg = (
+            _continued(cfg, payload) if cfg.run.resume not in (None, AUTO) else _same(cfg, payload, going_on)
+        )
+        where = _folder_of(cfg, going_on)
     device_type = choose_device(cfg.run.device).type
     with distributed.world(device_type) as place:
         progress = progress or Progress(
             cfg.run.progress if place.is_main else "off", peek=device_type == "cpu"
         )
-        return Session(cfg, place, progress, payload, began).run()
+        return Session(cfg, place, progress, payload, where, began).run()
 
 
-def _continued(cfg: Config, payload: dict[str, Any]) -> Config:
+def _going_on(cfg: Config) -> Path | None:
+    """The checkpoint that the run goes on from, None where it begins anew."""
+    asked, named = cfg.run.resume, cfg.run.dir
+    if asked and asked != AUTO:
+        return checkpoint.find(asked)
+    if asked and not named:
+        raise ValueError("run.resume=auto goes on with what run.dir holds: name run.dir")
+    state = folder.state(Path(named)) if named else State.NEW
+    if state is State.STOPPED or (asked and state is State.FINISHED):
+        return checkpoint.find(named)
+    return None
+
+
+def _folder_of(cfg: Config, going_on: Path) -> Path | None:
+    """The folder of the checkpoint where the run stays in it, None where it goes on in a new one."""
+    own = folder.of_checkpoint(going_on)
+    stays = own is not None and (not cfg.run.dir or own.resolve() == Path(cfg.run.dir).resolve())
+    return own if stays else None
+
+
+def _same(cfg: Config, payload: Mapping[str, Any], origin: Path) -> Config:
+    """`cfg`, given again by the same command. Raises ValueError where the stopped run had other settings."""
+    old, new = (
+        config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(origin)).flat(),
+        cfg.flat(),
+    )
+    unlike = [key for key in new if new[key] != old[key] and not key.startswith(FREE_ON_RESUME)]
+    if unlike:
+        key = unlike[0]
+        raise ValueError(
+            f"run.dir={cfg.run.dir} holds a stopped run with other settings ({key}={old[key]} there, "
+            f"{new[key]} here): name another folder, or continue it as it is with --run.resume={cfg.run.dir}"
+        )
+    return cfg
+
+
+def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
     """The checkpoint's settings with those of `cfg` that are free to differ. Raises ValueError for the
     others."""
     stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(cfg.run.resume))
@@ -91,6 +136,7 @@ def _continued(cfg: Config, payload: dict[str, Any]) -> Config:
                 "settings it began with (start a new run to change them)"
             )
     kept = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
+    own = folder.of_checkpoint(checkpoint.find(cfg.run.resume))
     if "run.dir" not in kept:
-        kept["run.dir"] = str(checkpoint.find(cfg.run.resume).parent.parent)
+        kept["run.dir"] = None if own is None else str(own)
     return stored.replace({"train.max_steps": 0, **kept})

@@ -365,6 +365,7 @@ _section(
         low=0,
         high=64,
     ),
+    checkpoint_every=S(str, "60s", "last.pt inside epochs too: 60s, 500 steps, off"),
 )
 
 _section(
@@ -398,7 +399,7 @@ _section(
     seed=S(int, 0, "seed of every random choice", low=0, high=2**31 - 1),
     device=S(str, "auto", "where to train; auto: cuda when there is one", choices="auto cpu cuda"),
     dir=S(str, None, "the run's folder (null: runs/<recipe>/<time>-s<seed>)"),
-    resume=S(str, None, "checkpoint, or folder of a run, to continue"),
+    resume=S(str, None, "checkpoint, or folder of a run, to continue; auto: what run.dir holds, if anything"),
     loggers=S(str, [], "besides metrics.jsonl and metrics.csv", items=True, choices="tensorboard wandb"),
     deterministic=S(bool, False, "only algorithms that repeat bit for bit, slower on a GPU"),
     threads=S(int, 0, "CPU threads of PyTorch (0: one a core)", low=0, high=4096, unit="threads"),
