@@ -23,7 +23,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training.experiment import Experiment
 
 STEPS = 4  # that an observation of weights trains
-SPLITS = splits(train=40, test=24, size=16)
+SPLITS = splits(train=40, test=200, size=16)
 
 
 def same(left: Any, right: Any) -> bool:

@@ -26,7 +26,7 @@ PIECES = {"schedule.name": "piecewise", "schedule.points": [[0, 0.5], [1, 1]]}
 TTA = {"eval.tta": "flip"}
 SMALL = {
     **NET, "train.batch_size": 8, "train.epochs": 2, "train.precision": "fp32", "train.crop_padding_px": 2,
-    "schedule.warmup_fraction": 0.5, "data.workers": 1, "eval.batch_size": 12, "run.device": "cpu",
+    "schedule.warmup_fraction": 0.5, "data.workers": 1, "eval.batch_size": 100, "run.device": "cpu",
     "run.threads": 1, "run.progress": "off", "run.report": False, "run.save_checkpoints": False,
     "run.dir": "{folder}",
 }  # fmt: skip
@@ -146,7 +146,7 @@ TABLE: dict[str, Row] = {
     "train.freeze_whiten_after": Row(0.2, weights),
     "train.hard_fraction": Row(0.5, weights),
     "train.proxy_width": Row(0.5, weights, {"train.hard_fraction": 0.5}),
-    "eval.batch_size": Row(5, machinery),
+    "eval.batch_size": Row(50, machinery),
     "eval.tta": Row("flip", run),
     "eval.tta_share": Row(0.25, observed.tta_logits, TTA),
     "eval.every": Row(0, run),
