@@ -1,14 +1,10 @@
-"""The sections of settings that models, optimizers and schedules are built from, as plain objects."""
+"""The sections of settings that models, optimizers and schedules are built from, with some changed."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
-from fastresnet.settings.declarations import SETTINGS
+from fastresnet.settings.sections import CLASSES
 
 
 def section(name: str, /, **changes):
     """The default settings of a section with some changed; an unknown name fails."""
-    values = {
-        key.split(".")[1]: setting.default for key, setting in SETTINGS.items() if key.startswith(name + ".")
-    }
-    assert set(changes) <= set(values), set(changes) - set(values)
-    return SimpleNamespace(**{**values, **changes})
+    return replace(CLASSES[name](), **changes)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastresnet.base.exits import exit_code, run_main
-from fastresnet.settings import config
+from fastresnet.settings.keys import ConfigError
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +36,7 @@ def test_a_main_that_returns_is_done(capsys):
             2,
             "error: train.epochs must be above 0, got 0\n",
         ),
-        (config.ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
+        (ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"),
             2,

@@ -8,6 +8,7 @@ from house import ROOT
 
 from fastresnet.bench.judging import costs
 from fastresnet.settings import config
+from fastresnet.settings.reading import recipes
 
 PAGE = ROOT / "docs" / "costs.md"
 BEGIN, END = "<!-- begin: costs -->\n", "<!-- end: costs -->"
@@ -42,7 +43,7 @@ def test_airbench_costs_what_its_author_says(airbench):
 def test_the_page_names_every_racing_recipe_and_says_what_is_counted(airbench):
     text = PAGE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` .*$", text, re.M)
-    assert rows == [name for name in costs.RECIPES if f"{name}.yaml" in config.recipes()]
+    assert rows == [name for name in costs.RECIPES if f"{name}.yaml" in recipes()]
     assert costs.table([airbench]).splitlines()[-1] in text, "`make tables` counts anew"
 
 

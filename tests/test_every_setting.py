@@ -13,6 +13,7 @@ from PIL import Image
 from test_data import write_betons
 
 from fastresnet.settings import config
+from fastresnet.settings.sections import SETTINGS
 
 NET = {"model.arch": "speednet", "model.stage_widths": [8, 8, 8]}
 RESNET = {"model.arch": "resnet", "model.stage_blocks": [1, 1], "model.stage_widths": [8, 16]}
@@ -237,7 +238,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_setting_has_its_row():
-    assert set(TABLE) == set(config.SETTINGS), "a new setting needs a row: what does changing it change?"
+    assert set(TABLE) == set(SETTINGS), "a new setting needs a row: what does changing it change?"
 
 
 @pytest.mark.parametrize("key", TABLE)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from fastresnet.settings import config
+from fastresnet.settings.overrides import take_settings
+from fastresnet.settings.reading import recipes
+from fastresnet.settings.sections import SECTIONS, SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +37,7 @@ TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-
 def recipes_table() -> str:
     """The README's table of recipes, from the heads of the files and what they set."""
     rows = ["| recipe | what it is | epochs | aims at |", "| --- | --- | ---: | ---: |"]
-    heads = config.recipes()
+    heads = recipes()
     for name, head in sorted(heads.items(), key=lambda item: item[0] not in FIRST):
         cfg = config.load(name)
         target = f"{100 * cfg.eval.target:.4g} %" if cfg.eval.target else ""
@@ -77,7 +80,7 @@ def test_every_make_target_exists_and_passes_known_arguments(words):
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
 def test_every_script_exists_and_its_recipe_and_settings_load(words):
     assert (ROOT / words[1]).is_file(), f"the README calls {words[1]}"
-    settings, rest = config.take_settings(words[2:])
+    settings, rest = take_settings(words[2:])
     recipe = rest[rest.index("--config") + 1] if "--config" in rest else None
     config.load(recipe, settings)
 
@@ -98,12 +101,12 @@ def test_every_option_that_the_readme_gives_a_script_is_in_its_help(script, call
 
 
 def test_every_setting_named_exists_with_the_values_it_names():
-    named = re.findall(r"`((?:" + "|".join(config.SECTIONS) + r")\.[a-z_0-9]+)`", README)
+    named = re.findall(r"`((?:" + "|".join(SECTIONS) + r")\.[a-z_0-9]+)`", README)
     assert len(named) > 20
-    assert not [key for key in named if key not in config.SETTINGS and not key.endswith((".beton", ".py"))]
+    assert not [key for key in named if key not in SETTINGS and not key.endswith((".beton", ".py"))]
     for key, words in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.M):
-        if key in config.SETTINGS:
-            assert set(re.findall(r"`([a-z]+)`", words)) <= set(config.SETTINGS[key].choices)
+        if key in SETTINGS:
+            assert set(re.findall(r"`([a-z]+)`", words)) <= set(SETTINGS[key].rule.choices)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -114,7 +117,7 @@ def test_every_file_and_recipe_named_exists(page):
     for path in re.findall(r"`((?:scripts|tests|benchmarks|examples|docs|fastresnet)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
     for recipe in re.findall(r"[\w-]+\.yaml", text):
-        assert recipe in config.recipes() or recipe in ("mine.yaml", "config.yaml"), recipe
+        assert recipe in recipes() or recipe in ("mine.yaml", "config.yaml"), recipe
 
 
 def test_the_readmes_yaml_is_a_recipe_that_loads(tmp_path):

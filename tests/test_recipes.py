@@ -8,6 +8,7 @@ from drawn import splits
 
 from fastresnet.optim import Lookahead
 from fastresnet.settings import config
+from fastresnet.settings.reading import RECIPES, recipes
 from fastresnet.training.experiment import Experiment
 
 RACERS = ("speed90-cpu", "speed94-cpu", "speed94", "speed95", "speed96", "dawn94", "ffcv93", "airbench94",
@@ -24,10 +25,10 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(config.recipes()))
+@pytest.mark.parametrize("name", sorted(recipes()))
 def test_a_recipe_loads_and_names_its_source(name):
     config.load(name)
-    head = (config.RECIPES / name).read_text(encoding="utf-8")
+    head = (RECIPES / name).read_text(encoding="utf-8")
     assert head.startswith("# ") and "\n# Source: " in head
 
 
@@ -47,7 +48,7 @@ def test_a_racer_trains_on_the_synthetic_set(name):
 
 @pytest.mark.parametrize("name", ["dawn94", "ffcv93", "airbench94", "hlb94", "speed94", "speed95", "speed96"])
 def test_a_named_record_tells_its_published_figure_and_machine(name):
-    head = (config.RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\nmodel:")[0]
+    head = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\nmodel:")[0]
     published = head.partition("# Published: ")[2]
     assert "%" in published and " s" in published and ("A100" in published or "V100" in published)
 

@@ -1,10 +1,14 @@
 """Every setting is declared completely, and its rule says what it refuses."""
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
-from fastresnet.settings.declarations import SECTIONS, SETTINGS, Setting
+from fastresnet.settings.declarations import REGISTER, declare, setting
+from fastresnet.settings.rule import Rule
+from fastresnet.settings.sections import CLASSES, SECTIONS, SETTINGS
 
 CONTRACT = """data.source data.root data.train data.test data.loader data.subset
 model.arch model.depth model.width optim.name optim.lr schedule.name train.epochs train.max_steps
@@ -25,63 +29,92 @@ def test_the_settings_that_scripts_rely_on_are_there():
 def test_every_setting_explains_itself_and_its_default_obeys_its_rule(key):
     setting = SETTINGS[key]
     assert setting.help and not setting.help.endswith("."), "a help text, without a full stop"
-    assert setting.rule.check(setting.default) == setting.default
-    assert setting.type in (bool, int, float, str)
-    if setting.choices and not setting.items:
-        assert setting.default in setting.choices
+    section, _, name = key.partition(".")
+    default = getattr(CLASSES[section](), name)
+    assert default == setting.default == setting.rule.check(default)
+    assert type(default) is type(setting.default) and setting.rule.kind in (bool, int, float, str)
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "message"),
+    ("rule", "value", "message"),
     [
-        (Setting(bool, False, "x"), "false", "must be true or false, got 'false'"),
-        (Setting(bool, False, "x"), 0, "must be true or false, got 0"),
-        (Setting(bool, False, "x"), None, "must be true or false, got null"),
-        (Setting(int, 1, "x", low=1), 0, "must be at least 1, got 0"),
-        (Setting(int, 1, "x", low=1), True, "must be a whole number at least 1, got true"),
-        (Setting(int, 1, "x", low=1), 1.5, "must be a whole number at least 1, got 1.5"),
+        (Rule(kind=bool), "false", "must be true or false, got 'false'"),
+        (Rule(kind=bool), 0, "must be true or false, got 0"),
+        (Rule(kind=bool), None, "must be true or false, got null"),
+        (Rule(kind=int, low=1), 0, "must be at least 1, got 0"),
+        (Rule(kind=int, low=1), True, "must be a whole number at least 1, got true"),
+        (Rule(kind=int, low=1), 1.5, "must be a whole number at least 1, got 1.5"),
+        (Rule(kind=float, low=0, high=1, hint="a share"), 2, "must lie between 0 and 1, got 2 (a share)"),
+        (Rule(kind=float, above=0), 0, "must be above 0, got 0"),
+        (Rule(kind=float, above=0, high=1), 2.0, "must be above 0 and at most 1, got 2.0"),
+        (Rule(kind=float), math.nan, "must be a number, got nan"),
+        (Rule(kind=float), math.inf, "must be a number, got inf"),
+        (Rule(kind=float), "1e", "must be a number, got '1e'"),
+        (Rule(kind=str, choices=("a", "b")), "c", "must be one of a, b, got 'c'"),
+        (Rule(kind=str), 3, "must be text, got 3"),
+        (Rule(kind=str, optional=True), 3, "must be text or null, got 3"),
         (
-            Setting(float, 0.5, "x", low=0, high=1, hint="a share"),
-            2,
-            "must lie between 0 and 1, got 2 (a share)",
-        ),
-        (Setting(float, 0.5, "x", above=0), 0, "must be above 0, got 0"),
-        (Setting(float, 0.5, "x", above=0, high=1), 2.0, "must be above 0 and at most 1, got 2.0"),
-        (Setting(float, 0.5, "x"), math.nan, "must be a number, got nan"),
-        (Setting(float, 0.5, "x"), math.inf, "must be a number, got inf"),
-        (Setting(float, 0.5, "x"), "1e", "must be a number, got '1e'"),
-        (Setting(str, "a", "x", choices="a b"), "c", "must be one of a, b, got 'c'"),
-        (Setting(str, "a", "x"), 3, "must be text, got 3"),
-        (Setting(str, None, "x"), 3, "must be text or null, got 3"),
-        (
-            Setting(int, None, "x", items=True, low=1),
+            Rule(kind=int, depth=1, optional=True, low=1),
             [0],
             "must be a list of whole numbers at least 1 or null, got [0]",
         ),
-        (Setting(int, None, "x", items=True), [], "must be a list of whole numbers or null, got []"),
-        (Setting(int, None, "x", items=True), 3, "must be a list of whole numbers or null, got 3"),
-        (
-            Setting(str, [], "x", items=True, choices="a b"),
-            ["c"],
-            "must be a list of names from a, b, got ['c']",
-        ),
+        (Rule(kind=int, depth=1, optional=True), [], "must be a list of whole numbers or null, got []"),
+        (Rule(kind=int, depth=1, optional=True), 3, "must be a list of whole numbers or null, got 3"),
+        (Rule(kind=str, depth=1, choices=("a", "b")), ["c"], "must be a list of names from a, b, got ['c']"),
     ],
 )
-def test_a_value_that_breaks_its_rule_is_refused_in_words(setting, value, message):
+def test_a_value_that_breaks_its_rule_is_refused_in_words(rule, value, message):
     with pytest.raises(ValueError) as caught:
-        setting.rule.check(value)
+        rule.check(value)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "result"),
+    ("rule", "value", "result"),
     [
-        (Setting(float, 0.5, "x"), 1, 1.0),
-        (Setting(str, None, "x"), None, None),
-        (Setting(int, None, "x", items=True), (1, 2), [1, 2]),
-        (Setting(float, None, "x", items=True), [[0, 1], [2, 0.5]], [[0.0, 1.0], [2.0, 0.5]]),
+        (Rule(kind=float), 1, 1.0),
+        (Rule(kind=str, optional=True), None, None),
+        (Rule(kind=int, depth=1, optional=True), (1, 2), [1, 2]),
+        (Rule(kind=float, depth=2, optional=True), [[0, 1], [2, 0.5]], [[0.0, 1.0], [2.0, 0.5]]),
     ],
 )
-def test_a_value_takes_its_proper_type(setting, value, result):
-    checked = setting.rule.check(value)
+def test_a_value_takes_its_proper_type(rule, value, result):
+    checked = rule.check(value)
     assert checked == result and type(checked) is type(result)
+
+
+def test_a_device_may_bear_a_number_and_nothing_else():
+    rule = SETTINGS["run.device"].rule
+    assert [rule.check(name) for name in ("cpu", "cuda:1", "mps")] == ["cpu", "cuda:1", "mps"]
+    for name in ("gpu", "cuda:", "cuda:x", "cpu:1", "cuda:1 "):
+        with pytest.raises(ValueError, match="must be one of auto, cpu, cuda, cuda:1, mps, got"):
+            rule.check(name)
+
+
+def test_a_list_of_numbers_holds_no_lists():
+    with pytest.raises(ValueError, match=r"must be a list of whole numbers .* got \[\[1\]\]"):
+        Rule(kind=int, depth=1, low=1).check([[1]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garden:
+    """What grows."""
+
+    name: Literal["oak", "ash"] = setting("oak", "which tree")
+    heights: list[list[float]] | None = setting(None, "of its twigs", above=0, unit="m")
+    labels: list[str] = setting([], "on the trunk")
+
+
+def test_one_annotated_line_declares_a_setting_its_rule_and_its_help():
+    made = declare("garden", Garden)
+    assert made["garden.name"].rule == Rule(kind=str, choices=("oak", "ash"))
+    assert made["garden.heights"].rule == Rule(kind=float, depth=2, optional=True, above=0)
+    assert made["garden.labels"].rule == Rule(kind=str, depth=1) and made["garden.labels"].default == []
+    assert (made["garden.heights"].unit, made["garden.name"].help) == ("m", "which tree")
+    assert REGISTER.entries[("garden", "name")] is made["garden.name"], "fastargs knows it too"
+
+
+def test_two_runs_share_no_list():
+    one = CLASSES["run"]()
+    one.loggers.append("wandb")
+    assert CLASSES["run"]().loggers == []

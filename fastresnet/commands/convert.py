@@ -9,7 +9,8 @@ from pathlib import Path
 from fastresnet import beton, sources
 from fastresnet.base import words
 from fastresnet.data import conversion
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.sections import SETTINGS
 
 SHORT = {  # option of this script: the setting it stands for
     "source": "data.source",
@@ -24,13 +25,13 @@ BAR_WIDTH = 30  # characters
 
 def options(parser: argparse.ArgumentParser) -> None:
     for option, key in SHORT.items():
-        setting = config.SETTINGS[key]
+        rule = SETTINGS[key].rule
         parser.add_argument(
             f"--{option}",
-            type=setting.type,
-            choices=setting.choices or None,
-            metavar=None if setting.choices else option.upper(),
-            help=f"{setting.help} (the same as --{key})",
+            type=rule.kind,
+            choices=rule.choices or None,
+            metavar=None if rule.choices else option.upper(),
+            help=f"{SETTINGS[key].help} (the same as --{key})",
         )
     parser.add_argument("--out", type=Path, help="folder of the betons (default: one under data.betons)")
     parser.add_argument("--max-size", type=int, metavar="PX", help="shrink larger images to this longer side")
@@ -38,14 +39,15 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options, default=None)
+    cfg, args = parse_args(None, __doc__, options, default=None)
     if args.verify:
         print(verified(args.verify))
         return
     cfg = cfg.replace(
         {key: getattr(args, option) for option, key in SHORT.items() if getattr(args, option) is not None}
     )
-    source, root = cfg.data.source, cfg.data.root
+    source: str = cfg.data.source
+    root = cfg.data.root
     if source == "auto":
         source, found = sources.resolve_auto(cfg.data.name, root)
         root = str(found)

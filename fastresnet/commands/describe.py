@@ -14,7 +14,7 @@ from fastresnet import beton, data, models
 from fastresnet.augment.dispatch import Augment
 from fastresnet.models import diagram, summary
 from fastresnet.reports import dataview, plots
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
 
 
@@ -40,7 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options)
+    cfg, args = parse_args(None, __doc__, options)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (describe_data if args.what == "data" else describe_model)(cfg, args, out)

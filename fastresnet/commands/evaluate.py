@@ -12,7 +12,7 @@ from fastresnet import data
 from fastresnet.base import files, words
 from fastresnet.inference import trained
 from fastresnet.reports import metrics, plots
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options, default=None)
+    cfg, args = parse_args(None, __doc__, options, default=None)
     network = trained.from_command_line(args.checkpoint, cfg)
     out = Path(args.out) if args.out else _folder_beside(network.path)
     out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 from fastresnet import data
 from fastresnet.base import files
 from fastresnet.inference import export, images, model_card, trained
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 
 FORMATS = ("safetensors", "onnx", "torch", "torchvision", "card")
 LARGEST = 1e-3  # difference of a logit, relative to the largest, that counts as the same in fp32
@@ -39,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options, default=None)
+    cfg, args = parse_args(None, __doc__, options, default=None)
     wanted = [name for name in args.formats.split(",") if name]
     unknown = [name for name in wanted if name not in FORMATS]
     if unknown or not wanted:

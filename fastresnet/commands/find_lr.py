@@ -11,11 +11,11 @@ import yaml
 from fastresnet.base import files
 from fastresnet.reports import plots
 from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
+from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.training import lr_finder
 from fastresnet.training.experiment import Experiment
-
-SCALED = ("optim.lr", "optim.lr_bias", "optim.lr_head")  # keep their proportions when the rate changes
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options)
+    cfg, args = parse_args(None, __doc__, options)
     if args.apply and Path(args.apply).exists():
         raise ValueError(f"--apply={args.apply}: there is such a file already; name another")
     experiment = Experiment(cfg)
@@ -64,10 +64,10 @@ def main() -> None:
 
 def write_recipe(path: Path, cfg: Config, base: str, rate: float, name: str) -> None:
     """A recipe on top of `base`, with what the command line changed, the rate found, and OneCycle."""
-    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == config.COMMAND_LINE}
-    flat = cfg.flat()
-    factor = float(f"{rate:.3g}") / flat["optim.lr"]
-    given |= {key: float(f"{flat[key] * factor:.4g}") for key in SCALED if flat[key] is not None}
+    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
+    factor = float(f"{rate:.3g}") / cfg.optim.lr
+    rates = {"optim.lr": cfg.optim.lr, "optim.lr_bias": cfg.optim.lr_bias, "optim.lr_head": cfg.optim.lr_head}
+    given |= {key: float(f"{value * factor:.4g}") for key, value in rates.items() if value is not None}
     given |= {"schedule.name": "onecycle"}
     nested: dict = {"base": os.path.relpath(base, path.parent) if Path(base).is_file() else base}
     for key, value in given.items():

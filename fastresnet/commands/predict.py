@@ -13,6 +13,8 @@ from fastresnet.base import words
 from fastresnet.inference import gradcam, images, trained
 from fastresnet.reports import plots
 from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.keys import COMMAND_LINE
 
 GRID = 64  # images a grid holds at most
 
@@ -39,7 +41,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    cfg, args = config.parse_args(None, __doc__, options, default=None)
+    cfg, args = parse_args(None, __doc__, options, default=None)
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
     network = trained.from_command_line(args.checkpoint, cfg)
@@ -121,4 +123,4 @@ def overlays(network: trained.Trained, pixels: np.ndarray, probabilities: np.nda
 
 
 def _given(cfg: config.Config, key: str) -> bool:
-    return cfg.provenance[key] == config.COMMAND_LINE
+    return cfg.provenance[key] == COMMAND_LINE

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastresnet.reports import finished, plots, run_page, runs_page
-from fastresnet.settings.arguments import Parser
+from fastresnet.settings.command_line import Parser
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fastresnet.runs import record, start
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 
 
 def main() -> None:
     """Train as the command line says; the last line on standard output is the run's record as JSON."""
-    cfg, _ = config.parse_args(description=__doc__ or "")
+    cfg, _ = parse_args(description=__doc__ or "")
     result = start.train(cfg).record
     if result:  # empty in all processes but the first
         print(record.dumps(result), flush=True)

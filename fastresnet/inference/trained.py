@@ -17,6 +17,7 @@ from fastresnet.reports import metrics
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
+from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.training import evaluation
 
 
@@ -130,5 +131,5 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, *, origin: 
 
 def from_command_line(path: str, cfg: Config) -> Trained:
     """`load`, with the settings that the command line of a script gave on top of the checkpoint's own."""
-    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == config.COMMAND_LINE}
-    return load(path, given, origin=config.COMMAND_LINE)
+    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
+    return load(path, given, origin=COMMAND_LINE)

@@ -17,6 +17,7 @@ from fastresnet.runs.progress import Progress
 from fastresnet.runs.session import Run, Session
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
+from fastresnet.settings.keys import COMMAND_LINE
 
 __all__ = ["Interrupted", "Run", "train"]
 
@@ -65,7 +66,7 @@ def train(
     began = timing.now(torch.device("cpu"))
     cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
     if cfg is settings and overrides:
-        cfg = cfg.replace(dict(cast(Mapping[str, Any], overrides)), origin=config.COMMAND_LINE)
+        cfg = cfg.replace(dict(cast(Mapping[str, Any], overrides)), origin=COMMAND_LINE)
     going_on = _going_on(cfg)
     payload = checkpoint.load(going_on) if going_on else None
     where = None
@@ -91,7 +92,7 @@ def _going_on(cfg: Config) -> Path | None:
     if asked and not named:
         raise ValueError("run.resume=auto goes on with what run.dir holds: name run.dir")
     state = folder.state(Path(named)) if named else State.NEW
-    if state is State.STOPPED or (asked and state is State.FINISHED):
+    if named and (state is State.STOPPED or (asked and state is State.FINISHED)):
         return checkpoint.find(named)
     return None
 
@@ -127,7 +128,7 @@ def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
         raise ValueError(
             f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming"
         )
-    asked = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == config.COMMAND_LINE}
+    asked = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
     old = stored.flat()
     for key, value in asked.items():
         if value != old[key] and not key.startswith(FREE_ON_RESUME):
@@ -136,6 +137,7 @@ def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
                 "settings it began with (start a new run to change them)"
             )
     kept = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
+    assert cfg.run.resume is not None
     own = folder.of_checkpoint(checkpoint.find(cfg.run.resume))
     if "run.dir" not in kept:
         kept["run.dir"] = None if own is None else str(own)

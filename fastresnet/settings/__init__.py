@@ -3,6 +3,8 @@
 Refuses to know devices and data: settings load without torch.
 """
 
-from fastresnet.settings.config import Config, ConfigError, load, recipes
+from fastresnet.settings.config import Config, load
+from fastresnet.settings.keys import ConfigError
+from fastresnet.settings.reading import recipes
 
 __all__ = ["Config", "ConfigError", "load", "recipes"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fastresnet.base import strict_yaml
+from fastresnet.settings.sections import Data, Optim, Schedule, Train
+
+Conflict = tuple[tuple[str, ...], str]
 
 
-def found(cfg: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+def found(data: Data, optim: Optim, schedule: Schedule, train: Train) -> Iterator[Conflict]:
     """Settings that can't stand together: (their names, the rule in words)."""
-    data, optim, schedule, train = cfg.data, cfg.optim, cfg.schedule, cfg.train
     show = strict_yaml.write
     if data.subset is not None and data.subset >= 1 and data.subset != int(data.subset):
         yield ("data.subset",), f"data.subset must be a share below 1 or a whole count, got {data.subset}"
@@ -76,7 +78,8 @@ def found(cfg: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         )
 
 
-def _rising_pairs(points: Sequence[Any], jumps: bool = False) -> bool:
+def _rising_pairs(points: Sequence[Sequence[float]], jumps: bool = False) -> bool:
     """Whether these are pairs whose first items rise; `jumps`: two in a row may be equal."""
-    pairs = all(isinstance(point, list) and len(point) == 2 for point in points)
-    return pairs and all(a[0] < b[0] or (jumps and a[0] == b[0]) for a, b in zip(points, points[1:]))
+    if not all(isinstance(point, list) and len(point) == 2 for point in points):
+        return False
+    return all(a[0] < b[0] or (jumps and a[0] == b[0]) for a, b in zip(points, points[1:]))

@@ -233,11 +233,9 @@ class Experiment:
         return parameters, round(self.cfg.train.freeze_whiten_after * self.steps_per_epoch)
 
     def _resolution(self, step: int) -> int | None:
-        """Height and width in pixels of a step's images, None as stored: train.resolutions is [[until share
-        of the run, px], ...]."""
-        return next(
-            (int(px) for until, px in self.cfg.train.resolutions if step < until * self.total_steps), None
-        )
+        """Height and width in px of a step's images, None as stored; train.resolutions says until when."""
+        steps = ((until * self.total_steps, int(px)) for until, px in self.cfg.train.resolutions or ())
+        return next((px for until, px in steps if step < until), None)
 
     # ---- training and evaluation ---------------------------------------------------------------------------
 

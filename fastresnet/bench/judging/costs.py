@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from fastresnet import data
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
+from fastresnet.settings.reading import recipes
 from fastresnet.training.arithmetic import work
 from fastresnet.training.experiment import Experiment
 
@@ -170,4 +171,4 @@ def table(costs: Iterable[Cost]) -> str:
 
 def all_recipes() -> list[Cost]:
     """The racing recipes' costs, in order."""
-    return [of(config.load(name)) for name in RECIPES if f"{name}.yaml" in config.recipes()]
+    return [of(config.load(name)) for name in RECIPES if f"{name}.yaml" in recipes()]

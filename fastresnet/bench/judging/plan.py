@@ -21,6 +21,7 @@ from fastresnet.bench.measuring.step import estimate_traffic
 from fastresnet.machine import hardware
 from fastresnet.runs import record
 from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 
 TRAIN_IMAGES = 50_000
 USUAL_SHARE = 0.35  # of the floor's speed that a step reaches, where no committed result says better
@@ -88,7 +89,7 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the prediction, and how well predictions of this kind fit the committed results."""
-    cfg, options = config.parse_args(argv, description=__doc__ or "", extra=_options)
+    cfg, options = parse_args(argv, description=__doc__ or "", extra=_options)
     machine = find_machine(options.gpu)
     measured = [record.read(path, "benchmark") for path in sorted(places.RESULTS.glob("*.json"))]
     share = usual_share(measured)

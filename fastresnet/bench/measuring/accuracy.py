@@ -62,7 +62,7 @@ def _runs(context: Context, recipe: str, changes: dict[str, Any], runs: int) -> 
                 raise
         finally:
             experiment.close()
-        figures = {
+        figures: dict[str, float | str | bool | None] = {
             "accuracy": fmean(accuracies),
             "runs": len(samples),
             "runs_planned": runs,

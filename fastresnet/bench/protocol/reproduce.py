@@ -27,8 +27,9 @@ from fastresnet.bench.protocol.runlog import RunLog, unfinished
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.runs import record
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
+from fastresnet.settings.reading import RECIPES
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, write the record, print its line and its JSON. Exit code 1 where the target was missed."""
-    cfg, asked = config.parse_args(argv, __doc__ or "", options, default="speed94.yaml")
+    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
     target = asked.target if asked.target is not None else cfg.eval.target
     _check(asked, target)
     git = _stated(hardware.git_state(Path(__file__).parent), asked.commit)
@@ -150,7 +151,7 @@ def slug(text: str) -> str:
 
 def published(recipe: str) -> dict[str, Any] | None:
     """What the head of a shipped recipe says its authors published, or None."""
-    path = config.RECIPES / f"{recipe}.yaml"
+    path = RECIPES / f"{recipe}.yaml"
     head = (
         re.search(r"^# Published: ((?:.*\n#)*?.*)\n(?!#)", path.read_text(encoding="utf-8"), re.M)
         if path.exists()

@@ -27,7 +27,7 @@ from fastresnet import data
 from fastresnet.base import strict_yaml
 from fastresnet.bench.protocol import pareto, protocol
 from fastresnet.machine import timing
-from fastresnet.settings import config
+from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
 from fastresnet.training import trainer
 
@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Search, print a line a trial and the Pareto front's trials at the end."""
-    cfg, asked = config.parse_args(argv, __doc__ or "", options, default="speed94.yaml")
+    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
     target = asked.target if asked.target is not None else cfg.eval.target
     if target is None or not 0 < target < 1:
         raise ValueError(f"--target must lie between 0 and 1, got {target} (a share; the recipe names none)")

@@ -6,9 +6,14 @@ import argparse
 import difflib
 import sys
 import textwrap
-from typing import Any, Callable, NoReturn, Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from fastresnet.settings.config import SECTIONS, SETTINGS, Config, ConfigError, load, recipes, take_settings
+from fastresnet.settings.config import Config, load
+from fastresnet.settings.keys import ConfigError
+from fastresnet.settings.overrides import take_settings
+from fastresnet.settings.reading import recipes
+from fastresnet.settings.sections import SECTIONS, SETTINGS
 
 WIDTH = 110
 
@@ -20,28 +25,29 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (--help lists every option)")
 
 
-def parse(
-    argv: Sequence[str] | None,
-    description: str,
-    extra: Callable[[argparse.ArgumentParser], Any] | None,
-    default: str | None,
+def parse_args(
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    extra: Callable[[argparse.ArgumentParser], object] | None = None,
+    default: str | None = "rn18.yaml",
 ) -> tuple[Config, argparse.Namespace]:
-    """See config.parse_args."""
+    """The settings and the options (`extra(parser)` adds some) that a command line gives.
+
+    argv:         the words; None: those of this process
+    description:  what the script does, for --help
+    default:      the recipe where --config names none; None: the defaults alone
+    Raises ConfigError; --help and --print-config SystemExit.
+    """
     parser = Parser(
         description=description,
         allow_abbrev=False,
         epilog=settings_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config",
-        default=default,
-        metavar="NAME|PATH",
-        help=f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})",
-    )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every setting and who set it, as YAML, and leave"
-    )
+    names = f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})"
+    parser.add_argument("--config", default=default, metavar="NAME|PATH", help=names)
+    shown = "print every setting and who set it, as YAML, and leave"
+    parser.add_argument("--print-config", action="store_true", help=shown)
     if extra is not None:
         extra(parser)
     settings, rest = take_settings(sys.argv[1:] if argv is None else argv)
@@ -59,9 +65,9 @@ def _unknown(word: str, options: list[str]) -> str:
     name = word.partition("=")[0]
     if not name.startswith("-"):
         return f"don't know what to do with {word!r}: a setting is given as --section.key=value"
-    guesses = [f"--{key}" for key in SETTINGS if key.partition(".")[2] == name.lstrip("-").replace("-", "_")]
+    last = name.lstrip("-").replace("-", "_")
     guesses = (
-        guesses
+        [f"--{key}" for key in SETTINGS if key.partition(".")[2] == last]
         or difflib.get_close_matches(name, options, 1)
         or difflib.get_close_matches(name, [f"--{key}" for key in SETTINGS], 1)
     )
@@ -74,21 +80,24 @@ def settings_table() -> str:
     lines = ["Settings (--section.key=value, or the same keys in a YAML file):"]
     for section, what in SECTIONS.items():
         lines += ["", f"{section}: {what}"]
-        for key, setting in SETTINGS.items():
-            if not key.startswith(section + "."):
-                continue
-            limits = setting.rule.range().removeprefix("be ").removeprefix("lie ")
-            limits = f"one of {', '.join(setting.choices)}" if setting.choices else limits
-            about = "; ".join(filter(None, (setting.help, setting.unit and f"unit: {setting.unit}", limits)))
-            default = _default(setting.default)
-            head = f"  --{key:<30} {setting.type_name():<14} {default:<11} "
-            lines += textwrap.wrap(
-                about, WIDTH, initial_indent=head, subsequent_indent=" " * 62, break_on_hyphens=False
-            )
+        for key in SETTINGS:
+            if key.startswith(f"{section}."):
+                lines += _row(key)
     return "\n".join(lines)
 
 
-def _default(value: Any) -> str:
+def _row(key: str) -> list[str]:
+    one = SETTINGS[key]
+    limits = one.rule.range().removeprefix("be ").removeprefix("lie ")
+    limits = f"one of {', '.join(one.rule.choices)}" if one.rule.choices else limits
+    about = "; ".join(filter(None, (one.help, one.unit and f"unit: {one.unit}", limits)))
+    head = f"  --{key:<30} {one.rule.type_name():<14} {_default(one.default):<11} "
+    return textwrap.wrap(
+        about, WIDTH, initial_indent=head, subsequent_indent=" " * 62, break_on_hyphens=False
+    )
+
+
+def _default(value: object) -> str:
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return "null" if value is None else str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,239 @@
+"""Every setting of a run: type, default, meaning, unit, range. Adding one is adding a line.
+
+Refuses to read, to check and to act: what is declared here is read by `reading` and `overrides`, checked by
+`rule` and `conflicts`, and acts where it is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastresnet.settings.declarations import Setting, declare, setting
+
+# A table: name and type in one line, default and meaning in the next where it is long, then the rest.
+# fmt: off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the images come from and how they reach the device."""
+
+    source: Literal["auto", "torchvision", "batches", "parquet", "imagefolder", "synthetic"] = setting(
+        "auto", "where images come from; auto: betons, FASTRESNET_DATA, data/, download")
+    root: str | None = setting(None, "folder that the source reads (null: the source's usual place)")
+    name: Literal["cifar10", "cifar100", "svhn", "stl10"] = setting(
+        "cifar10", "which data set, for torchvision and batches")
+    train: str | None = setting(None, "training beton (null: <data.betons>/<name>/train.beton)")
+    test: str | None = setting(None, "test beton (null: <data.betons>/<name>/test.beton)")
+    betons: str = setting("data/betons", "folder where converted betons are kept")
+    loader: Literal["auto", "resident", "ffcv", "torchvision"] = setting(
+        "auto", "who makes the batches; auto: resident where the set fits on the device")
+    subset: float | None = setting(
+        None, "part of the training set, stratified and seeded: a count, or a share below 1",
+        above=0, unit="images or share")
+    val_fraction: float = setting(
+        0.0, "share of the training set held out for validation", low=0, high=0.9, unit="share")
+    allow_synthetic: bool = setting(False, "when no data is found, draw a synthetic set instead of stopping")
+    synthetic_train: int = setting(10000, "synthetic training images", low=10, unit="images")
+    synthetic_test: int = setting(2000, "synthetic test images", low=10, unit="images")
+    synthetic_size: int = setting(32, "height and width of synthetic images", low=8, high=512, unit="px")
+    write_mode: Literal["raw", "jpg", "proportion", "smart"] = setting("raw", "how betons store images")
+    jpeg_quality: int = setting(90, "quality of JPEGs in betons", low=1, high=100)
+    workers: int = setting(0, "threads that read, write and decode (0: one a core)", low=0, unit="threads")
+    on_error: Literal["raise", "skip"] = setting("raise", "what an unreadable image does")
+    order: Literal["random", "quasi_random", "sequential"] = setting(
+        "random", "order of samples when streaming")
+    kernel: Literal["auto", "triton", "compiled", "fused", "rows", "reference"] = setting(
+        "auto", "what augments; auto: triton on a GPU, fused on a CPU with numba, else rows")
+    image_size: int = setting(
+        0, "height and width of batches (0: as stored; else crop for images of several sizes)",
+        low=0, high=4096, unit="px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network."""
+
+    arch: Literal["resnet", "speednet", "resnet9", "resnet9_ffcv"] = setting(
+        "resnet", "family; resnet9: DAWNBench's, resnet9_ffcv: the one of FFCV's CIFAR example")
+    depth: int = setting(
+        18, "layers: 18 34 50 101 152 (ImageNet family) or 20 32 44 56 110 (CIFAR family)",
+        low=1, unit="layers")
+    width: float = setting(
+        1.0, "multiplier of all channel counts (rounded to a multiple of 8)", above=0, high=64)
+    stem: Literal["auto", "cifar", "imagenet"] = setting("auto", "first layers; auto: by image size")
+    block: Literal["auto", "basic", "bottleneck", "preactivation", "preactivation_bottleneck"] = setting(
+        "auto", "residual block; auto: by depth")
+    shortcut: Literal["auto", "projection", "padding"] = setting(
+        "auto", "where a block changes the shape; projection: 1x1 convolution, padding: subsample and add "
+        "zero channels; auto: padding in the CIFAR family as published, else projection")
+    stage_blocks: list[int] | None = setting(
+        None, "blocks in each stage (null: by depth)", low=1, unit="blocks")
+    stage_widths: list[int] | None = setting(
+        None, "channels of each stage (null: by family)", low=1, unit="channels")
+    convs_per_block: int = setting(2, "3x3 convolutions in a basic or speednet block", low=1, high=8)
+    zero_init_last_norm: bool = setting(True, "start each residual branch at zero")
+    activation: Literal["relu", "gelu", "silu"] = setting("relu", "nonlinearity")
+    pretrained: str | None = setting(None, "state dict to start from, where shapes allow (path)")
+    whiten: bool = setting(True, "speednet: frozen 2x2 whitening convolution first")
+    residual: bool = setting(False, "speednet: residual connection in each group")
+    head_scale: float | None = setting(
+        None, "factor of the logits (null: speednet 1/9, resnet9 1/8, resnet9_ffcv 1/5)", above=0)
+    head_std: float | None = setting(
+        None, "speednet: standard deviation of the head's initial weights (null: PyTorch's)", above=0)
+    norm_momentum: float = setting(
+        0.4, "speednet: weight of the new batch in the running statistics (PyTorch's momentum)",
+        low=0, high=1)
+    dirac_init: bool = setting(
+        True, "speednet: convolutions start as the identity on their first input channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """The optimizer."""
+
+    name: Literal["sgd", "adam", "adamw", "muon"] = setting(
+        "sgd", "optimizer; muon: Muon on filters, SGD on the rest")
+    lr: float = setting(0.1, "peak learning rate", above=0, unit="per step")
+    momentum: float = setting(0.9, "momentum of SGD and Muon", low=0, high=0.9999)
+    nesterov: bool = setting(True, "Nesterov momentum")
+    beta1: float = setting(0.9, "Adam: decay of the mean gradient", low=0, high=0.9999)
+    beta2: float = setting(0.999, "Adam: decay of the mean square", low=0, high=0.999999)
+    eps: float = setting(1e-8, "Adam: added to the root mean square", above=0)
+    weight_decay: float = setting(
+        5e-4, "share of a weight lost in a step, times the learning rate (muon: times the schedule's factor)",
+        low=0, unit="per step")
+    decoupled: bool = setting(False, "SGD: shrink the weights directly instead of through the gradient")
+    decay_norms_and_biases: bool = setting(False, "apply weight decay to norms and biases too")
+    lr_bias: float | None = setting(
+        None, "peak learning rate of biases and norms (null: optim.lr)", above=0, unit="per step")
+    lr_head: float | None = setting(
+        None, "peak learning rate of the last layer (null: optim.lr)", above=0, unit="per step")
+    bias_momentum: float = setting(
+        0.85, "muon: momentum of its SGD side (biases, norms, head)", low=0, high=0.9999)
+    muon_steps: int = setting(3, "muon: Newton-Schulz iterations", low=1, high=20)
+    renormalize_every: int = setting(
+        1, "muon: renormalise filters every so many steps (0: never)", low=0, unit="steps")
+    lookahead: int = setting(
+        0, "Lookahead: steps between updates of the slow weights (0: off)", low=0, unit="steps")
+    lookahead_alpha: float = setting(0.5, "Lookahead: how far the slow weights move", above=0, high=1)
+    lookahead_ramp: bool = setting(
+        False, "Lookahead: alpha falls from 1 with the cube of the share of the run done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over the run."""
+
+    name: Literal["onecycle", "cosine", "linear", "piecewise", "constant"] = setting("onecycle", "shape")
+    warmup_fraction: float = setting(
+        0.2, "share of the run spent rising to the peak",
+        low=0, high=1, unit="share", hint="a share of the run, not epochs")
+    initial_factor: float = setting(
+        0.04, "first learning rate as a share of the peak", low=0, high=1, unit="share")
+    final_factor: float = setting(
+        0.0, "last learning rate as a share of the peak", low=0, high=1, unit="share")
+    momentum_low: float | None = setting(
+        None, "momentum at the peak learning rate (null: constant momentum)", low=0, high=0.9999)
+    momentum_high: float | None = setting(
+        None, "momentum at both ends (null: constant momentum)", low=0, high=0.9999)
+    points: list[list[float]] | None = setting(
+        None, "piecewise: [[epoch, factor], ...], straight lines between", low=0)
+    anneal: Literal["cos", "linear"] = setting("cos", "onecycle: how the learning rate rises and falls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The training loop and its augmentation."""
+
+    epochs: float = setting(
+        16.0, "passes over the training set, fractions allowed", above=0, high=100000, unit="epochs")
+    max_steps: int = setting(0, "stop after so many steps (0: no limit)", low=0, unit="steps")
+    batch_size: int = setting(512, "images a step", low=1, unit="images")
+    precision: Literal["auto", "fp32", "tf32", "fp16", "bf16"] = setting(
+        "auto", "number format of the arithmetic; auto: what the device is fast at")
+    compile: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = setting(
+        "off", "torch.compile mode; auto: default on a GPU, off on a CPU")
+    cuda_graph: bool = setting(False, "capture the whole step in a CUDA graph")
+    channels_last: bool = setting(True, "NHWC memory format")
+    label_smoothing: float = setting(
+        0.0, "share of each label spread over all classes", low=0, high=0.9999, unit="share")
+    loss_reduction: Literal["mean", "sum"] = setting("mean", "loss of a batch")
+    clip_norm: float = setting(0.0, "largest gradient norm (0: no clipping)", low=0)
+    accumulate: int = setting(
+        1, "micro-batches that a batch is cut into; one optimizer step a batch", low=1, unit="parts")
+    ema_decay: float = setting(
+        0.0, "moving average of the weights: decay a step (0: off)", low=0, high=0.99999, unit="per step")
+    average_tail: float = setting(
+        0.0, "share of the last steps whose weights are averaged (0: off)", low=0, high=1, unit="share")
+    drop_last: bool = setting(True, "leave out the last, smaller batch of an epoch")
+    crop_padding_px: int = setting(
+        4, "random crop: padding on each side (0: no crop)", low=0, high=512, unit="px")
+    crop_mode: Literal["reflect", "zero", "mean"] = setting("reflect", "what the padding holds")
+    flip: Literal["none", "random", "alternating"] = setting(
+        "random", "mirroring; alternating: at random once, then everything every other epoch")
+    cutout_px: int = setting(0, "side of the square that cutout erases (0: off)", low=0, high=512, unit="px")
+    brightness: float = setting(0.0, "brightness jitter, plus or minus", low=0, high=1, unit="share")
+    contrast: float = setting(0.0, "contrast jitter, plus or minus", low=0, high=1, unit="share")
+    resolutions: list[list[float]] | None = setting(
+        None, "lower resolution first: [[until share of the run, px], ...]", above=0)
+    freeze_whiten_after: float = setting(
+        3.0, "speednet: the whitening bias is trained only before this epoch", low=0, unit="epochs")
+    hard_fraction: float = setting(
+        1.0, "hardest share of each batch that is trained on", above=0, high=1, unit="share")
+    proxy_width: float = setting(
+        0.0, "width multiplier of the net that picks the hard share (0: the model itself)", low=0, high=64)
+    checkpoint_every: str = setting("60s", "last.pt inside epochs too: 60s, 500 steps, off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measuring accuracy."""
+
+    batch_size: int = setting(1000, "images a step", low=1, unit="images")
+    tta: Literal["none", "flip", "crops"] = setting(
+        "none", "test-time augmentation; crops: flip and two one-pixel shifts")
+    tta_share: float = setting(
+        1.0, "least confident share of the images that gets it", low=0, high=1, unit="share")
+    every: int = setting(1, "evaluate every so many epochs (0: only at the end)", low=0, unit="epochs")
+    best_on: Literal["validation", "test", "none"] = setting(
+        "validation", "what chooses best.pt (validation needs data.val_fraction, else the last weights)")
+    target: float | None = setting(
+        None, "accuracy that the recipe is meant to reach on the test set", above=0, high=1, unit="share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The run itself."""
+
+    seed: int = setting(0, "seed of every random choice", low=0, high=2**31 - 1)
+    device: str = setting(
+        "auto", "where to train; auto: a GPU where there is one",
+        choices="auto cpu cuda cuda:1 mps", pattern=r"auto|cpu|cuda(:\d+)?|mps")
+    dir: str | None = setting(None, "the run's folder (null: runs/<recipe>/<time>-s<seed>)")
+    resume: str | None = setting(
+        None, "checkpoint, or folder of a run, to continue; auto: what run.dir holds, if anything")
+    loggers: list[Literal["tensorboard", "wandb"]] = setting([], "besides metrics.jsonl and metrics.csv")
+    deterministic: bool = setting(False, "only algorithms that repeat bit for bit, slower on a GPU")
+    threads: int = setting(0, "CPU threads of PyTorch (0: one a core)", low=0, high=4096, unit="threads")
+    save_checkpoints: bool = setting(True, "write checkpoints/last.pt and best.pt")
+    report: bool = setting(True, "write plots and report.html")
+    progress: Literal["auto", "plain", "off"] = setting(
+        "auto", "auto: a live line on a terminal, plain lines elsewhere")
+
+
+# fmt: on
+CLASSES: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "optim": Optim,
+    "schedule": Schedule,
+    "train": Train,
+    "eval": Eval,
+    "run": Run,
+}
+SECTIONS = {name: (section.__doc__ or "").rstrip(".") for name, section in CLASSES.items()}
+SETTINGS: dict[str, Setting] = {
+    key: one for name, section in CLASSES.items() for key, one in declare(name, section).items()
+}
