@@ -187,7 +187,7 @@ def streamed(cfg: Config) -> Any:
         found = data.prepare(cfg)
         one = Experiment(cfg, splits=found)
     try:
-        return np.asarray(one.train_loader.plan(0)[0])
+        return one.train_loader.plan(0).samples
     finally:
         one.close()
 

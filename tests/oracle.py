@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastresnet.augment.kernels import Choices
+from fastresnet.augment import Choices
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.247, 0.243, 0.261)
 

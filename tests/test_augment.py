@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fastresnet import augment
-from fastresnet.augment import dispatch
-from fastresnet.augment.dispatch import Augment, draw
+from fastresnet.augment import Augment, dispatch, draw
 
 MANY = 20_000
 
@@ -107,11 +106,11 @@ def test_padding_that_cannot_be_reflected_names_the_size():
 
 def test_a_cpu_without_numba_copies_rows_and_is_told_so(monkeypatch):
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
-    augment.kernel_for.cache_clear()
+    dispatch._kernel.cache_clear()
     name, reason = augment.kernel_for("auto", torch.device("cpu"))
     with pytest.raises(ValueError, match="data.kernel=fused needs numba"):
         augment.kernel_for("fused", torch.device("cpu"))
-    augment.kernel_for.cache_clear()
+    dispatch._kernel.cache_clear()
     assert name == "rows" and "numba" in reason
 
 
@@ -127,9 +126,9 @@ def test_a_cpu_gets_the_fused_kernel_and_is_told_what_it_cannot_have():
 
 def test_a_gpu_without_triton_gets_plain_pytorch_and_is_told_so(monkeypatch):
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
-    augment.kernel_for.cache_clear()
+    dispatch._kernel.cache_clear()
     name, reason = augment.kernel_for("auto", torch.device("cuda"))
     assert name == "reference" and "no Triton" in reason
     with pytest.raises(ValueError, match="triton isn't installed"):
         augment.kernel_for("triton", torch.device("cuda"))
-    augment.kernel_for.cache_clear()
+    dispatch._kernel.cache_clear()

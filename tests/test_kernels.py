@@ -6,7 +6,7 @@ from oracle import MEAN, STD, assert_within_twice_the_rounding
 from oracle import augment as exactly
 
 from fastresnet import augment
-from fastresnet.augment.kernels import Augment
+from fastresnet.augment import Augment
 
 HEIGHT, WIDTH, STORED, BATCH = 12, 16, 30, 23
 EVERYTHING = Augment(3, "mean", "random", 6, 0.2, 0.3)

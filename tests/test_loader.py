@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
+from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -19,7 +20,7 @@ def numbered(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def loader(count: int = 50, **keywords) -> ResidentLoader:
     settings = dict(batch_size=16, seed=3) | STATISTICS | keywords
-    return ResidentLoader(*numbered(count), **settings)
+    return ResidentLoader(*numbered(count), Batching(**settings))
 
 
 def labels_of(batches) -> list[int]:
@@ -88,24 +89,30 @@ def test_all_ranks_make_the_same_number_of_steps_even_when_the_rest_does_not_div
 
 
 def test_the_resolution_follows_the_step_of_the_run():
-    subject = loader(resolution=lambda step: 6 if step < 5 else None)
+    subject = loader(resolution=lambda step: 6 if step < 5 else None, sizes=(6, None))
     sizes = [images.shape[-1] for epoch in range(2) for images, _ in subject.epoch(epoch)]
     assert sizes == [6] * 5 + [8] * 3
 
 
-def test_a_planned_batch_lands_in_the_buffer_given():
+def test_batches_land_in_the_buffers_given():
     subject = loader(augment=SPEC, shuffle=True)
-    sequence, choices = subject.plan(0)
-    images, labels = next(subject.epoch(0))
-    buffer = torch.empty_like(images)
-    got, got_labels = subject.batch(sequence[:16], choices.slice(0, 16), out=buffer)
-    assert got is buffer and torch.equal(buffer, images) and torch.equal(got_labels, labels)
+    asked_for, expected = [], list(subject.epoch(0))
+    images, labels = (torch.empty_like(x) for x in expected[0])
+
+    def buffers(shape):
+        asked_for.append(shape)
+        return (images, labels) if shape == (16, 3, 8, 8) else None
+
+    for (got, got_labels), (wanted, wanted_labels) in zip(subject.epoch(0, buffers), expected, strict=True):
+        assert torch.equal(got, wanted) and torch.equal(got_labels, wanted_labels)
+        assert (got is images and got_labels is labels) == (len(got) == 16)
+    assert asked_for == [(16, 3, 8, 8)] * 3 + [(2, 3, 8, 8)]
 
 
 def test_a_read_only_array_is_taken_without_a_warning():
     images, labels = numbered(20)
     images.flags.writeable = False
-    assert labels_of(ResidentLoader(images, labels, batch_size=20, **STATISTICS).epoch(0)) == list(range(20))
+    assert labels_of(ResidentLoader(images, labels, Batching(20, **STATISTICS)).epoch(0)) == list(range(20))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +135,9 @@ def test_impossible_settings_get_one_clear_line(keywords, words):
 def test_foreign_arrays_are_refused_with_their_shape():
     images, labels = numbered(20)
     with pytest.raises(ValueError, match=r"images must be uint8 \(N,H,W,3\), got float32 \(20, 8, 8, 3\)"):
-        ResidentLoader(images.astype(np.float32), labels, batch_size=4, **STATISTICS)
+        ResidentLoader(images.astype(np.float32), labels, Batching(4, **STATISTICS))
     with pytest.raises(ValueError, match="20 images and 19 labels"):
-        ResidentLoader(images, labels[:-1], batch_size=4, **STATISTICS)
+        ResidentLoader(images, labels[:-1], Batching(4, **STATISTICS))
 
 
 @pytest.mark.gpu
@@ -146,14 +153,3 @@ def test_an_epoch_on_a_gpu_never_waits_for_the_device():
             pass
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_auto_chooses_by_what_fits_and_gives_the_sizes(monkeypatch):
-    from fastresnet.loading import resident as module
-
-    monkeypatch.setattr(module.memory, "free_bytes", lambda device: 1000 * 2**20)
-    cpu = torch.device("cpu")
-    assert module.choose("auto", 100 * 2**20, cpu, 2**20)[0] == "resident"
-    name, reason = module.choose("auto", 900 * 2**20, cpu, 50 * 2**20)
-    assert name == "ffcv" and "1,000.0 MiB with two batches, 1,000.0 MiB free on cpu" in reason
-    assert module.choose("torchvision", 10**12, cpu) == ("torchvision", "asked for")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_run import CLASSES, history
 
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
 from fastresnet.reports import dataview, plots
 from fastresnet.runs import loggers
 from fastresnet.settings import config

@@ -3,13 +3,15 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from fastresnet import beton
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
+from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.loading.stream import StreamLoader, clamped_workers
 
@@ -30,7 +32,7 @@ def raw(tmp_path_factory):
     labels = np.arange(COUNT)
     path = tmp_path_factory.mktemp("stream") / "raw.beton"
     beton.write(path, images, labels)
-    return path, images, labels, StreamLoader(path, workers=1, **SETTINGS)
+    return path, images, labels, StreamLoader(path, Batching(**SETTINGS), workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,8 @@ def varied(tmp_path_factory):
     with path.open("r+b") as file:
         file.seek(int(layout.pointers[5]))
         file.write(b"\0" * int(layout.sizes[5]))
-    settings = dict(batch_size=8, image_size=16, seed=3, workers=1) | STATISTICS
-    return images, StreamLoader(
-        path, on_error="skip", shuffle=True, augment=Augment(flip="random"), **settings
-    )
+    asked = Batching(8, seed=3, shuffle=True, augment=Augment(flip="random"), **STATISTICS)
+    return images, StreamLoader(path, asked, on_error="skip", image_size=16, workers=1)
 
 
 def ffcv_threads() -> int:
@@ -62,7 +62,7 @@ def ffcv_threads() -> int:
 
 def test_streaming_gives_the_resident_loaders_batches(raw):
     path, images, labels, stream = raw
-    resident = ResidentLoader(images, labels, **SETTINGS)
+    resident = ResidentLoader(images, labels, Batching(**SETTINGS))
     assert len(stream) == len(resident) and stream.num_samples == resident.num_samples
     for epoch in (0, 3):  # any epoch, without the ones before it: that is what resuming needs
         for (one, one_labels), (other, other_labels) in zip(
@@ -75,7 +75,9 @@ def test_streaming_gives_the_resident_loaders_batches(raw):
 def test_batches_are_free_to_keep(raw):
     _, images, labels, stream = raw
     kept = list(stream.epoch(1))
-    for (one, _), (other, _) in zip(kept, ResidentLoader(images, labels, **SETTINGS).epoch(1), strict=True):
+    for (one, _), (other, _) in zip(
+        kept, ResidentLoader(images, labels, Batching(**SETTINGS)).epoch(1), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -125,7 +127,8 @@ def test_pytorch_keeps_its_threads_when_ffcv_is_imported_and_opened(raw):
     program = (
         "import sys, torch; torch.set_num_threads(3)\n"
         "from fastresnet.loading.stream import StreamLoader\n"
-        "loader = StreamLoader(sys.argv[1], batch_size=8, mean=[0.5] * 3, std=[0.5] * 3, workers=1)\n"
+        "from fastresnet.loading import Batching\n"
+        "loader = StreamLoader(sys.argv[1], Batching(8, [0.5] * 3, [0.5] * 3), workers=1)\n"
         "print(torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", program, str(raw[0])], capture_output=True, text=True)
@@ -154,12 +157,12 @@ def test_images_of_several_sizes_become_crops_of_one_size_that_depend_on_seed_an
 
 def test_testing_shows_the_centre_of_each_image(varied):
     images, stream = varied
-    spec, order = stream.spec, stream.order
-    stream.spec, stream.order = None, "sequential"
+    asked, order = stream.asked, stream.order
+    stream.asked, stream.order = replace(asked, augment=None), "sequential"
     try:
         shown, labels = next(stream.epoch(0))
     finally:
-        stream.spec, stream.order = spec, order
+        stream.asked, stream.order = asked, order
     for picture, label in zip(shown, labels.tolist()):
         height, width = images[label].shape[:2]
         middle = (
@@ -170,7 +173,7 @@ def test_testing_shows_the_centre_of_each_image(varied):
 
 def test_several_sizes_without_a_size_to_train_at_are_refused_with_the_range(varied):
     with pytest.raises(ValueError, match=r"holds images from .* px: set data.image_size"):
-        StreamLoader(varied[1].layout.path, batch_size=8, **STATISTICS)
+        StreamLoader(varied[1].layout.path, Batching(8, **STATISTICS))
 
 
 def test_the_decoder_reports_what_it_writes_and_no_more():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
+from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 
 pytest.importorskip("torchvision", reason="needs torchvision, which isn't installed")
@@ -19,8 +20,8 @@ def test_batches_equal_the_resident_loaders_within_rounding(mode):
     keywords = COMMON | dict(
         augment=Augment(3, mode, "random", 5, 0.1, 0.2), resolution=lambda step: 8 if step > 1 else None
     )
-    rival = TorchvisionLoader(IMAGES, np.arange(40), workers=-1, **keywords)
-    resident = ResidentLoader(IMAGES, np.arange(40), **keywords)
+    rival = TorchvisionLoader(IMAGES, np.arange(40), Batching(**keywords), workers=-1)
+    resident = ResidentLoader(IMAGES, np.arange(40), Batching(**keywords))
     assert len(rival) == len(resident) == 3
     for (one, one_labels), (other, other_labels) in zip(rival.epoch(2), resident.epoch(2), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -30,8 +31,8 @@ def test_batches_equal_the_resident_loaders_within_rounding(mode):
 
 def test_processes_give_the_same_batches_and_end_with_the_epoch():
     keywords = COMMON | dict(augment=Augment(3, "reflect", "random"))
-    here = TorchvisionLoader(IMAGES, np.arange(40), workers=-1, **keywords)
-    there = TorchvisionLoader(IMAGES, np.arange(40), workers=2, **keywords)
+    here = TorchvisionLoader(IMAGES, np.arange(40), Batching(**keywords), workers=-1)
+    there = TorchvisionLoader(IMAGES, np.arange(40), Batching(**keywords), workers=2)
     state = torch.get_rng_state()
     for (one, _), (other, _) in zip(there.epoch(0), here.epoch(0), strict=True):
         assert torch.equal(one, other)
@@ -40,7 +41,7 @@ def test_processes_give_the_same_batches_and_end_with_the_epoch():
 
 def test_evaluation_batches_are_normalised_and_nothing_else():
     keywords = COMMON | dict(shuffle=False, dtype=torch.bfloat16)
-    one, labels = next(TorchvisionLoader(IMAGES, np.arange(40), workers=-1, **keywords).epoch(0))
-    other, _ = next(ResidentLoader(IMAGES, np.arange(40), **keywords).epoch(0))
+    one, labels = next(TorchvisionLoader(IMAGES, np.arange(40), Batching(**keywords), workers=-1).epoch(0))
+    other, _ = next(ResidentLoader(IMAGES, np.arange(40), Batching(**keywords)).epoch(0))
     torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
     assert labels.tolist() == list(range(16))

@@ -7,7 +7,11 @@ The interpreter's bf16 store truncates instead of rounding, so bf16 is compared 
 import importlib.util
 import itertools
 import os
+import re
+import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -17,7 +21,8 @@ from oracle import augment as exactly
 from test_kernels import BATCH, HEIGHT, SPECS, STORED, WIDTH
 
 from fastresnet import augment
-from fastresnet.augment.kernels import Augment
+from fastresnet.augment import Augment
+from fastresnet.augment.padding import pad
 
 triton = pytest.importorskip("triton", reason="needs Triton, which isn't installed")
 
@@ -75,6 +80,20 @@ def test_the_interpreted_kernel_does_what_the_documentation_says(interpreted, st
         assert_within_twice_the_rounding(result, plain, exact)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "zero", "mean"])
+def test_a_set_padded_once_gives_the_batch_of_the_set_as_it_is(interpreted, stored, indices, mode):
+    spec, few = Augment(2, mode, "random", 5, 0.1, 0.1), indices[:7]
+    choices, padded = augment.draw(spec, 7, (HEIGHT, WIDTH), seed=3, epoch=0), pad(stored, spec)
+    assert padded.shape == stored.shape and interpreted._in_words(padded.pixels, WIDTH)
+    once, each = (run(interpreted, x, few, choices, None, torch.float32) for x in (padded, stored))
+    plain = augment.apply(stored, few, choices, mean=MEAN, std=STD, kernel="reference")
+    assert torch.equal(once, each)
+    assert_within_twice_the_rounding(once, plain, exactly(stored, few, choices))
+    whole = run(interpreted, padded, few, augment.no_choices(7), None, torch.float32)
+    unchanged = augment.apply(stored, few, augment.no_choices(7), mean=MEAN, std=STD, kernel="reference")
+    torch.testing.assert_close(whole, unchanged)
+
+
 def test_the_interpreted_kernel_writes_both_memory_formats(interpreted, stored, indices):
     choices = augment.draw(SPECS["all, mean"], BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
     last, first = (
@@ -94,49 +113,76 @@ def test_an_image_that_fills_no_whole_block_is_written_to_its_last_pixel_and_no_
     assert bool((guarded[3 * HEIGHT * WIDTH :] == 7).all()) and not bool((out == 7).any())
 
 
-def test_the_kernel_compiles_for_a_gpu_that_is_not_here(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+POINTERS = dict(stored="*u8", words="*i32", indices="*i64", flips="*u8", mirror_images="i32")
+POINTERS |= dict.fromkeys(("dys", "dxs", "cut_ys", "cut_xs"), "*i32")
+POINTERS |= dict.fromkeys(("brightness", "contrast"), "*fp32")
+POINTERS |= {f"{name}_{channel}": "fp32" for name in ("unit", "centre") for channel in "rgb"}
+ALIGNED = ("stored", "words", "out")  # by PyTorch, to 512 bytes
+USUAL = dict(H=32, W=32, h=32, w=32, PAD=4, CROP=True, FLIP=True, ERASE=False, CUT=0, BRIGHTNESS=True)
+USUAL |= dict(CONTRAST=True, CHANNELS_LAST=True, WORDS=True, LANES=32)
+
+
+def compiled(capability: int, out: str, **constants):
+    """The kernel for a GPU that needs not be here: its PTX, and what ptxas and the disassembler say of it."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fastresnet.augment.kernels.triton_augment import MODES, _kernel
+    from fastresnet.augment.kernels import triton_augment as module
 
-    pointers = dict(
-        images="*u8",
-        indices="*i64",
-        dys="*i32",
-        dxs="*i32",
-        flips="*u8",
-        cut_ys="*i32",
-        cut_xs="*i32",
-        brightness="*fp32",
-        contrast="*fp32",
-        out="*bf16",
-    )
-    scalars = {f"{name}_{channel}": "fp32" for name in ("unit", "centre") for channel in "rgb"}
-    constants = dict(
-        H=32,
-        W=32,
-        h=24,
-        w=24,
-        PAD=4,
-        MODE=MODES["reflect"],
-        FLIP=True,
-        CUT=8,
-        BRIGHTNESS=True,
-        CONTRAST=True,
-        CHANNELS_LAST=True,
-        BLOCK=1024,
-    )
-    names = _kernel.arg_names
+    by_words = constants.get("WORDS", True)
+    block = module.WORD_BLOCK if by_words else module.BLOCK
+    names, constants = module._kernel.arg_names, USUAL | dict(BLOCK=block) | constants
     source = ASTSource(
-        _kernel,
-        signature={name: (pointers | scalars).get(name, "constexpr") for name in names},
+        module._kernel,
+        signature={name: (POINTERS | {"out": out}).get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in ALIGNED},
     )
-    hopper = GPUTarget("cuda", 90, 32)
-    compiled = triton.compile(source, target=hopper, options=dict(num_warps=4, enable_fp_fusion=True))
-    assert ".target sm_90" in compiled.asm["ptx"]
+    options = dict(num_warps=module.WORD_WARPS if by_words else module.WARPS, enable_fp_fusion=True)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def tool(name: str, *words: str) -> str:
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    if not path.exists():
+        pytest.skip(f"this Triton ships no {name}")
+    return subprocess.run([path, *words], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def for_a_gpu(monkeypatch, tmp_path) -> Callable[..., tuple[str, dict[str, int], int]]:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    def measure(*arguments, **constants) -> tuple[str, dict[str, int], int]:
+        """PTX, resources as ptxas counts them, and machine instructions of the kernel."""
+        done, cubin = compiled(*arguments, **constants), tmp_path / "kernel.cubin"
+        cubin.write_bytes(done.asm["cubin"])
+        usage = re.findall(r"([A-Z]+):(\d+)", tool("cuobjdump", "-res-usage", str(cubin)))
+        code = re.findall(r"^\s+/\*[0-9a-f]{4}\*/\s+[@A-Z]", tool("nvdisasm", "-c", str(cubin)), re.M)
+        return done.asm["ptx"], {name: int(value) for name, value in usage}, len(code)
+
+    return measure
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("out, store", [("*bf16", "st.global.v2.b32"), ("*fp32", "st.global.v4.b32")])
+def test_for_a_gpu_rows_are_read_as_words_and_four_values_stored_at_once(for_a_gpu, capability, out, store):
+    ptx, used, instructions = for_a_gpu(capability, out)
+    assert f".target sm_{capability}" in ptx
+    assert set(re.findall(r"st\.global\S*", ptx)) == {store}
+    assert ptx.count("ld.global.b8") == 1  # whether the image is mirrored: pixels come as words
+    assert not any(used[name] for name in ("STACK", "LOCAL", "SHARED")) and used["REG"] <= 128
+    assert 2 * instructions < 1500  # two warps an image; one value at a time it would be 3,800
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    "constants",
+    [dict(ERASE=True, CUT=8), dict(WORDS=False, h=24, w=24), dict(WORDS=False, CHANNELS_LAST=False)],
+)
+def test_for_a_gpu_no_option_spills_registers(for_a_gpu, capability, constants):
+    _, used, _ = for_a_gpu(capability, "*bf16", **constants)
+    assert not any(used[name] for name in ("STACK", "LOCAL", "SHARED")) and used["REG"] <= 128
 
 
 @pytest.mark.gpu
@@ -150,7 +196,7 @@ def test_the_kernel_on_the_gpu_does_what_the_documentation_says(stored, indices,
         result = augment.apply(
             stored.to(device),
             indices.to(device),
-            choices.to(device),
+            augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0, device=device),
             mean=MEAN,
             std=STD,
             size=size,

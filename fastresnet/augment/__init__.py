@@ -3,7 +3,17 @@
 Refuses to know files, models and loaders.
 """
 
-from fastresnet.augment.dispatch import apply, draw, generator, kernel_for, no_choices, order
-from fastresnet.augment.kernels import Augment, Choices
+from fastresnet.augment.choices import Augment, Choices, draw, from_settings, no_choices, order
+from fastresnet.augment.dispatch import apply, kernel_for, stored_for
 
-__all__ = ["Augment", "Choices", "apply", "draw", "generator", "kernel_for", "no_choices", "order"]
+__all__ = [
+    "Augment",
+    "Choices",
+    "apply",
+    "draw",
+    "from_settings",
+    "kernel_for",
+    "no_choices",
+    "order",
+    "stored_for",
+]

@@ -55,6 +55,9 @@ class Layout:
     sizes: np.ndarray  # (N,) int64, bytes of the image as stored
     labels: np.ndarray  # (N,) int64
     table_start: int
+    field_names: tuple[str, ...]  # all of the file's
+    image_field: str
+    label_field: str
 
     def __len__(self) -> int:
         return len(self.modes)
@@ -179,6 +182,9 @@ def open_beton(path: str | Path) -> Layout:
         _sizes_from_table(path, images["pointer"], table, count),
         metadata[label].astype(np.int64),
         table_start,
+        names := tuple(map(_name, fields)),
+        names[int(image[1:])],
+        names[int(label[1:])],
     )
     _check_samples(layout)
     return layout
@@ -205,9 +211,13 @@ def _check_header(path: Path, length: int, version: int, page: int, count: int, 
         raise BetonError(f"{path}: the allocation table is empty; the file is cut off")
 
 
+def _name(field: np.void) -> str:
+    return bytes(field["name"]).split(b"\0")[0].decode("ascii", "replace")
+
+
 def _fields(path: Path, fields: np.ndarray) -> tuple[np.dtype, str, str]:
     """The metadata's type and the names, in it, of the first image and of the label field."""
-    names = [bytes(field["name"]).split(b"\0")[0].decode("ascii", "replace") for field in fields]
+    names = [_name(field) for field in fields]
     unknown = [
         (name, int(kind))
         for name, kind in zip(names, fields["type"], strict=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastresnet import beton, data, models
-from fastresnet.augment.dispatch import Augment
+from fastresnet import augment, beton, data, models
+from fastresnet.augment import Augment
 from fastresnet.models import diagram, summary
 from fastresnet.reports import dataview, plots
 from fastresnet.settings.command_line import parse_args
@@ -55,15 +55,7 @@ def describe_data(cfg: Config, args: argparse.Namespace, out: Path) -> None:
     facts = dataview.statistics(images, labels, names)
     chosen = dataview.pick(labels, len(names), args.images, cfg.run.seed)
     rows = [f"{name}\n{facts['classes'][name]:,}" for name in names]
-    train = cfg.train
-    spec = Augment(
-        crop_padding_px=train.crop_padding_px,
-        crop_mode=train.crop_mode,
-        flip=train.flip,
-        cutout_px=train.cutout_px,
-        brightness=train.brightness,
-        contrast=train.contrast,
-    )
+    spec = augment.from_settings(cfg.train)
     seen = dataview.augmented(images[np.concatenate(chosen)], spec, mean=mean, std=std, seed=cfg.run.seed)
     cuts = np.cumsum([len(some) for some in chosen])[:-1]
     filled = [i for i, some in enumerate(chosen) if len(some)]

@@ -2,3 +2,8 @@
 
 Refuses to know models and training.
 """
+
+from fastresnet.loading.choice import build, choose
+from fastresnet.loading.interface import Batch, Batching, Loader
+
+__all__ = ["Batch", "Batching", "Loader", "build", "choose"]

@@ -1,17 +1,15 @@
-"""Batches from a beton that stays on disk: FFCV's Loader decodes on CPU threads, our kernel augments on the
-device.
+"""Batches from a beton that stays on disk: FFCV decodes on CPU threads, our kernel augments on the device.
 
-Order, crops and augmentation are pure functions of (seed, epoch). Copies to a GPU overlap with what it
-computes.
+Order, crops and augmentation are pure functions of (seed, epoch). Copies to a GPU overlap with its work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,15 +18,28 @@ from torch import Tensor
 from fastresnet import augment as augmentation
 from fastresnet import beton
 from fastresnet.augment import boxes
-from fastresnet.augment.dispatch import Augment, Choices
+from fastresnet.augment.choices import Choices
 from fastresnet.base.cores import cores_usable
-from fastresnet.loading.resident import Batch, Loader, check_batch_size, positions
+from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers
+from fastresnet.loading.upload import Decoded, uploaded
+
+if TYPE_CHECKING:
+    from fastresnet.loading.ffcv_epoch import Epoch
 
 ORDERS = ("random", "quasi_random", "sequential")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One pass: int64 (n,) samples of the beton in order, their boxes (n,4) or None for whole images."""
+
+    samples: np.ndarray
+    choices: Choices
+    boxes: np.ndarray | None
+
+
 class StreamLoader(Loader):
-    """A beton of (image, label), streamed; keywords as in ResidentLoader, and these:
+    """A beton of (image, label), streamed.
 
     path:        the beton, images of one size or of several
     indices:     samples of the beton to use (None: all)
@@ -41,27 +52,14 @@ class StreamLoader(Loader):
     on_error:    raise: a corrupt JPEG ends the run, named by its sample; skip: it is left out, see `skipped`
     skipped:     the samples left out so far
 
-    FFCV compiles its pipeline in the first epoch, which takes 5 to 40 s.
+    FFCV compiles its pipeline in the first epoch or `warm_up`, which takes 5 to 40 s.
     """
 
     def __init__(
         self,
         path: str | Path,
+        asked: Batching,
         *,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        augment: Augment | None = None,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        channels_last: bool = True,
-        kernel: str = "auto",
-        resolution: Callable[[int], int | None] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
         indices: np.ndarray | None = None,
         order: str = "random",
         workers: int = 0,
@@ -73,79 +71,61 @@ class StreamLoader(Loader):
             raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, got {order!r}")
         self.layout = beton.open_beton(path)
         self.samples = np.arange(len(self.layout)) if indices is None else np.asarray(indices, dtype=np.int64)
-        check_batch_size(batch_size, len(self.samples), drop_last, world_size)
-        self.device, self.dtype, self.channels_last = torch.device(device), dtype, channels_last
-        self.batch_size, self.rank, self.world_size, self.drop_last = batch_size, rank, world_size, drop_last
-        self.spec, self.mean, self.std, self.seed, self.shuffle = (
-            augment,
-            tuple(mean),
-            tuple(std),
-            seed,
-            shuffle,
-        )
-        self.kernel, self.kernel_reason = augmentation.kernel_for(kernel, self.device)
-        self.order, self.on_error, self.resolution = order if shuffle else "sequential", on_error, resolution
-        self.image_size = image_size
-        self.skipped: list[int] = []
-        self.workers = clamped_workers(workers)
+        super().__init__(asked, len(self.samples))
+        self.order, self.on_error = order if asked.shuffle else "sequential", on_error
+        self.image_size, self.workers = image_size, clamped_workers(workers)
         self.page_cache = cache == "page" or (cache == "auto" and self.order != "quasi_random")
-        self.num_samples = len(positions(len(self.samples), batch_size, drop_last, rank, world_size))
-        self.ffcv = self._open()
+        self.skipped: list[int] = []
+        self._check()
+        with keeping_threads():
+            from fastresnet.loading import ffcv_epoch
 
-    def _open(self) -> Any:
+            size = image_size or None
+            self.ffcv = ffcv_epoch.open_loader(
+                self.layout, self.batch_size, self.workers, self.page_cache, ffcv_epoch.Decoder(size, size)
+            )
+
+    def _check(self) -> None:
+        layout = self.layout
         if not beton.can_write():
             raise ValueError(
                 "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; "
                 "a set that fits in memory needs no ffcv (data.loader=resident)"
             )
-        layout = self.layout
         if not self.image_size and not layout.uniform:
             raise ValueError(
                 f"{layout.path} holds images from {layout.heights.min()}x{layout.widths.min()} to "
-                f"{layout.heights.max()}x{layout.widths.max()} px: "
-                "set data.image_size to the size to train at"
-            )
-        with keeping_threads():
-            from fastresnet.loading import ffcv_epoch
-
-            size = self.image_size or None
-            decoder = ffcv_epoch.Decoder(size, size)
-            return ffcv_epoch.open_loader(
-                str(layout.path), self.batch_size, self.workers, self.page_cache, decoder
+                f"{layout.heights.max()}x{layout.widths.max()} px: set data.image_size to what to train at"
             )
 
-    def plan(self, epoch: int) -> tuple[np.ndarray, Choices, np.ndarray | None]:
-        """Samples of the beton in the order of this rank's epoch, their choices, their boxes (None: whole
-        images)."""
-        count = len(self.samples)
-        if self.order == "quasi_random":
-            sequence = self._quasi_random(epoch)
-        elif self.order == "random":
-            sequence = self.samples[augmentation.order(count, self.seed, epoch).numpy()]
-        else:
-            sequence = self.samples
-        layout, spec = self.layout, self.spec
-        cut = None
-        height, width = (
-            (self.image_size,) * 2 if self.image_size else (int(layout.heights[0]), int(layout.widths[0]))
-        )
-        if self.image_size:
-            sizes = layout.heights[sequence], layout.widths[sequence]
-            if spec is None:
-                cut = boxes.centre_boxes(*sizes)
-            else:
-                cut, spec = boxes.random_boxes(*sizes, self.seed, epoch), replace(spec, crop_padding_px=0)
-        choices = (
-            augmentation.no_choices(count)
-            if spec is None
-            else augmentation.draw(
-                spec, count, (height, width), self.seed, epoch, samples=torch.from_numpy(sequence)
+    def plan(self, epoch: int) -> Plan:
+        """What this rank's pass over an epoch shows, and how."""
+        sequence, spec = self._sequence(epoch), self.asked.augment
+        cut = self._boxes(sequence, epoch)
+        choices = augmentation.no_choices(len(sequence))
+        if spec is not None:
+            spec = replace(spec, crop_padding_px=0) if cut is not None else spec
+            choices = augmentation.draw(
+                spec,
+                len(sequence),
+                (
+                    self.image_size or int(self.layout.heights[0]),
+                    self.image_size or int(self.layout.widths[0]),
+                ),
+                self.seed,
+                epoch,
+                self.device,
+                samples=torch.from_numpy(sequence),
             )
-        )
-        mine = positions(count, self.batch_size, self.drop_last, self.rank, self.world_size)
-        return sequence[mine.numpy()], choices.select(mine), None if cut is None else cut[mine.numpy()]
+        mine = self.asked.positions(len(sequence)).numpy()
+        return Plan(sequence[mine], choices.select(self.mine), None if cut is None else cut[mine])
 
-    def _quasi_random(self, epoch: int) -> np.ndarray:
+    def _sequence(self, epoch: int) -> np.ndarray:
+        """The samples of one epoch in order, of all ranks."""
+        if self.order == "random":
+            return self.samples[augmentation.order(len(self.samples), self.seed, epoch).numpy()]
+        if self.order == "sequential":
+            return self.samples
         from fastresnet.loading import ffcv_epoch
 
         self.ffcv.indices = self.samples
@@ -154,103 +134,85 @@ class StreamLoader(Loader):
         except ValueError as error:
             raise ValueError(f"{self.layout.path}: data.order=quasi_random: {error}") from None
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch. Each is a new tensor; leaving early ends FFCV's thread."""
+    def _boxes(self, samples: np.ndarray, epoch: int | None) -> np.ndarray | None:
+        """Which part of each sample is shown: a random one in a training epoch, else the centre."""
+        if not self.image_size:
+            return None
+        sizes = self.layout.heights[samples], self.layout.widths[samples]
+        if self.asked.augment is None or epoch is None:
+            return boxes.centre_boxes(*sizes)
+        return boxes.random_boxes(*sizes, self.seed, epoch)
+
+    def epoch(self, epoch: int, out: Buffers = no_buffers) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0. Leaving early ends FFCV's thread."""
+        plan = self.plan(epoch)
+        with closing(self._decoded(plan.samples, plan.boxes)) as batches:
+            for step, batch in enumerate(uploaded(batches, self.device)):
+                start = step * self.batch_size
+                choices = plan.choices.slice(start, start + len(batch.labels))
+                if len(batch.rows):
+                    yield self._finished(batch, choices, self.size_at(epoch, step), out)
+
+    def _finished(self, batch: Decoded, choices: Choices, size: int | None, out: Buffers) -> Batch:
+        rows = batch.rows_on(self.device)
+        some = choices if len(rows) == choices.count else choices.select(rows)
+        return self.finished(batch.images, batch.labels, rows, some, size, out)
+
+    def _decoded(self, samples: np.ndarray, cut: np.ndarray | None) -> Generator[Decoded, None, None]:
+        """Batches as FFCV makes them, on the CPU; a corrupt sample raises or is left out."""
+        running = self._started(samples, cut)
+        try:
+            for step, (images, labels, status) in enumerate(running):
+                self.layout.file.check_unchanged()
+                bad = samples[step * self.batch_size + np.flatnonzero(status)]
+                if len(bad) and self.on_error == "raise":
+                    raise beton.BetonError(
+                        f"{self.layout.path}: the JPEG of sample {bad[0]} can't be decoded "
+                        "(data.on_error=skip leaves such images out)"
+                    )
+                self.skipped += [int(sample) for sample in bad]
+                yield Decoded(images, labels, np.flatnonzero(status == 0))
+        finally:
+            with keeping_threads():
+                running.close()
+
+    def _started(self, samples: np.ndarray, cut: np.ndarray | None) -> Epoch:
         from fastresnet.loading import ffcv_epoch
 
         self.layout.file.check_unchanged()
-        sequence, choices, cut = self.plan(epoch)
-        choices = choices.to(self.device)
         try:
             with keeping_threads():
-                running = ffcv_epoch.Epoch(self.ffcv, sequence, cut)
+                return ffcv_epoch.Epoch(self.ffcv, samples, cut)
         except MemoryError:
             raise ValueError(
                 f"{self.layout.path}: the pages of an epoch in {self.order} order don't fit into memory: use "
                 "data.order=quasi_random"
             ) from None
-        try:
-            yield from self._finished(self._uploaded(self._checked(running, sequence)), choices, epoch)
-        finally:
-            with keeping_threads():
-                running.close()
 
-    def _checked(
-        self, running: Any, sequence: np.ndarray
-    ) -> Iterator[tuple[Tensor, Tensor, np.ndarray | None]]:
-        """Batches as FFCV makes them and the rows to keep (None: all); a corrupt sample raises or is left
-        out."""
-        for step, (images, labels, status) in enumerate(running):
-            self.layout.file.check_unchanged()
-            keep = None
-            if status.any():
-                bad = sequence[step * self.batch_size + np.flatnonzero(status)]
-                if self.on_error == "raise":
-                    raise beton.BetonError(
-                        f"{self.layout.path}: the JPEG of sample {bad[0]} can't be decoded "
-                        "(data.on_error=skip leaves such images out)"
-                    )
-                self.skipped += [int(s) for s in bad]
-                keep = np.flatnonzero(status == 0)
-            yield images, labels, keep
-
-    def _uploaded(
-        self, batches: Iterator[tuple[Tensor, Tensor, Any]]
-    ) -> Iterator[tuple[Tensor, Tensor, Any]]:
-        """The same on the device. On a GPU the next batch is copied, on a stream of its own, while one is in
-        use."""
-        if self.device.type != "cuda":
-            yield from batches
-            return
-        stream, waiting = torch.cuda.Stream(self.device), None
-        for images, labels, keep in batches:
-            with torch.cuda.stream(stream):
-                there = [x.pin_memory().to(self.device, non_blocking=True) for x in (images, labels)]
-                copied = torch.cuda.Event()
-                copied.record(stream)
-            if waiting is not None:
-                yield self._received(waiting)
-            waiting = (there, keep, copied)
-        if waiting is not None:
-            yield self._received(waiting)
-
-    def _received(self, waiting: tuple[list[Tensor], Any, torch.cuda.Event]) -> tuple[Tensor, Tensor, Any]:
-        (images, labels), keep, copied = waiting
-        here = torch.cuda.current_stream(self.device)
-        here.wait_event(copied)
-        for tensor in (images, labels):
-            tensor.record_stream(here)
-        return images, labels, keep
-
-    def _finished(
-        self, batches: Iterator[tuple[Tensor, Tensor, Any]], choices: Choices, epoch: int
-    ) -> Iterator[Batch]:
-        for step, (images, labels, keep) in enumerate(batches):
-            start = step * self.batch_size
-            rows, some = (
-                torch.arange(len(labels), device=self.device),
-                choices.slice(start, start + len(labels)),
+    def first_images(self, count: int) -> Tensor:
+        """The first `count` images, normalised and not augmented: float32 (count,3,H,W)."""
+        samples = self.samples[:count]
+        with closing(self._decoded(samples, self._boxes(samples, None))) as batches:
+            return torch.cat(
+                [self.plain(x.images, x.rows_on(self.device)) for x in uploaded(batches, self.device)]
             )
-            if keep is not None:
-                rows = torch.from_numpy(keep).to(self.device)
-                some = some.select(rows)
-            if not len(rows):
-                continue
-            size = None if self.resolution is None else self.resolution(epoch * len(self) + step)
-            done = augmentation.apply(
-                images,
-                rows,
-                some,
-                mean=self.mean,
-                std=self.std,
-                dtype=self.dtype,
-                size=size,
-                channels_last=self.channels_last,
-                kernel=self.kernel,
-            )
-            yield done, labels.index_select(0, rows)
+
+    def warm_up(self) -> None:
+        """Let FFCV compile, and make the first and the last batch of an epoch at each size."""
+        plan = self.plan(0)
+        last = self.num_samples - (len(self) - 1) * self.batch_size
+        first = plan.samples[: self.batch_size]
+        with closing(
+            self._decoded(first, None if plan.boxes is None else plan.boxes[: len(first)])
+        ) as batches:
+            batch = next(uploaded(batches, self.device))
+            for count in {len(batch.rows), min(last, len(batch.rows))}:
+                part = replace(batch, rows=batch.rows[:count])
+                for size in self.asked.sizes:
+                    self._finished(part, plan.choices.slice(0, len(batch.labels)), size, no_buffers)
 
     def close(self) -> None:
+        """An epoch that is under way ends with its own iterator; none begins any more."""
         self.num_samples = 0
 
 
@@ -265,8 +227,7 @@ def keeping_threads() -> Iterator[None]:
 
 
 def clamped_workers(workers: int) -> int:
-    """Threads for FFCV: all cores this process may use for 0, never more than those (FFCV raises) or numba's
-    limit."""
+    """Threads for FFCV: all usable cores for 0, never more than those (FFCV raises) or numba's limit."""
     import numba
 
     most = min(cores_usable(), int(vars(numba.config)["NUMBA_NUM_THREADS"]))

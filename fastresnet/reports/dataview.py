@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastresnet import augment
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
 
 
 def statistics(images_NHWC: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

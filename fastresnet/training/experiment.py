@@ -11,13 +11,10 @@ import copy
 import math
 from typing import Any, Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastresnet import augment, data, models, optim
-from fastresnet.augment.dispatch import Augment
-from fastresnet.loading import loaders
+from fastresnet import data, loading, models, optim
 from fastresnet.machine import allocator, distributed, precision, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import ALONE, World
@@ -108,54 +105,18 @@ class Experiment:
         return tuple(self.eval_loaders)
 
     def _build_loaders(self, notes: Callable[[str], None]) -> None:
-        cfg, splits, train = self.cfg, self.splits, self.cfg.train
-        augmentation = Augment(
-            crop_padding_px=train.crop_padding_px,
-            crop_mode=train.crop_mode,
-            flip=train.flip,
-            cutout_px=train.cutout_px,
-            brightness=train.brightness,
-            contrast=train.contrast,
-        )
-        shared: dict[str, Any] = dict(
+        train = self.cfg.train
+        self.loaders = loading.build(
+            self.cfg,
+            self.splits,
             device=self.device,
             dtype=self.precision.compute,
-            mean=splits.mean,
-            std=splits.std,
-            channels_last=train.channels_last,
-            kernel=cfg.data.kernel,
-        )
-        finished = train.batch_size * 3 * self.image_size**2 * self.precision.compute.itemsize
-        self.loader_name, reason = loaders.choose(cfg.data, splits.train, self.device, finished)
-        notes(f"loader {self.loader_name} ({reason})")
-        self.train_loader = loaders.make(
-            self.loader_name,
-            cfg.data,
-            splits.train,
             place=self.place,
-            sharded=True,
-            **shared,
-            augment=augmentation,
-            shuffle=True,
-            seed=self.seed,
-            batch_size=distributed.local_batch_size(train.batch_size, self.place),
-            drop_last=train.drop_last,
-            resolution=self._resolution if train.resolutions else None,
+            resolution=self._resolution if train.resolutions else lambda step: None,
+            notes=notes,
         )
-        notes(f"augmentation by the {self.train_loader.kernel} kernel ({self.train_loader.kernel_reason})")
-        self.eval_loaders = {
-            name: loaders.make(
-                loaders.choose(cfg.data, part, self.device, finished)[0],
-                cfg.data,
-                part,
-                place=self.place,
-                sharded=False,
-                **shared,
-                batch_size=cfg.eval.batch_size,
-            )
-            for name, part in (("val", splits.val), ("test", splits.test))
-            if part is not None
-        }
+        self.train_loader, self.eval_loaders = self.loaders.train, self.loaders.evaluation
+        self.loader_name = self.loaders.name
         self.steps_per_epoch = len(self.train_loader)
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
@@ -253,30 +214,12 @@ class Experiment:
         whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
         if not whitened:
             return
-        images = self._plain_images(min(WHITENING_IMAGES, len(self.splits.train)))
+        images = self.train_loader.first_images(min(WHITENING_IMAGES, len(self.splits.train)))
         for model in whitened:
             initialise: Any = model.init_whitening
             initialise(images)
         for average in self.averages:
             average.restart()
-
-    def _plain_images(self, count: int) -> Tensor:
-        """The first training images, normalised and not augmented, fp32 (count,3,H,W)."""
-        part = self.splits.train
-        if part.images is None:
-            raise ValueError(
-                f"model.arch={self.cfg.model.arch} computes its whitening from resident images, and "
-                f"{part.path} is streamed: use model.whiten=false, or model.arch=resnet"
-            )
-        stored = torch.from_numpy(np.ascontiguousarray(part.images[:count])).to(self.device)
-        return augment.apply(
-            stored,
-            torch.arange(count, device=self.device),
-            augment.no_choices(count),
-            mean=self.splits.mean,
-            std=self.splits.std,
-            kernel=self.cfg.data.kernel,
-        )
 
     def fit_epoch(
         self,
@@ -335,6 +278,8 @@ class Experiment:
     def warm_up(self) -> None:
         """Compile, capture and allocate, at every resolution of the run, on random images; changes no
         weight."""
+        for one in (self.train_loader, *self.eval_loaders.values()):
+            one.warm_up()
         sizes = {self.image_size, *(int(px) for _, px in self.cfg.train.resolutions or [])}
         local_batch = self.train_loader.batch_size
         for size in sorted(sizes):
@@ -361,5 +306,4 @@ class Experiment:
 
     def close(self) -> None:
         """Let go of the loaders' threads."""
-        for one in (self.train_loader, *self.eval_loaders.values()):
-            one.close()
+        self.loaders.close()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastresnet.augment.kernels import CROP_MODES, Choices
+from fastresnet.augment.choices import CROP_MODES, Choices
 from fastresnet.augment.kernels.reference import affine
 
 REFLECT, ZERO, MEAN = range(len(CROP_MODES))
@@ -29,7 +29,6 @@ def augment(
     images_NHWC: Tensor,
     indices: Tensor,
     choices: Choices,
-    *,
     mean: Sequence[float],
     std: Sequence[float],
     size: tuple[int, int] | None,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastresnet.augment.kernels import Choices
+from fastresnet.augment.choices import Choices
 
 
 def augment(

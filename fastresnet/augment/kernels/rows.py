@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastresnet.augment.kernels import Choices
+from fastresnet.augment.choices import Choices
 from fastresnet.augment.kernels.reference import affine, reflect
 
 CHUNK_BYTES = 3 << 18  # of uint8 images (256 of 32x32); all buffers together take about ten times that
@@ -28,7 +28,6 @@ def augment(
     images_NHWC: Tensor,
     indices: Tensor,
     choices: Choices,
-    *,
     mean: Sequence[float],
     std: Sequence[float],
     size: tuple[int, int] | None,

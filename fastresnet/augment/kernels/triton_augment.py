@@ -1,7 +1,8 @@
 """The augmentation kernel as one Triton pass: uint8 in, finished batch out, nothing in between in memory.
 
-A program makes BLOCK neighbouring values of one image. All that depends on the run alone (sizes, padding,
-which options are on) is a compile-time constant, so that what is off costs nothing. `reference` says what is
+The set is stored padded and mirrored (`padding`), so a window is rows of it as they lie, and where the batch
+is rows too (channels last, not downsampled), four bytes are read as a word and four values stored at once.
+What depends on the run alone is a compile-time constant: what is off costs nothing. `reference` says what is
 meant.
 """
 
@@ -12,66 +13,67 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastresnet.augment.kernels import Choices
+from fastresnet.augment.choices import Choices
+from fastresnet.augment.padding import Padded, pad
 
-BLOCK = 1024  # values a program writes; benchmarks/loader.py --tune measures the alternatives
-WARPS = 4
-MODES = {"none": 0, "reflect": 1, "zero": 2, "mean": 3}
-
-
-@triton.jit
-def _reflected(position, LENGTH: tl.constexpr):
-    last = LENGTH - 1
-    return last - tl.abs(last - tl.abs(position))
+BLOCK, WARPS = 1024, 4  # values that a program writes one by one; benchmarks/loader.py --tune tries others
+WORD_BLOCK, WORD_WARPS = 4096, 2  # the same, lanes beyond a row's end included, where it goes by words
+# Slices of an epoch begin anywhere: without this, each alignment would be compiled apart, mid-epoch.
+ANYWHERE = ["indices", "dys", "dxs", "flips", "cut_ys", "cut_xs", "brightness", "contrast"]
 
 
 @triton.jit
-def _pixel(
-    image,
+def _of(c, red, green, blue):
+    return tl.where(c == 0, red, tl.where(c == 1, green, blue))
+
+
+@triton.jit
+def _finished(
+    byte,
     y,
     x,
     c,
     dy,
     dx,
-    mirrored,
-    scale,
-    offset,
+    gain,
+    shift,
     cut_y,
     cut_x,
-    live,
+    unit_r,
+    unit_g,
+    unit_b,
+    centre_r,
+    centre_g,
+    centre_b,
     H: tl.constexpr,
     W: tl.constexpr,
     PAD: tl.constexpr,
-    MODE: tl.constexpr,
-    FLIP: tl.constexpr,
+    ERASE: tl.constexpr,
     CUT: tl.constexpr,
 ):
-    """The finished value of channel c at row y, column x of the window, before downsampling."""
-    row, column = y, x
-    if FLIP:
-        column = tl.where(mirrored, W - 1 - x, x)
-    if MODE != 0:
-        row = row + dy - PAD
-        column = column + dx - PAD
-        outside = (row < 0) | (row >= H) | (column < 0) | (column >= W)
-        row = _reflected(row, H)
-        column = _reflected(column, W)
-    value = tl.load(image + (row * W + column) * 3 + c, mask=live, other=0).to(tl.float32)
-    if MODE == 2:
-        value = tl.where(outside, 0.0, value)
-    value = value * scale + offset
-    if MODE == 3:
-        value = tl.where(outside, 0.0, value)
+    """The value in the batch of a byte that was read for channel c at row y, column x of the window."""
+    unit = _of(c, unit_r, unit_g, unit_b)  # 1/(255·std)
+    centre = _of(c, centre_r, centre_g, centre_b)  # mean/std
+    scale, offset = unit * gain, unit * (shift * 255.0) - centre * gain
+    row, column = y + dy - PAD, x + dx - PAD
+    if ERASE:  # by columns here and by rows below, so that each is decided once for all of the other
+        outside = (column < 0) | (column >= W)
+        scale, offset = tl.where(outside, 0.0, scale), tl.where(outside, 0.0, offset)
     if CUT > 0:
-        top = cut_y - CUT // 2
-        left = cut_x - CUT // 2
-        value = tl.where((y >= top) & (y < top + CUT) & (x >= left) & (x < left + CUT), 0.0, value)
+        below, right = y - cut_y + CUT // 2, x - cut_x + CUT // 2
+        rows, columns = (below >= 0) & (below < CUT), (right >= 0) & (right < CUT)
+        scale = tl.where(rows, tl.where(columns, 0.0, scale), scale)
+        offset = tl.where(rows, tl.where(columns, 0.0, offset), offset)
+    value = byte.to(tl.float32) * scale + offset
+    if ERASE:
+        value = tl.where((row < 0) | (row >= H), 0.0, value)
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["mirror_images"], do_not_specialize_on_alignment=ANYWHERE)
 def _kernel(
-    images,
+    stored,
+    words,
     indices,
     dys,
     dxs,
@@ -87,128 +89,165 @@ def _kernel(
     centre_r,
     centre_g,
     centre_b,
+    mirror_images,
     H: tl.constexpr,
     W: tl.constexpr,
     h: tl.constexpr,
     w: tl.constexpr,
     PAD: tl.constexpr,
-    MODE: tl.constexpr,
+    CROP: tl.constexpr,
     FLIP: tl.constexpr,
+    ERASE: tl.constexpr,
     CUT: tl.constexpr,
     BRIGHTNESS: tl.constexpr,
     CONTRAST: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    WORDS: tl.constexpr,
+    LANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     batch_row = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # along the image as it will lie in memory
-    live = at < h * w * 3
-    if CHANNELS_LAST:
-        c, pixel = at % 3, at // 3
-    else:
-        c, pixel = at // (h * w), at % (h * w)
-    y, x = pixel // w, pixel % w
-
-    image = images + tl.load(indices + batch_row).to(tl.int64) * (H * W * 3)
-    dy, dx, mirrored, cut_y, cut_x = 0, 0, False, 0, 0
-    if MODE != 0:
+    pitch: tl.constexpr = (W + 2 * PAD) * 3  # bytes from row to row
+    image = tl.load(indices + batch_row).to(tl.int64)
+    dy, dx, cut_y, cut_x, gain, shift = PAD, PAD, 0, 0, 1.0, 0.0
+    if CROP:
         dy = tl.load(dys + batch_row)
         dx = tl.load(dxs + batch_row)
     if FLIP:
-        mirrored = tl.load(flips + batch_row) != 0
+        mirrored = tl.load(flips + batch_row).to(tl.int32)
+        image += mirrored * mirror_images
+        dx = tl.where(mirrored != 0, 2 * PAD - dx, dx)
     if CUT > 0:
         cut_y = tl.load(cut_ys + batch_row)
         cut_x = tl.load(cut_xs + batch_row)
-    gain, shift = 1.0, 0.0
     if CONTRAST:
-        gain = 1.0 + tl.load(contrast + batch_row)
+        gain += tl.load(contrast + batch_row)
     if BRIGHTNESS:
-        shift = tl.load(brightness + batch_row)
-    unit = tl.where(c == 0, unit_r, tl.where(c == 1, unit_g, unit_b))  # 1/std
-    centre = tl.where(c == 0, centre_r, tl.where(c == 1, centre_g, centre_b))  # mean/std
-    scale = unit * (gain / 255.0)
-    offset = shift * unit - centre * gain
+        shift += tl.load(brightness + batch_row)
+    window = image * ((H + 2 * PAD) * pitch) + dy * pitch + dx * 3  # its first byte
 
-    if (h == H) & (w == W):
-        value = _pixel(
-            image, y, x, c, dy, dx, mirrored, scale, offset, cut_y, cut_x, live, H, W, PAD, MODE, FLIP, CUT
-        )
-    else:  # bilinear with half-pixel centres, as F.interpolate has it without antialiasing
-        source_y = tl.maximum((y.to(tl.float32) + 0.5) * (H / h) - 0.5, 0.0)
-        source_x = tl.maximum((x.to(tl.float32) + 0.5) * (W / w) - 0.5, 0.0)
-        y0 = tl.minimum(source_y.to(tl.int32), H - 1)
-        x0 = tl.minimum(source_x.to(tl.int32), W - 1)
-        y1 = tl.minimum(y0 + 1, H - 1)
-        x1 = tl.minimum(x0 + 1, W - 1)
-        below = source_y - y0.to(tl.float32)
-        right = source_x - x0.to(tl.float32)
-        a = _pixel(
-            image, y0, x0, c, dy, dx, mirrored, scale, offset, cut_y, cut_x, live, H, W, PAD, MODE, FLIP, CUT
-        )
-        b = _pixel(
-            image, y0, x1, c, dy, dx, mirrored, scale, offset, cut_y, cut_x, live, H, W, PAD, MODE, FLIP, CUT
-        )
-        d = _pixel(
-            image, y1, x0, c, dy, dx, mirrored, scale, offset, cut_y, cut_x, live, H, W, PAD, MODE, FLIP, CUT
-        )
-        e = _pixel(
-            image, y1, x1, c, dy, dx, mirrored, scale, offset, cut_y, cut_x, live, H, W, PAD, MODE, FLIP, CUT
-        )
-        value = (a * (1 - right) + b * right) * (1 - below) + (d * (1 - right) + e * right) * below
+    first = tl.program_id(1) * (BLOCK // (4 * LANES) if WORDS else BLOCK)  # row or value
+    if WORDS:  # rows x words x their four bytes; all that a column needs is computed once for all rows
+        y = first + tl.arange(0, BLOCK // (4 * LANES))[:, None, None]
+        left, k = 4 * tl.arange(0, LANES)[None, :, None], tl.arange(0, 4)[None, None, :]
+        place = window + left
+        skipped = ((place & 3) * 8).to(tl.uint32)  # bits of the first word that belong to values before ours
+        live = (y < H) & (left < W * 3)
+        pair = words + ((place >> 2) + y * (pitch // 4))
+        low = tl.load(pair, mask=live, other=0).to(tl.uint32, bitcast=True)
+        high = tl.load(pair + 1, mask=live & (skipped != 0), other=0).to(tl.uint32, bitcast=True)
+        four = (low >> skipped) | ((high << 1) << (31 - skipped))
+        at = y * (W * 3) + left + k
+        value = _finished(
+            (four >> (8 * k).to(tl.uint32)) & 255, y, (left + k) // 3, (left + k) % 3, dy, dx, gain, shift,
+            cut_y, cut_x, unit_r, unit_g, unit_b, centre_r, centre_g, centre_b, H, W, PAD, ERASE, CUT,
+        )  # fmt: skip
+    else:
+        at = first + tl.arange(0, BLOCK)  # along the image as it will lie in memory
+        if CHANNELS_LAST:
+            c, pixel = at % 3, at // 3
+        else:
+            c, pixel = at // (h * w), at % (h * w)
+        live = at < h * w * 3
+        # Bilinear with half-pixel centres, as F.interpolate has it without antialiasing.
+        source_y = tl.maximum(((pixel // w).to(tl.float32) + 0.5) * (H / h) - 0.5, 0.0)
+        source_x = tl.maximum(((pixel % w).to(tl.float32) + 0.5) * (W / w) - 0.5, 0.0)
+        y = tl.minimum(source_y.to(tl.int32), H - 1)
+        x = tl.minimum(source_x.to(tl.int32), W - 1)
+        below, right = source_y - y.to(tl.float32), source_x - x.to(tl.float32)
+        value = tl.full([BLOCK], 0.0, tl.float32)
+        for corner in tl.static_range(1 if (h == H) & (w == W) else 4):
+            row, column = tl.minimum(y + corner // 2, H - 1), tl.minimum(x + corner % 2, W - 1)
+            byte = tl.load(stored + window + (row * pitch + column * 3 + c), mask=live, other=0)
+            one = _finished(
+                byte, row, column, c, dy, dx, gain, shift, cut_y, cut_x,
+                unit_r, unit_g, unit_b, centre_r, centre_g, centre_b, H, W, PAD, ERASE, CUT,
+            )  # fmt: skip
+            share = (below if corner // 2 else 1 - below) * (right if corner % 2 else 1 - right)
+            value += one * share
     tl.store(out + batch_row * (h * w * 3) + at, value.to(out.dtype.element_ty), mask=live)
 
 
 def augment(
-    images_NHWC: Tensor,
+    stored: Tensor | Padded,
     indices: Tensor,
     choices: Choices,
-    *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     size: tuple[int, int],
     out_NHWC: Tensor,
-    block: int = BLOCK,
-    warps: int = WARPS,
+    block: int = 0,
+    warps: int = 0,
 ) -> None:
     """Write finished images into `out_NHWC`, (B,h,w,3), whose memory runs as NHWC or as NCHW without gaps.
 
-    `images_NHWC` is contiguous, all tensors lie on one GPU; arguments otherwise as in `reference.augment`.
-    Launches one kernel and never waits.
+    stored:        contiguous; a set that isn't padded yet is padded for this batch
+    block, warps:  values and warps of a program (0: BLOCK and WARPS, or for words WORD_BLOCK and WORD_WARPS)
+
+    All tensors lie on one GPU; arguments otherwise as in `reference.augment`. Never waits.
     """
     if not len(indices):
         return
-    channels_last = out_NHWC.is_contiguous()
-    assert images_NHWC.is_contiguous() and images_NHWC.shape[3] == 3
+    if isinstance(stored, Tensor):
+        stored, indices = (
+            pad(stored.index_select(0, indices), choices.spec),
+            torch.arange(len(indices), device=indices.device),
+        )
+    _, height, width, channels = stored.shape
+    channels_last, pixels, spec = out_NHWC.is_contiguous(), stored.pixels, choices.spec
+    assert pixels.is_contiguous() and channels == 3
     assert channels_last or out_NHWC.permute(0, 3, 1, 2).is_contiguous(), (
         "out must lie in memory without gaps"
     )
-    spec, held = choices.spec, indices  # a pointer for what is off: never read
-    flips = held if choices.flip is None else choices.flip.view(torch.uint8)
-    grid = (len(indices), triton.cdiv(size[0] * size[1] * 3, block))
-    _kernel[grid](
-        images_NHWC,
-        indices,
-        *(held if x is None else x for x in (choices.dy, choices.dx)),
+    assert choices.dy is None or stored.padding == spec.crop_padding_px
+    assert choices.flip is None or stored.mirrored
+    by_words = channels_last and size == (height, width) and _in_words(pixels, width)
+    block = block or (WORD_BLOCK if by_words else BLOCK)
+    lanes = triton.next_power_of_2(width * 3 // 4)
+    parts = (
+        triton.cdiv(height, max(1, block // (4 * lanes)))
+        if by_words
+        else triton.cdiv(size[0] * size[1] * 3, block)
+    )
+    flips = None if choices.flip is None else choices.flip.view(torch.uint8)
+    drawn = (
+        choices.dy,
+        choices.dx,
         flips,
-        *(
-            held if x is None else x
-            for x in (choices.cut_y, choices.cut_x, choices.brightness, choices.contrast)
-        ),
+        choices.cut_y,
+        choices.cut_x,
+        choices.brightness,
+        choices.contrast,
+    )
+    _kernel[len(indices), parts](
+        pixels,
+        pixels.view(-1).view(torch.int32) if by_words else indices,
+        indices,
+        *(indices if x is None else x for x in drawn),  # a pointer for what is off: never read
         out_NHWC,
-        *(1 / s for s in std),
+        *(1 / (255 * s) for s in std),
         *(m / s for m, s in zip(mean, std)),
-        H=images_NHWC.shape[1],
-        W=images_NHWC.shape[2],
+        len(stored),
+        H=height,
+        W=width,
         h=size[0],
         w=size[1],
-        PAD=spec.crop_padding_px,
-        MODE=MODES["none" if choices.dy is None else spec.crop_mode],
+        PAD=stored.padding,
+        CROP=choices.dy is not None,
         FLIP=choices.flip is not None,
+        ERASE=choices.dy is not None and spec.crop_mode == "mean",
         CUT=spec.cutout_px if choices.cut_y is not None else 0,
         BRIGHTNESS=choices.brightness is not None,
         CONTRAST=choices.contrast is not None,
         CHANNELS_LAST=channels_last,
-        BLOCK=block,
-        num_warps=warps,
+        WORDS=by_words,
+        LANES=lanes,
+        BLOCK=max(block, 4 * lanes) if by_words else block,
+        num_warps=warps or (WORD_WARPS if by_words else WARPS),
         enable_fp_fusion=True,
     )
+
+
+def _in_words(pixels: Tensor, width: int) -> bool:
+    """Whether the stored rows, a window's rows and the whole are words without a rest."""
+    return not any(n % 4 for n in (width, pixels.shape[2], pixels.numel(), pixels.storage_offset()))

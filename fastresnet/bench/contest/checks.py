@@ -6,6 +6,7 @@ Crops and mirrors are read back from images whose colours say where each pixel c
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,8 +59,8 @@ def check(contestant: Contestant, setting: Setting, first: tuple[Tensor, Tensor]
     if images.shape != (setting.batch_size, 3, SIZE, SIZE) or images.dtype != setting.dtype:
         raise ValueError(f"its batches are {images.dtype} {tuple(images.shape)}")
     if contestant.exact:
-        keywords = setting.keywords() | dict(device="cpu", kernel="reference")
-        same, same_labels = next(ResidentLoader(setting.images, setting.labels, **keywords).epoch(0))
+        asked = replace(setting.batching(), device="cpu", kernel="reference")
+        same, same_labels = next(ResidentLoader(setting.images, setting.labels, asked).epoch(0))
         off = (images.float().cpu() - same.float()).abs().max()
         if not torch.equal(labels.cpu(), same_labels) or off > (
             1e-4 if setting.dtype == torch.float32 else 0.04

@@ -176,13 +176,13 @@ def tune(device: torch.device, images: int, batch_size: int) -> list[dict[str, A
 
     if device.type != "cuda":
         raise ValueError("--tune times the Triton kernel, which needs a CUDA GPU")
-    stored = torch.from_numpy(coordinates(images)[0]).to(device)
+    stored = augment.stored_for(torch.from_numpy(coordinates(images)[0]).to(device), SPEC, "triton")
     choices = augment.draw(SPEC, batch_size, (SIZE, SIZE), 0, 0, device)
     which = torch.randint(0, images, (batch_size,), device=device)
     found = []
     for dtype in DTYPES.values():
         out = torch.empty((batch_size, SIZE, SIZE, 3), dtype=dtype, device=device)
-        for block in (256, 512, 1024, 2048, 4096):
+        for block in (512, 1024, 2048, 4096, 8192):
             for warps in (1, 2, 4, 8):
 
                 def call(block: int = block, warps: int = warps, out: torch.Tensor = out) -> None:

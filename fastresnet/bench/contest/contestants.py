@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastresnet.augment.dispatch import Augment
+from fastresnet.augment import Augment
+from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.machine import timing
 
@@ -40,18 +41,10 @@ class Setting:
     dtype: torch.dtype
     workers: int
 
-    def keywords(self) -> dict[str, Any]:
+    def batching(self) -> Batching:
         """For our own loaders."""
-        return dict(
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-            augment=SPEC,
-            mean=MEAN,
-            std=STD,
-            shuffle=True,
-            drop_last=True,
-            seed=0,
+        return Batching(
+            self.batch_size, MEAN, STD, self.device, self.dtype, augment=SPEC, shuffle=True, drop_last=True
         )
 
 
@@ -121,7 +114,7 @@ def resident(kernel: str) -> Callable[[Setting], Iterator[Any]]:
     """The dataset on the device, augmented by `kernel`."""
 
     def epochs(setting: Setting) -> Iterator[Any]:
-        loader = ResidentLoader(setting.images, setting.labels, kernel=kernel, **setting.keywords())
+        loader = ResidentLoader(setting.images, setting.labels, replace(setting.batching(), kernel=kernel))
         return (loader.epoch(k) for k in range(10**9))
 
     return epochs
@@ -131,7 +124,7 @@ def stream(setting: Setting) -> Iterator[Any]:
     """Ours over FFCV's Loader."""
     from fastresnet.loading.stream import StreamLoader
 
-    loader = StreamLoader(setting.path, workers=setting.workers, **setting.keywords())
+    loader = StreamLoader(setting.path, setting.batching(), workers=setting.workers)
     return (loader.epoch(k) for k in range(10**9))
 
 
@@ -139,7 +132,7 @@ def torchvision(setting: Setting) -> Iterator[Any]:
     """DataLoader and v2 transforms."""
     from fastresnet.loading.torchvision_loader import TorchvisionLoader
 
-    loader = TorchvisionLoader(setting.images, setting.labels, workers=setting.workers, **setting.keywords())
+    loader = TorchvisionLoader(setting.images, setting.labels, setting.batching(), workers=setting.workers)
     return (loader.epoch(k) for k in range(10**9))
 
 

@@ -1,0 +1,157 @@
+"""What every loader is, what it is asked for, and which images of an epoch a rank gets. Opens nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastresnet import augment as augmentation
+from fastresnet.augment.choices import Augment, Choices
+from fastresnet.augment.dispatch import Stored
+
+Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
+# (B,3,h,w) of the next batch -> where to write it, as a captured graph wants it, or None for new tensors
+Buffers = Callable[[tuple[int, ...]], Batch | None]
+RGB = tuple[float, float, float]
+
+
+def no_buffers(shape: tuple[int, ...]) -> Batch | None:
+    """Every batch is a new one, free to keep."""
+    return None
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How images become batches.
+
+    batch_size:   images a step takes on this rank
+    mean, std:    of the channels, in units of 0..1
+    augment:      what happens to training images; None for testing
+    shuffle:      a new order each epoch
+    drop_last:    leave out the last, smaller batch (of several ranks', what doesn't divide in any case)
+    kernel:       see `augment.kernel_for`
+    resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
+    sizes:        all that `resolution` may say
+    rank, world_size:  this process's share: a global batch is world_size·batch_size images, rank by rank
+    """
+
+    batch_size: int
+    mean: RGB
+    std: RGB
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = True
+    augment: Augment | None = None
+    shuffle: bool = False
+    drop_last: bool = False
+    seed: int = 0
+    kernel: str = "auto"
+    resolution: Callable[[int], int | None] = lambda step: None
+    sizes: tuple[int | None, ...] = (None,)
+    rank: int = 0
+    world_size: int = 1
+
+    def check(self, count: int) -> None:
+        """ValueError where no batch can come of `count` images."""
+        whole = self.batch_size * self.world_size
+        if not count:
+            raise ValueError("the dataset holds no images")
+        if self.batch_size < 1:
+            raise ValueError(f"train.batch_size must be at least 1, got {self.batch_size}")
+        if self.drop_last and whole > count:
+            raise ValueError(
+                f"train.batch_size={whole} is larger than the {count} images, and train.drop_last leaves out "
+                "the only batch: take a smaller batch or train.drop_last=false"
+            )
+
+    def positions(self, count: int) -> Tensor:
+        """Places in an epoch's order of `count` images that this rank takes, batch after batch: int64."""
+        whole = count // (self.batch_size * self.world_size)
+        places = torch.arange(count)
+        mine = places[: whole * self.batch_size * self.world_size]
+        mine = mine.view(whole, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
+        if self.drop_last:
+            return mine
+        rest = count - whole * self.batch_size * self.world_size
+        share = rest // self.world_size  # equal on all ranks, which must all make the same steps
+        return torch.cat([mine, places[count - rest :][share * self.rank : share * (self.rank + 1)]])
+
+
+class Loader(ABC):
+    """Finished batches of one split; an epoch is a pure function of (seed, its number).
+
+    asked:        how its images become batches
+    seed:         what all random choices depend on; may be set between epochs
+    num_samples:  images an epoch yields on this rank
+    kernel, kernel_reason:  which kernel augments, and why that one
+    """
+
+    def __init__(self, asked: Batching, count: int) -> None:
+        asked.check(count)
+        self.asked, self.seed, self.batch_size = asked, asked.seed, asked.batch_size
+        self.device = torch.device(asked.device)
+        self.kernel, self.kernel_reason = augmentation.kernel_for(asked.kernel, self.device, asked.augment)
+        self.mine = asked.positions(count).to(self.device)
+        self.num_samples = len(self.mine)
+
+    def __len__(self) -> int:
+        """Steps an epoch; the last may take fewer images than the others."""
+        return -(-self.num_samples // self.batch_size)
+
+    @abstractmethod
+    def epoch(self, epoch: int, out: Buffers = no_buffers) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, each written where `out` says when it is made."""
+
+    @abstractmethod
+    def first_images(self, count: int) -> Tensor:
+        """The first `count` images of the split, normalised and not augmented: float32 (count,3,H,W)."""
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Compile all that epochs and `first_images` need, at every size, on batches that are thrown away."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back memory, files and threads; the loader yields nothing afterwards."""
+
+    def plain(self, stored: Stored, rows: Tensor, kernel: str = "") -> Tensor:
+        """The images of `rows` as they are stored, normalised: float32."""
+        return augmentation.apply(
+            stored,
+            rows,
+            augmentation.no_choices(len(rows)),
+            mean=self.asked.mean,
+            std=self.asked.std,
+            kernel=kernel or self.kernel,
+        )
+
+    def finished(
+        self, stored: Stored, labels: Tensor, rows: Tensor, choices: Choices, size: int | None, out: Buffers
+    ) -> Batch:
+        """One batch: the images and labels of `rows`, augmented, at `size`, where `out` wants them."""
+        asked, (height, width) = self.asked, stored.shape[1:3]
+        shape = (len(rows), 3, height if size is None else size, width if size is None else size)
+        images_out, labels_out = out(shape) or (None, None)
+        images = augmentation.apply(
+            stored,
+            rows,
+            choices,
+            mean=asked.mean,
+            std=asked.std,
+            dtype=asked.dtype,
+            size=size,
+            channels_last=asked.channels_last,
+            kernel=self.kernel,
+            out=images_out,
+        )
+        if labels_out is None:
+            return images, labels.index_select(0, rows)
+        return images, torch.index_select(labels, 0, rows, out=labels_out)
+
+    def size_at(self, epoch: int, step: int) -> int | None:
+        """Height and width of one step's images, None as stored."""
+        return self.asked.resolution(epoch * len(self) + step)

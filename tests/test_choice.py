@@ -1,0 +1,85 @@
+"""Which loader serves a split, and the loaders that settings describe."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from drawn import splits
+
+from fastresnet import augment, loading
+from fastresnet.loading import choice
+from fastresnet.settings import config
+
+CPU = torch.device("cpu")
+
+
+def asked(loader: str) -> SimpleNamespace:
+    return SimpleNamespace(loader=loader)
+
+
+def sized(nbytes: int):
+    return replace(splits().train, nbytes=nbytes)
+
+
+def test_auto_chooses_by_what_fits_and_gives_the_sizes(monkeypatch, tmp_path):
+    monkeypatch.setattr(choice.memory, "free_bytes", lambda device: 1000 * 2**20)
+    assert loading.choose(asked("auto"), sized(100 * 2**20), CPU, 2**20)[0] == "resident"
+    large = replace(sized(900 * 2**20), path=tmp_path)
+    name, reason = loading.choose(asked("auto"), large, CPU, 50 * 2**20)
+    assert name == "ffcv" and "1,000.0 MiB with two batches, 1,000.0 MiB free on cpu" in reason
+    assert loading.choose(asked("torchvision"), sized(10**12), CPU, 0) == ("torchvision", "asked for")
+
+
+def test_a_set_without_a_beton_cannot_be_streamed_and_one_that_must_be_cannot_be_resident(tmp_path):
+    with pytest.raises(ValueError, match="data.loader=ffcv streams from a beton, and this set has none"):
+        loading.choose(asked("ffcv"), sized(1), CPU, 0)
+    streamed = replace(sized(3 << 30), images=None, path=tmp_path / "x.beton")
+    assert loading.choose(asked("auto"), streamed, CPU, 0)[0] == "ffcv"
+    with pytest.raises(ValueError, match=r"data.loader=resident holds the whole set .* \(3.0 GiB\)"):
+        loading.choose(asked("resident"), streamed, CPU, 0)
+
+
+SETTINGS = {
+    "train.crop_padding_px": 2,
+    "train.crop_mode": "zero",
+    "train.flip": "alternating",
+    "train.cutout_px": 3,
+    "train.brightness": 0.2,
+    "train.contrast": 0.3,
+    "train.batch_size": 16,
+    "run.seed": 5,
+}
+
+
+def built(**changes) -> loading.Loader:
+    return loading.build(
+        config.load("rn18.yaml", {**SETTINGS, **changes}), splits(), device=CPU, dtype=torch.float32
+    ).train
+
+
+def test_every_augmentation_asked_for_arrives_at_the_training_images_under_its_own_name():
+    spec = augment.Augment(2, "zero", "alternating", 3, 0.2, 0.3)
+    loader = built()
+    assert loader.asked.augment == spec
+    choices = loader.plan(0)[1]
+    assert choices.brightness.abs().max() <= 0.2 < choices.contrast.abs().max() <= 0.3
+    plain = loading.build(config.load("rn18.yaml"), splits(), device=CPU, dtype=torch.float32)
+    assert all(one.asked.augment is None for one in plain.evaluation.values())
+
+
+def test_cutout_asked_for_leaves_a_hole_in_every_training_image():
+    only = {"train.crop_padding_px": 0, "train.flip": "none", "train.brightness": 0.0, "train.contrast": 0.0}
+    with_hole, without = (built(**only, **{"train.cutout_px": side}) for side in (9, 0))
+    for (holed, labels), (whole, same) in zip(with_hole.epoch(0), without.epoch(0), strict=True):
+        assert torch.equal(labels, same)
+        changed = (holed != whole).any(1)
+        assert bool(changed.flatten(1).any(1).all()) and not holed.permute(0, 2, 3, 1)[changed].any()
+
+
+def test_the_training_set_comes_in_another_order_each_epoch_and_the_test_set_as_it_is_stored():
+    made = loading.build(config.load("rn18.yaml", SETTINGS), splits(), device=CPU, dtype=torch.float32)
+    rows = [made.train.plan(epoch)[0].tolist() for epoch in (0, 1)]
+    assert rows[0] != rows[1] and sorted(rows[0]) == sorted(rows[1]) == list(range(64))
+    assert list(range(64)) not in rows
+    assert made.evaluation["test"].plan(0)[0].tolist() == list(range(32))
