@@ -1,4 +1,4 @@
-"""Write the tables and the page of all results. See fastresnet/bench/pages/leaderboard.py."""
+"""Write the tables and the page of all results. See fastresnet/bench/commands/leaderboard.py."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
 from fastresnet.base.exits import run_main
-from fastresnet.bench.pages.leaderboard import main
+from fastresnet.bench.commands.leaderboard import main
 
 if __name__ == "__main__":
     run_main(main)

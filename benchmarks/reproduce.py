@@ -1,4 +1,4 @@
-"""Reproduce a recipe's figure by the measuring protocol. See fastresnet/bench/protocol/reproduce.py."""
+"""Reproduce a recipe's figure by the measuring protocol. See fastresnet/bench/commands/reproduce.py."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
 from fastresnet.base.exits import run_main
-from fastresnet.bench.protocol.reproduce import main
+from fastresnet.bench.commands.reproduce import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -16,7 +16,7 @@ import torch
 from drawn import splits
 
 from fastresnet import data
-from fastresnet.bench.protocol import reproduce
+from fastresnet.bench.commands import reproduce
 from fastresnet.machine import hardware
 from fastresnet.runs import checkpoint, start
 from fastresnet.settings.config import Config

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fastresnet import models
+from fastresnet.bench.protocol import protocol
 from fastresnet.loading import loaders
 from fastresnet.runs import record
 from fastresnet.settings import config
@@ -66,7 +67,16 @@ def reproduced(folder, changes, *words):
         seen.append([copy.deepcopy(model.state_dict()) for model in (self.model, averaged or self.model)])
         return predict(self, *given, **more)
 
-    with mock.patch.object(Experiment, "predict", watched):
+    rehearse = protocol.rehearse
+
+    def discarded(*given):
+        rehearse(*given)
+        seen.clear()
+
+    with (
+        mock.patch.object(Experiment, "predict", watched),
+        mock.patch.object(protocol, "rehearse", discarded),
+    ):
         made = observed.reproduced(folder / "out", f"--config={folder / 'config.yaml'}", *words)
     return made, seen
 
@@ -133,18 +143,16 @@ def test_a_run_is_judged_by_its_last_weights_averaged_where_it_averages(changes,
 
 # ---- the clock --------------------------------------------------------------------------------------------
 
-RESET, WHITEN, BATCH, STEP, DECIDING, PLAIN_VIEW, WARM_UP = 1, 2, 4, 16, 1024, 8192, 65536  # seconds
+RESET, WHITEN, BATCH, STEP, DECIDING, PLAIN_VIEW = 1, 2, 4, 16, 1024, 8192  # seconds
 
 
 class Clock:
-    """A clock that moves in the named parts of a run alone, each by its own number of seconds; warming up
-    takes WARM_UP, whatever it does."""
+    """A clock that moves in the named parts of a run alone, each by its own number of seconds."""
 
-    def __init__(self):
-        self.time, self.warming = 0.0, False
+    time = 0.0
 
     def pass_by(self, seconds):
-        self.time += 0 if self.warming else seconds
+        self.time += seconds
 
     def lasting(self, kind, name, seconds):
         """The method `name` of `kind`, so that it takes seconds(its arguments)."""
@@ -155,15 +163,6 @@ class Clock:
             return original(owner, *given, **more)
 
         return mock.patch.object(kind, name, call)
-
-    def warm_up(self, original):
-        def call(owner):
-            self.warming = True
-            original(owner)
-            self.warming = False
-            self.pass_by(WARM_UP)
-
-        return mock.patch.object(Experiment, "warm_up", call)
 
     def loading(self, original):
         """Loaders of training batches that take BATCH for each."""
@@ -193,7 +192,6 @@ def made_to_last():
             clock.lasting(Experiment, "initialise", lambda: WHITEN),
             clock.lasting(Experiment, "predict", lambda split="test", tta="none": views[tta]),
             clock.lasting(Trainer, "step", lambda images, labels: STEP),
-            clock.warm_up(Experiment.warm_up),
             clock.loading(loaders.make),
             mock.patch("time.perf_counter", lambda: clock.time),
         ):
@@ -216,7 +214,8 @@ def test_the_clock_of_a_record_holds_what_the_protocol_says_and_nothing_else(tta
         assert seconds["eval"] == decides
         assert seconds["total"] == sum(seconds[key] for key in ("init", "augment", "train", "eval"))
     assert made["summary"]["seconds_mean"] == made["runs"][0]["seconds"]["total"]
-    assert made["off_clock_seconds"]["warm_up"] == WARM_UP
+    rehearsed = WHITEN + 6 * (BATCH + STEP) + decides  # three steps of each epoch
+    assert made["off_clock_seconds"]["warm_up"] == rehearsed
 
 
 def test_the_seconds_of_a_run_are_those_of_its_parts(tmp_path):

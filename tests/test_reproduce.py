@@ -1,40 +1,58 @@
-"""The measuring protocol: every run counts, an interrupted record goes on, a changed one is refused."""
+"""A record in the making: every run counts, a cut one goes on, nothing unfinished lies among records."""
 
 import json
-import math
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from drawn import splits
 
-from fastresnet.bench.protocol import protocol, record_page, reproduce, runlog
+from fastresnet.bench import places
+from fastresnet.bench.commands import heartbeat
+from fastresnet.bench.commands import reproduce as command
+from fastresnet.bench.protocol import protocol, reproduce, rival, rows, runlog
 from fastresnet.runs import record
+from fastresnet.settings import config
 from fastresnet.training import experiment
 
-ROOT = Path(__file__).resolve().parents[1]
-
 SMALL = [
-    "--train.batch_size=20", "--train.epochs=2", "--model.stage_widths=8,8,8", "--eval.batch_size=30",
-    "--run.device=cpu", "--train.precision=fp32",
+    "--train.batch_size=20", "--train.epochs=1", "--model.stage_widths=8,8,8", "--eval.batch_size=30",
+    "--run.device=cpu", "--train.precision=fp32", "--train.resolutions=null",
 ]  # fmt: skip
 HEADER = {name: name for name in runlog.FIXED}
 
 
 @pytest.fixture
-def clean(monkeypatch):
+def clean(monkeypatch, tmp_path):
+    """A clean work tree, drawn data, folders for records below `tmp_path`."""
     state = {"commit": "c" * 40, "dirty": False}
-    monkeypatch.setattr(reproduce.hardware, "git_state", lambda path: dict(state))
+    monkeypatch.setattr(command.hardware, "git_state", lambda path: dict(state))
     monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
-    monkeypatch.setattr(experiment.data, "prepare", lambda cfg, notes: splits(60, 30))
+    monkeypatch.setattr(experiment.data, "prepare", lambda cfg, notes: splits(40, 30, 16))
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(places, "UNFINISHED_RECORDS", tmp_path / "unfinished")
     return state
 
 
-def run(tmp_path, *more, runs=2):
-    return reproduce.main(["--config=speed90-cpu.yaml", f"--runs={runs}", f"--out={tmp_path / 'out'}",
-                           *SMALL, *more])  # fmt: skip
+@pytest.fixture
+def quick(clean, monkeypatch):
+    """`clean`, and runs that cost nothing; `quick.asked` lists the seeds that were run."""
+    found = SimpleNamespace(asked=[], stop_at=None, **{"state": clean})
+
+    def run_once(prepared, seed, **how):
+        if seed == found.stop_at:
+            raise KeyboardInterrupt
+        found.asked.append(seed)
+        return row(0.5 + seed / 100, seed=seed)
+
+    monkeypatch.setattr(protocol, "run_once", run_once)
+    monkeypatch.setattr(protocol, "rehearse", lambda *args: None)
+    return found
+
+
+def run(tmp_path, *more, runs=2, out="out"):
+    where = [f"--out={tmp_path / out}"] if out else []
+    return command.main(["--config=speed90-cpu.yaml", f"--runs={runs}", *where, *SMALL, *more])
 
 
 def row(accuracy, seconds=1.0, status="ok", seed=0):
@@ -42,13 +60,14 @@ def row(accuracy, seconds=1.0, status="ok", seed=0):
             "seconds": {"total": seconds}}  # fmt: skip
 
 
-# ---- whole ---------------------------------------------------------------------------------------
+# ---- whole -------------------------------------------------------------------------------------------------
 
 
 def test_a_record_holds_every_run_with_its_seed_and_validates(clean, tmp_path, capsys):
     code = run(tmp_path, "--target=0.01")
     made = record.read(tmp_path / "out" / "record.json", "record")
     assert [one["seed"] for one in made["runs"]] == [0, 1] and made["summary"]["n"] == 2
+    assert (made["runs_planned"], made["runs_done"]) == (2, 2)
     assert {"init", "augment", "train", "eval", "total"} <= set(made["runs"][0]["seconds"])
     assert made["flops"]["train"] > 0 and made["data"]["synthetic"] and made["git"]["dirty"] is False
     assert code == (0 if made["summary"]["target_met"] else 1)
@@ -57,40 +76,60 @@ def test_a_record_holds_every_run_with_its_seed_and_validates(clean, tmp_path, c
     assert str(tmp_path) not in (tmp_path / "out" / "record.json").read_text(encoding="utf-8")
 
 
-def test_an_interrupted_record_goes_on_without_losing_runs(clean, tmp_path, monkeypatch):
-    whole = protocol.run_once
+def test_the_runs_of_a_record_are_those_of_its_seeds(clean, tmp_path, monkeypatch):
+    """What reproduce asks of the protocol: run_once itself is held by test_protocol."""
+    used, plain = [], protocol.Experiment.reset
+    monkeypatch.setattr(
+        protocol.Experiment, "reset", lambda self, seed: (used.append(seed), plain(self, seed))
+    )
+    run(tmp_path, runs=3)
+    assert used == [0, 1, 2]
 
-    def stopped(prepared, seed, **how):
-        if seed == 1:
-            raise KeyboardInterrupt
-        return whole(prepared, seed, **how)
 
-    monkeypatch.setattr(protocol, "run_once", stopped)
+def test_an_interrupted_record_keeps_its_runs_and_goes_on(quick, tmp_path, capsys):
+    quick.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
-    monkeypatch.setattr(protocol, "run_once", whole)
-    first = json.loads((tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1])
-    run(tmp_path)
-    made = record.read(tmp_path / "out" / "record.json")
-    assert [one["seed"] for one in made["runs"]] == [0, 1]
-    assert made["runs"][0]["seconds"] == first["seconds"], "a finished run isn't run again"
+        run(tmp_path, runs=3)
+    cut = record.read(tmp_path / "out" / "record.json", "record")
+    assert (cut["runs_planned"], cut["runs_done"]) == (3, 1) and cut["summary"]["target_met"] is None
+    quick.stop_at = None
+    run(tmp_path, runs=3)
+    whole = record.read(tmp_path / "out" / "record.json")
+    assert quick.asked == [0, 1, 2], "a finished run isn't run again"
+    assert [one["seed"] for one in whole["runs"]] == [0, 1, 2] and whole["runs_done"] == 3
+    with pytest.raises(ValueError, match="finished record"):
+        run(tmp_path, runs=3)
 
 
-def test_a_half_finished_record_refuses_another_recipe_or_commit(clean, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "_run_in_turn", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_a_record_whose_time_is_up_is_written_with_what_it_has_and_judges_nothing(
+    quick, tmp_path, monkeypatch
+):
+    moments = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(reproduce.timing, "now", lambda device: float(next(moments)))
+    assert run(tmp_path, "--seconds=50", "--target=0.1", runs=9) == 0
+    cut = record.read(tmp_path / "out" / "record.json")
+    assert 0 < cut["runs_done"] < 9 == cut["runs_planned"]
+    assert cut["summary"]["target_met"] is None and cut["summary"]["p_value"] is not None
+    assert f"Cut off: {cut['runs_done']} of 9 runs done" in (tmp_path / "out" / "README.md").read_text()
+    run(tmp_path, "--target=0.1", runs=9)
+    assert quick.asked == list(range(9)), "it goes on, with more time or none"
+
+
+def test_a_half_finished_record_refuses_another_recipe_or_commit(quick, tmp_path):
+    quick.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     with pytest.raises(ValueError, match=r"other values of the settings \(optim.lr"):
         run(tmp_path, "--optim.lr=0.2")
     with pytest.raises(ValueError, match="the number of runs"):
         run(tmp_path, runs=3)
-    clean["commit"] = "d" * 40
+    quick.state["commit"] = "d" * 40
     with pytest.raises(ValueError, match="the commit"):
         run(tmp_path)
 
 
-def test_a_dirty_tree_makes_no_record(clean, tmp_path):
-    clean["dirty"] = True
+def test_a_dirty_tree_makes_no_record(quick, tmp_path):
+    quick.state["dirty"] = True
     with pytest.raises(ValueError, match="Commit first"):
         run(tmp_path)
     run(tmp_path, "--allow-dirty", runs=1)
@@ -99,65 +138,174 @@ def test_a_dirty_tree_makes_no_record(clean, tmp_path):
 
 
 def test_a_tree_without_git_takes_the_stated_commit_and_a_work_tree_its_own():
-    expected = {"commit": "abc123", "dirty": False}
-    assert reproduce._stated({"commit": None, "dirty": None}, "abc123") == expected
+    assert command.stated({"commit": None, "dirty": None}, "abc123") == {"commit": "abc123", "dirty": False}
     own = {"commit": "abc123", "dirty": True}
-    assert reproduce._stated(own, None) is own and reproduce._stated(own, "abc") == own
+    assert command.stated(own, None) is own and command.stated(own, "abc") == own
     with pytest.raises(ValueError, match="--commit def: this work tree is at abc123"):
-        reproduce._stated(own, "def")
+        command.stated(own, "def")
 
 
-def test_a_rival_is_run_in_turn_and_stands_beside(clean, tmp_path):
-    told = f'{sys.executable} -c "print(\'x\'); print(\'{{\\"seconds\\": 2.5, \\"accuracy\\": 0.9}}\')"'
-    run(tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
-    rows = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1:]]
-    assert [(one["who"], one["seed"]) for one in rows] == [("own", 0), ("rival", 0), ("own", 1), ("rival", 1)]
-    rival = record.read(tmp_path / "out" / "record.json")["rivals"][0]
-    assert rival["name"] == "other" and rival["summary"]["seconds_mean"] == 2.5
-    assert rival["published"]["source"] == "90 %, a machine"
+# ---- where it lies -----------------------------------------------------------------------------------------
+
+
+def test_nothing_unfinished_lies_among_records_and_a_second_one_of_a_day_has_its_own_name(quick, tmp_path):
+    quick.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, out=None)
+    assert not places.RECORDS.exists() and len(list(places.UNFINISHED_RECORDS.iterdir())) == 1
+    quick.stop_at = None
+    run(tmp_path, out=None)
+    run(tmp_path, out=None)
+    first, second = sorted(places.RECORDS.iterdir())
+    assert second.name == f"{first.name}-2" and not list(places.UNFINISHED_RECORDS.iterdir())
+    assert {path.name for path in first.iterdir()} == {"record.json", "README.md", "runs.jsonl"}
+
+
+def test_what_was_begun_with_other_settings_does_not_block_a_record(quick, tmp_path):
+    quick.stop_at = 1
+    for lr in ("0.1", "0.2", "0.1"):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, f"--optim.lr={lr}", out=None)
+    assert quick.asked == [0, 0], "each is begun once, and the first is continued"
+    assert len(list(places.UNFINISHED_RECORDS.iterdir())) == 2
+
+
+def test_an_out_among_records_is_filled_when_the_record_is_whole(quick, tmp_path):
+    quick.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, out="records/mine")
+    assert not places.RECORDS.exists()
+    quick.stop_at = None
+    run(tmp_path, out="records/mine")
+    assert record.read(places.RECORDS / "mine" / "record.json")["runs_done"] == 2
+
+
+# ---- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [
+    "run.seed=7", "run.dir=here", "run.resume=there", "run.loggers=tensorboard", "run.save_checkpoints=true",
+    "run.report=true", "eval.every=1", "eval.best_on=test", "model.pretrained=weights.pt",
+])  # fmt: skip
+def test_a_setting_that_the_protocol_does_not_obey_is_refused(clean, tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"^--{wrong.partition('=')[0]}: .*: leave it out"):
+        run(tmp_path, f"--{wrong}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_recipe_says_of_its_files_and_evaluations_is_set_as_the_protocol_does(tmp_path):
+    cfg = reproduce.own_settings(config.load("cpu.yaml"))
+    assert (cfg.eval.every, cfg.eval.best_on, cfg.run.save_checkpoints) == (0, "none", False)
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: cpu.yaml\nmodel:\n  pretrained: weights.pt\n")
+    with pytest.raises(ValueError, match="mine.yaml: model.pretrained: .* fresh weights"):
+        reproduce.own_settings(config.load(path))
+
+
+def test_several_runs_at_once_keep_to_the_threads_that_were_asked_for(clean, tmp_path, monkeypatch):
+    given = {}
+
+    class Pool:
+        def __init__(self, workers, context, begin, arguments):
+            given["cfg"] = arguments[0]
+
+        def submit(self, function, seed):
+            done = reproduce.concurrent.futures.Future()
+            done.set_result(row(0.5, seconds=None, seed=seed))
+            return done
+
+        def shutdown(self, **how):
+            pass
+
+    monkeypatch.setattr(protocol, "rehearse", lambda *args: None)
+    monkeypatch.setattr(reproduce.concurrent.futures, "ProcessPoolExecutor", Pool)
+    run(tmp_path, "--parallel=2", "--run.threads=1")
+    assert given["cfg"].run.threads == 1
+    assert record.read(tmp_path / "out" / "record.json")["summary"]["seconds_mean"] is None
 
 
 @pytest.mark.parametrize("wrong, words", [
     (["--runs=0"], "--runs must be at least 1"), (["--target=94"], "a share, not percent"),
-    (["--parallel=2", "--versus=true"], "measures no times"),
+    (["--parallel=2", "--versus=true"], "measures no times"), (["--seconds=0"], "above 0"),
+    (["--versus=no-such-program-anywhere"], "can't be started"), (["--versus='"], "no command line"),
 ])  # fmt: skip
-def test_impossible_options_are_refused(clean, tmp_path, wrong, words):
+def test_impossible_options_are_refused_and_leave_nothing(clean, tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):
         run(tmp_path, *wrong)
+    assert not (tmp_path / "out").exists()
 
 
-# ---- parts ---------------------------------------------------------------------------------------
+# ---- rivals ------------------------------------------------------------------------------------------------
+
+
+def says(text):
+    return f"{sys.executable} -c {json.dumps(text)}"
+
+
+NO_LUCK = says("raise SystemExit('no luck')")
+
+
+def test_a_rival_is_run_in_turn_and_stands_beside(quick, tmp_path):
+    told = says("import json; print('x'); print(json.dumps(dict(seconds=2.5, accuracy=0.9)))")
+    run(tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1:]]
+    assert [(one["who"], one["seed"]) for one in lines] == [
+        ("rival", 0),
+        ("own", 0),
+        ("rival", 1),
+        ("own", 1),
+    ]
+    beside = record.read(tmp_path / "out" / "record.json")["rivals"][0]
+    assert beside["name"] == "other" and beside["summary"]["seconds_mean"] == 2.5
+    assert beside["published"]["source"] == "90 %, a machine"
+
+
+def test_a_rival_that_fails_at_once_costs_no_run_and_does_not_block_the_next_try(quick, tmp_path):
+    with pytest.raises(ValueError, match="failed in its first run .*no luck"):
+        run(tmp_path, f"--versus={NO_LUCK}")
+    assert quick.asked == []
+    assert run(tmp_path, f"--versus={says('print(1)')}") in (0, 1)
+    assert quick.asked == [0, 1]
+
+
+def test_a_rival_without_json_is_timed_whole_and_a_run_that_fails_is_kept():
+    whole = rival.run(says("print(1 + 1)"), 0)
+    assert whole["status"] == "ok" and whole["accuracy_tta"] is None and whole["seconds"]["total"] > 0
+    failed = rival.run(NO_LUCK, 1)
+    assert failed["status"] == "failed" and "no luck" in failed["message"]
+
+
+# ---- what all runs say -------------------------------------------------------------------------------------
 
 
 def test_a_diverged_run_counts_as_a_failure_and_is_never_dropped():
-    summary = record_page.summarise([row(0.95), row(0.95, seed=1), row(None, status="failed", seed=2)], 0.94)
-    assert summary["n"] == 2 and summary["failed"] == 1 and summary["target_met"] is False
-
-
-def test_a_run_that_diverges_ends_as_a_failed_row():
-    class Broken:
-        cfg = SimpleNamespace(eval=SimpleNamespace(tta="none"))
-        device, num_epochs = torch.device("cpu"), 1
-        train_loader = SimpleNamespace(epoch=lambda k: iter(()))
-        reset = initialise = staticmethod(lambda *args: None)
-
-        class trainer:
-            @staticmethod
-            def fit_epoch(batches, epoch):
-                raise protocol.trainer.Diverged("the loss became nan")
-
-    prepared = protocol.Prepared(Broken(), {}, {"train": 1.0, "forward": 1.0}, 1.0)
-    found = protocol.run_once(prepared, 3)
-    assert found["status"] == "failed" and found["seed"] == 3 and "nan" in found["message"]
-    assert found["accuracy"] is None and math.isfinite(found["seconds"]["total"])
+    all_rows = [row(0.95 + i / 1e4, seed=i) for i in range(9)] + [row(None, status="failed", seed=9)]
+    summary = rows.summarise(all_rows, 0.94, 10)
+    assert summary["n"] == 9 and summary["failed"] == 1 and summary["target_met"] is False
+    assert rows.judgement(summary, 0.94) == "not met: 1 of 10 runs failed"
+    assert rows.summarise(all_rows[:9], 0.94, 9)["target_met"] is True
 
 
 def test_the_target_needs_a_mean_above_it_beyond_chance():
-    sure = record_page.summarise([row(0.941 + 1e-4 * i, seed=i) for i in range(5)], 0.94)
-    chance = record_page.summarise([row(x, seed=i) for i, x in enumerate((0.939, 0.942, 0.94))], 0.94)
+    sure = rows.summarise([row(0.941 + 1e-4 * i, seed=i) for i in range(5)], 0.94)
+    chance = rows.summarise([row(x, seed=i) for i, x in enumerate((0.939, 0.942, 0.94))], 0.94)
     assert sure["target_met"] and sure["p_value"] < 0.01
-    assert not chance["target_met"] and chance["mean"] > 0.94
-    assert record_page.summarise([row(0.95)], 0.94)["ci95"] is None, "one run knows nothing of its spread"
+    assert chance["target_met"] is False and chance["mean"] > 0.94
+
+
+def test_one_run_reaches_a_target_and_proves_nothing():
+    alone = rows.summarise([row(0.95)], 0.94)
+    assert alone["ci95"] is None, "one run knows nothing of its spread"
+    assert alone["target_met"] is None and rows.judgement(alone, 0.94) == "reached in one run"
+    assert rows.judgement(rows.summarise([row(0.93)], 0.94), 0.94) == "missed in one run"
+
+
+def test_a_record_that_is_cut_off_is_not_judged():
+    part = rows.summarise([row(0.95 + i / 1e4, seed=i) for i in range(5)], 0.94, planned=9)
+    assert part["target_met"] is None and rows.judgement(part, 0.94, 9) == "not judged: 5 of 9 runs done"
+
+
+# ---- the log -----------------------------------------------------------------------------------------------
 
 
 def test_a_log_cut_off_in_a_line_loses_that_line_alone(tmp_path):
@@ -171,53 +319,49 @@ def test_a_log_cut_off_in_a_line_loses_that_line_alone(tmp_path):
     assert len(runlog.RunLog(tmp_path, HEADER).of("own")) == 2
 
 
-def test_a_finished_record_is_not_written_over(tmp_path):
+def test_a_log_without_a_run_takes_another_question(tmp_path):
+    runlog.RunLog(tmp_path, HEADER)
+    other = runlog.RunLog(tmp_path, HEADER | {"runs": 7})
+    other.add("own", row(0.5))
+    with pytest.raises(ValueError, match="the number of runs"):
+        runlog.RunLog(tmp_path, HEADER)
+
+
+def test_a_record_of_an_older_release_counts_as_finished(tmp_path):
     (tmp_path / "record.json").write_text("{}")
     with pytest.raises(ValueError, match="finished record"):
         runlog.RunLog(tmp_path, HEADER)
 
 
-def test_the_newest_unfinished_folder_is_continued(tmp_path):
-    made = {"2026-01-01-r-d": ["runs.jsonl"], "2026-01-02-r-d": ["runs.jsonl", "record.json"]}
-    for name, files in made.items():
-        (tmp_path / name).mkdir()
-        for file in files:
-            (tmp_path / name / file).touch()
-    assert runlog.unfinished(tmp_path, "r-d").name == "2026-01-01-r-d"
-    assert runlog.unfinished(tmp_path, "other") is None
-
-
-def test_a_rival_without_json_is_timed_whole_and_one_that_fails_is_kept():
-    whole = protocol.run_rival(f"{sys.executable} -c 'print(1 + 1)'", 0)
-    assert whole["status"] == "ok" and whole["accuracy_tta"] is None and whole["seconds"]["total"] > 0
-    failed = protocol.run_rival(f"{sys.executable} -c 'raise SystemExit(\"no luck\")'", 1)
-    assert failed["status"] == "failed" and "no luck" in failed["message"]
-    with pytest.raises(ValueError, match="can't be started"):
-        protocol.run_rival("no-such-program-anywhere", 0)
-
-
-def test_out_of_memory_names_the_batch_that_would_fit(monkeypatch):
-    class Hungry:
-        data_seconds, splits, device = 0.0, None, torch.device("cpu")
-
-        def __init__(self, cfg, splits=None):
-            self.size = cfg.train.batch_size
-
-        def warm_up(self):
-            if self.size > 150:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(protocol, "Experiment", Hungry)
-    from fastresnet.settings import config
-
-    with pytest.raises(ValueError, match="--train.batch_size=125 fits"):
-        protocol.prepare(config.load("speed90-cpu.yaml"))
-
-
 def test_what_a_recipe_says_of_its_source_stands_in_the_record():
-    assert "2.59 s" in reproduce.published("airbench94")["source"]
-    assert reproduce.published("no-such-recipe") is None
+    assert "2.59 s" in command.published("airbench94")["source"]
+    assert command.published("no-such-recipe") is None
     assert reproduce.slug("1x NVIDIA H200") == "1x-nvidia-h200"
+
+
+# ---- what is said meanwhile --------------------------------------------------------------------------------
+
+
+def test_silence_ends_with_a_line_that_says_where_the_record_stands(capsys):
+    with heartbeat.Heartbeat(lambda: "seed 3: step 5 of 9", patience=0.05) as heart:
+        heart.say("first")
+        heart._thread.join(0.3)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "first" and "seed 3: step 5 of 9" in said[1:]
+
+
+def test_where_a_record_stands_is_said_for_each_part(clean, tmp_path, monkeypatch):
+    making, seen = [], []
+    begin, step, evaluate = reproduce.Making.__init__, protocol.Experiment.reset, protocol.Experiment.evaluate
+    monkeypatch.setattr(
+        reproduce.Making, "__init__", lambda self, *a: (making.append(self), begin(self, *a))[1]
+    )
+
+    def watched(plain):
+        return lambda self, *args, **how: (plain(self, *args, **how), seen.append(making[0].where()))[0]
+
+    monkeypatch.setattr(protocol.Experiment, "reset", watched(step))
+    monkeypatch.setattr(protocol.Experiment, "evaluate", watched(evaluate))
+    run(tmp_path, runs=1)
+    assert seen[0] == "reading the data and warming up"
+    assert seen[1:3] == ["seed 0, run 1 of 1: step 0 of 2", "seed 0, run 1 of 1: evaluating"]

@@ -1,42 +1,51 @@
-"""The search: what a space may say, what a trial costs, and that it stops, goes on and finds the front."""
+"""The search: what a space may say, who goes on to the next round, and that it continues where it stopped."""
 
 import json
-from pathlib import Path
+import random
+from types import SimpleNamespace
 
 import pytest
 from drawn import splits
 
-from fastresnet.bench.protocol import search
+from fastresnet.bench.commands import search as command
+from fastresnet.bench.protocol import pareto, protocol, search, space
 from fastresnet.settings import config
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
-    "train.epochs": 2, "train.batch_size": 16, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
-    "run.device": "cpu", "train.precision": "fp32",
+    "train.epochs": 1, "train.batch_size": 16, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
+    "run.device": "cpu", "train.precision": "fp32", "train.resolutions": None,
 }  # fmt: skip
 
 
-def space(tmp_path, text):
+def a_space(tmp_path, text):
     path = tmp_path / "space.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def row(trial, seconds, accuracy, state="complete"):
-    return {
-        "trial": trial,
-        "seconds": seconds,
-        "accuracy": accuracy,
-        "state": state,
-        "flops": 1.0,
-        "settings": {},
-    }
+def row(seed, accuracy, seconds=1.0, flops=1.0, status="ok"):
+    return {"seed": seed, "status": status, "accuracy": accuracy, "accuracy_tta": None,
+            "seconds": {"total": seconds}, "flops": flops}  # fmt: skip
 
 
-def test_a_space_holds_choices_and_ranges(tmp_path):
-    text = "optim.lr: {low: 0.1, high: 0.4, log: true}\ntrain.resolutions: [null, [[0.5, 24], [1.0, 32]]]\n"
-    read = search.read_space(space(tmp_path, text), config.load("speed90-cpu.yaml"))
-    assert set(read) == {"optim.lr", "train.resolutions"}
+def trial(number, accuracies, seconds=1.0):
+    return search.Trial(number, {}, [row(seed, value, seconds) for seed, value in enumerate(accuracies)])
+
+
+# ---- the space ---------------------------------------------------------------------------------------------
+
+
+def test_a_space_holds_choices_and_ranges_and_draws_within_them(tmp_path):
+    text = (
+        "optim.lr: {low: 0.1, high: 0.4, log: true}\ntrain.epochs: {low: 6, high: 7, step: 0.5}\n"
+        "train.batch_size: {low: 500, high: 502}\ntrain.resolutions: [null, [[0.5, 24], [1.0, 32]]]\n"
+    )
+    read, chance = space.read(a_space(tmp_path, text), config.load("speed90-cpu.yaml")), random.Random(0)
+    drawn = [space.draw(read, chance) for _ in range(100)]
+    assert all(0.1 <= one["optim.lr"] <= 0.4 for one in drawn)
+    assert {one["train.epochs"] for one in drawn} == {6, 6.5, 7}
+    assert {one["train.batch_size"] for one in drawn} == {500, 501, 502}
+    assert {str(one["train.resolutions"]) for one in drawn} == {"None", "[[0.5, 24], [1.0, 32]]"}
 
 
 @pytest.mark.parametrize("text, words", [
@@ -44,56 +53,121 @@ def test_a_space_holds_choices_and_ranges(tmp_path):
     ("optim.lr: [-1]", "must be above 0"),
     ("optim.lr: 0.1", "list of choices"),
     ("optim.lr: {low: 2, high: 1}", "low at most high"),
+    ("optim.weight_decay: {low: 0, high: 1, log: true}", "above 0"),
+    ("optim.lr: {low: 0.1, high: 1, step: 0}", "step must be"),
     ("optim.lr: {low: 0.1, high: 1, steps: 3}", "list of choices"),
     ("{}", "the space is empty"),
 ])  # fmt: skip
-def test_a_wrong_space_is_refused_before_the_first_trial(tmp_path, text, words):
+def test_a_wrong_space_is_refused_before_the_first_run(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):
-        search.read_space(space(tmp_path, text), config.load("speed90-cpu.yaml"))
+        space.read(a_space(tmp_path, text), config.load("speed90-cpu.yaml"))
 
 
-def test_a_run_that_misses_the_target_costs_more():
-    assert search.cost(10.0, 0.95, 0.94) == 10.0
-    assert search.cost(10.0, 0.93, 0.94) == pytest.approx(12.0)
+def test_more_trials_begin_with_the_same_draws():
+    some = {"optim.lr": space.Range(0.1, 0.4, None, True)}
+    assert search.trials(some, 3) == search.trials(some, 9)[:4] and search.trials(some, 3)[0].settings == {}
+
+
+# ---- judging -----------------------------------------------------------------------------------------------
+
+
+def test_a_gain_is_paired_by_seed_and_its_error_pooled_over_all_trials():
+    base = trial(0, [0.90, 0.92, 0.94])
+    better = trial(1, [0.91, 0.93, 0.95])  # seeds differ much, the gain doesn't
+    found = search.gains([base, better], "seconds")
+    assert found[1].mean == pytest.approx(0.01) and found[1].error == pytest.approx(0, abs=1e-9)
+    noisy = trial(2, [0.92, 0.92, 0.92])
+    found = search.gains([base, better, noisy], "seconds")
+    assert found[1].error == found[2].error == pytest.approx((0.0004 / 2 / 3) ** 0.5), (
+        "variances 0 and 0.0004"
+    )
+
+
+def test_one_seed_is_worth_what_runs_are_known_to_scatter():
+    found = search.gains([trial(0, [0.9]), trial(1, [0.91])], "seconds")
+    assert found[1].error == pytest.approx(2**0.5 * 0.0014)
+
+
+def test_twice_the_cost_has_its_price_and_a_failed_run_counts_as_nothing_learned():
+    base, dear = trial(0, [0.90]), trial(1, [0.91], seconds=4.0)
+    assert search.gains([base, dear], "seconds", price=0.005)[1].mean == pytest.approx(0.0)
+    dear.rows[0] |= {"status": "failed", "accuracy": None}
+    assert search.gains([base, dear], "seconds", price=0.005)[1].mean == pytest.approx(-0.91)
+
+
+def test_the_better_half_goes_on_and_whoever_chance_may_have_put_behind_it():
+    tried = [
+        trial(0, [0.9]),
+        *(trial(k, [0.9 + gain]) for k, gain in enumerate((0.03, 0.02, 0.019, -0.05), 1)),
+    ]
+    found = search.gains(tried, "seconds")
+    assert [t.number for t in search.survivors(tried, found)] == [0, 1, 2, 3]
+    sure = {k: search.Gain(gain.mean, 1e-6, 1) for k, gain in found.items()}
+    assert [t.number for t in search.survivors(tried, sure)] == [0, 1, 2]
+    assert [t.number for t in search.survivors(tried[:1], found)] == [0]
+
+
+def test_rounds_double_up_to_the_last():
+    assert list(search.rounds(1)) == [1] and list(search.rounds(6)) == [1, 2, 4, 6]
 
 
 def test_the_front_leaves_out_what_another_beats_in_both():
-    rows = [
-        row(0, 3.0, 0.92),
-        row(1, 1.0, 0.90),
-        row(2, 2.0, 0.89),
-        row(3, 3.0, 0.95),
-        row(4, 0.1, 0.99, "stopped"),
-    ]
-    assert [one["trial"] for one in search.pareto.front(rows, "seconds")] == [1, 3]
+    tried = [trial(0, [0.92], 3.0), trial(1, [0.90], 1.0), trial(2, [0.89], 2.0), trial(3, [0.95], 3.0)]
+    assert [one.number for one in pareto.front(tried, "seconds")] == [1, 3]
 
 
-def test_a_log_cut_off_in_a_line_is_read_without_it(tmp_path):
-    search.pareto.append(tmp_path / "log", row(0, 1.0, 0.5))
-    with open(tmp_path / "log", "a") as file:
-        file.write('{"trial": 1')
-    assert [one["trial"] for one in search.pareto.read(tmp_path / "log")] == [0]
+# ---- whole -------------------------------------------------------------------------------------------------
 
 
-def test_a_search_goes_on_where_it_stopped_and_refuses_another_question(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("optuna", reason="needs the extra `search` (Optuna)")
-    monkeypatch.setattr(search.data, "prepare", lambda cfg, notes: splits(32, 30))
-    monkeypatch.setattr(search.protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
-    path = space(tmp_path, "optim.lr: {low: 0.1, high: 0.4, log: true}\ntrain.epochs: {low: 1, high: 2}\n")
-    small = [f"--{key}={value}" for key, value in SMALL.items()]
-    told = [
-        "--config=speed90-cpu.yaml",
-        f"--space={path}",
-        f"--out={tmp_path / 'out'}",
-        "--objective=flops",
-        *small,
-    ]
-    search.main([*told, "--trials=2", "--target=0.2"])
-    search.main([*told, "--trials=3", "--target=0.2"])
-    rows = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
-    assert [one["trial"] for one in rows] == [0, 1, 2]
-    assert {one["state"] for one in rows} <= {"complete", "stopped"} and rows[0]["state"] == "complete"
+def search_with(tmp_path, *more, lr="{low: 0.1, high: 0.4, log: true}"):
+    path = a_space(tmp_path, f"optim.lr: {lr}\n")
+    small = [f"--{key}={'null' if value is None else value}" for key, value in SMALL.items()]
+    return command.main(["--config=speed90-cpu.yaml", f"--space={path}", f"--out={tmp_path / 'out'}",
+                         "--objective=flops", *small, *more])  # fmt: skip
+
+
+def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(command.data, "prepare", lambda cfg, notes: splits(32, 30, 16))
+    network = SimpleNamespace(evaluation_splits=["test"], close=int)
+
+    def prepared(cfg, splits):
+        return SimpleNamespace(lr=cfg.optim.lr, flops={"train": 1.0}, experiment=network)
+
+    monkeypatch.setattr(protocol, "prepare", prepared)
+    monkeypatch.setattr(
+        protocol, "run_once", lambda ready, seed, split: row(seed, 0.9 + ready.lr / 10 + seed / 99)
+    )
+    search_with(tmp_path, "--trials=8", "--seeds=4")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()[1:]]
+    runs = {who: [one["seed"] for one in lines if one["who"] == who] for who in {one["who"] for one in lines}}
+    assert runs["trial 0"] == [0, 1, 2, 3] and len(runs) == 9
+    assert sorted(map(len, runs.values())) == [1, 1, 2, 2, 2, 4, 4, 4, 4]
+    of_lr = {one["who"]: one["settings"].get("optim.lr", 0) for one in lines}
+    assert min(of_lr[who] for who in runs if len(runs[who]) == 4 and who != "trial 0") >= max(
+        of_lr[who] for who in runs if len(runs[who]) < 4
+    )
+    capsys.readouterr()
+    search_with(tmp_path, "--trials=8", "--seeds=4")
+    again = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
+    assert len(again) == len(lines) + 1, "nothing is run twice"
+    with pytest.raises(ValueError, match="other values of the space"):
+        search_with(tmp_path, "--trials=8", lr="[0.1, 0.2]")
+
+
+def test_a_real_search_logs_its_runs_draws_its_front_and_names_what_cannot_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command.data, "prepare", lambda cfg, notes: splits(32, 30, 16))
+    monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
+    path = tmp_path / "space.yaml"
+    path.write_text("train.batch_size: [8, 4000]\n")
+    small = [f"--{key}={'null' if value is None else value}" for key, value in SMALL.items()]
+    command.main(["--config=speed90-cpu.yaml", f"--space={path}", f"--out={tmp_path / 'out'}",
+                  "--trials=3", "--seeds=2", *small])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "can't run: train.batch_size=4000 is larger than the 32 images" in said
+    assert json.loads(said.splitlines()[-1])["runs"] >= 1
     assert (tmp_path / "out" / "pareto.png").stat().st_size > 1000
-    assert '"trial"' in capsys.readouterr().out.splitlines()[-1]
-    with pytest.raises(ValueError, match="another recipe, space, target or objective"):
-        search.main([*told, "--trials=4", "--target=0.3"])
+    logged = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()[1:]]
+    assert {one["who"] for one in logged} == {"trial 0", "trial 3"}
+    assert all(one["flops"] > 0 and one["seconds"]["total"] > 0 for one in logged)

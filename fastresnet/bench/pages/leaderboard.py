@@ -1,27 +1,30 @@
-"""The leaderboard: `python benchmarks/leaderboard.py` renders all committed results and records to docs/index.html and README.md.
-
-`--check` writes nothing and exits 1 where a page or table is not what the files say.
-"""
+"""The leaderboard: all committed results and records as tables and one page. Writes no files."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files, words
-from fastresnet.bench import places
+from fastresnet.base import words
 from fastresnet.bench.pages import plotting
 from fastresnet.bench.pages.plotting import Series
+from fastresnet.bench.protocol.rows import Summary, judgement
 from fastresnet.machine import hardware
 from fastresnet.reports import page as look
 from fastresnet.runs import record
 
-RECORD_HEAD = ("recipe", "machine", "runs", "accuracy", "target", "time", "published")
+RECORD_HEAD = (
+    "recipe",
+    "machine",
+    "runs",
+    "accuracy ± sd of a run",
+    "target",
+    "time ± sd of a run",
+    "published",
+)
 RESULT_HEAD = (
     "machine",
     "suite",
@@ -43,32 +46,6 @@ LOADER_HEAD = (
     "cores busy",
 )
 NOTHING = "None yet."
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Render, or with --check compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="exit 1 where docs/index.html or README.md is stale"
-    )
-    parser.add_argument("--root", type=Path, default=places.ROOT, help="the repository")
-    options = parser.parse_args(argv)
-    stale = [
-        path
-        for path, text in rendered(options.root).items()
-        if not path.is_file() or path.read_text("utf-8") != text
-    ]
-    if options.check:
-        for path in stale:
-            print(f"stale: {path} (run python benchmarks/leaderboard.py)", file=sys.stderr)
-        return 1 if stale else 0
-    for path, text in rendered(options.root).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, text)
-    print(f"{len(stale)} files changed")
-    return 0
 
 
 def rendered(root: Path) -> dict[Path, str]:
@@ -107,39 +84,31 @@ def record_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A row a recipe, and one a rival that was timed beside it."""
     rows = []
     for entry in records:
-        machine = hardware.short_name(entry["hardware"])
+        machine, planned = hardware.short_name(entry["hardware"]), entry.get("runs_planned")
         mark = " (synthetic data)" if entry["data"]["synthetic"] else ""
         rows.append(
             [
                 entry["recipe"] + mark,
                 machine,
-                *_summary(entry["summary"], entry["target"]),
+                *_summary(entry["summary"], entry["target"], planned),
                 _published(entry["published"]),
             ]
         )
         for rival in entry["rivals"]:
-            rows.append([f"{rival['name']} (rival)", machine, *_summary(rival["summary"], entry["target"]),
+            rows.append([f"{rival['name']} (rival)", machine, *_summary(rival["summary"], entry["target"], planned),
                          _published(rival["published"])])  # fmt: skip
     return rows
 
 
-def _summary(summary: dict[str, Any], target: float | None) -> list[str]:
+def _summary(summary: Summary, target: float | None, planned: int | None) -> list[str]:
+    failed = summary.get("failed", 0)
+    verdict = "-" if target is None else f"{100 * target:g} % {judgement(summary, target, planned)}"
     return [
-        str(summary["n"]),
+        f"{summary['n']}, {failed} failed" if failed else str(summary["n"]),
         _plus_minus(summary["mean"], summary["std"], 100, "%"),
-        _verdict(summary, target),
+        verdict,
         _plus_minus(summary["seconds_mean"], summary["seconds_std"], 1, "s"),
     ]
-
-
-def _verdict(summary: dict[str, Any], target: float | None) -> str:
-    """Whether the mean is above the target beyond chance; a single run can only be said to have reached it."""
-    if target is None or summary["mean"] is None:
-        return "-"
-    p, reached = summary["p_value"], summary["mean"] >= target
-    if p is None:
-        return f"{100 * target:g} % {'reached' if reached else 'missed'} in one run"
-    return f"{100 * target:g} % {'met' if p < 0.01 else 'not met'}, p={p:.1g}"
 
 
 def _plus_minus(mean: float | None, spread: float | None, scale: float, unit: str) -> str:

@@ -1,76 +1,73 @@
-"""The trials of a search as JSON lines, and the front of those that nothing beats in cost and accuracy."""
+"""The trials of a search in words and as a picture: cost, accuracy, and those that nothing beats in both."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from fastresnet.base import files, words
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add one trial to the log."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+from fastresnet.base import files
+from fastresnet.bench.protocol.rows import Row
+from fastresnet.bench.protocol.search import Gain, Objective, Trial, accuracy_of
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All trials of the log; a last line that was cut off in the writing is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def front(rows: list[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
-    """The complete trials for which no other is both cheaper and more accurate, cheapest first."""
-    done = [row for row in rows if row["state"] == "complete"]
-    best: list[dict[str, Any]] = []
-    for row in sorted(done, key=lambda row: (row[objective], -row["accuracy"])):
-        if not best or row["accuracy"] > best[-1]["accuracy"]:
-            best.append(row)
+def front(tried: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """The trials for which no other is both cheaper and more accurate, cheapest first."""
+    best: list[Trial] = []
+    for trial in sorted((t for t in tried if t.rows), key=lambda t: (t.cost(objective), -t.accuracy())):
+        if not best or trial.accuracy() > best[-1].accuracy():
+            best.append(trial)
     return best
 
 
-def line(row: dict[str, Any], target: float) -> str:
-    """One trial in one aligned line."""
-    if row["state"] != "complete":
-        return f"trial {row['trial']:<4} {row['state']:<9} {row.get('message', 'hopeless at its epoch')}"
-    mark = "reached" if row["accuracy"] >= target else "missed"
-    settings = " ".join(f"{key}={json.dumps(value)}" for key, value in row["settings"].items())
+def run_line(trial: Trial, row: Row) -> str:
+    """One run in one aligned line."""
+    what = row.get("message") if row["status"] == "failed" else f"{100 * accuracy_of(row):6.2f} %"
     return (
-        f"trial {row['trial']:<4} {mark:<9} {words.percent(row['accuracy']):>8}  {row['seconds']:8.2f} s  "
-        f"{row['flops'] / 1e15:.4f} PFLOP  {settings}"
+        f"{trial.who:<10} seed {row['seed']:<3} {what}  {row['seconds']['total'] or 0:8.2f} s  {_told(trial)}"
     )
 
 
-def draw(rows: list[dict[str, Any]], target: float, objective: str, path: Path) -> Path | None:
-    """Cost against accuracy, the front as a line, the target dashed. None where no trial is complete."""
-    done = [row for row in rows if row["state"] == "complete"]
-    if not done:
-        return None
+def trial_line(trial: Trial, gain: Gain | None) -> str:
+    """One trial over all its runs: mean accuracy, cost, the gain over the recipe with its standard error."""
+    if trial.message is not None:
+        return f"{trial.who:<10} can't run: {trial.message}"
+    cost = f"{trial.cost('seconds'):8.2f} s  {trial.cost('flops') / 1e15:.4f} PFLOP"
+    over = f"gain {100 * gain.mean:+.2f} ±{100 * gain.error:.2f}" if gain and trial.number else "the recipe"
+    figures = f"n={len(trial.rows):<3} {100 * trial.accuracy():6.2f} %  {cost}"
+    return f"{trial.who:<10} {figures}  {over:<18} {_told(trial)}"
+
+
+def _told(trial: Trial) -> str:
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in trial.settings.items())
+
+
+def draw(
+    tried: Sequence[Trial], found: Mapping[int, Gain], target: float | None, objective: Objective, path: Path
+) -> Path:
+    """Cost against accuracy, a point a trial with its gain's error; the front a line, the target dashed."""
     import matplotlib  # late: reading a log needs no pictures
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    done = [trial for trial in tried if trial.rows]
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    axes.scatter([row[objective] for row in done], [100 * row["accuracy"] for row in done], s=18, color="0.6")
-    best = front(rows, objective)
-    axes.plot([row[objective] for row in best], [100 * row["accuracy"] for row in best], "o-", color="C0")
-    for row in best:
-        axes.annotate(
-            str(row["trial"]),
-            (row[objective], 100 * row["accuracy"]),
-            xytext=(4, -10),
-            textcoords="offset points",
-            fontsize=8,
+    for trial in done:
+        error = found[trial.number].error if trial.number in found else 0.0
+        axes.errorbar(
+            trial.cost(objective), 100 * trial.accuracy(), yerr=100 * error, fmt="o", ms=4, color="0.6", lw=1
         )
-    axes.axhline(100 * target, color="C3", linestyle="--", linewidth=1)
+    best = front(done, objective)
+    axes.plot([t.cost(objective) for t in best], [100 * t.accuracy() for t in best], "o-", color="C0")
+    for trial in best:
+        place = trial.cost(objective), 100 * trial.accuracy()
+        axes.annotate(str(trial.number), place, xytext=(4, -10), textcoords="offset points", fontsize=8)
+    if target is not None:
+        axes.axhline(100 * target, color="C3", linestyle="--", linewidth=1)
     axes.set_xlabel("seconds of a run" if objective == "seconds" else "FLOPs of a run")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_title(f"{len(done)} trials, the front and the target of {100 * target:g} %")
+    axes.set_ylabel("accuracy (%), ± standard error of the gain")
+    axes.set_title(f"{len(done)} trials and the front of those that nothing beats")
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format=path.suffix[1:])
     pyplot.close(figure)

@@ -1,128 +1,94 @@
-"""Reproduce a recipe's figure by the measuring protocol:
-`python benchmarks/reproduce.py --config speed94.yaml --runs 200`.
+"""A record in the making: a fixed number of runs, each logged as it ends, beside a rival's, turn by turn.
 
-A fixed number of runs with seeds 0 to n-1, every one logged and counted; beside a rival, if one is named
-(--versus), turn by turn. Ends with benchmarks/records/<date>-<recipe>-<device>/record.json and its README.md.
-Interrupted, the same command goes on.
+Refuses to choose among runs, to print, and to leave anything unfinished where records lie.
 """
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import datetime
 import multiprocessing
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from fastresnet.base import files, words
 from fastresnet.bench import places
-from fastresnet.bench.protocol import protocol, record_page
-from fastresnet.bench.protocol.runlog import RunLog, unfinished
+from fastresnet.bench.protocol import protocol, rival, runlog
+from fastresnet.bench.protocol.rows import Row
+from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device
-from fastresnet.runs import record
-from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
-from fastresnet.settings.reading import RECIPES
+from fastresnet.settings.keys import COMMAND_LINE, DEFAULT
+
+# What the protocol sets itself, and why another value is refused.
+OWN_SETTINGS: dict[str, tuple[object, str]] = {
+    "run.seed": (0, "the seeds of a record are 0 to n-1"),
+    "run.dir": (None, "a record writes no run folders; --out names its own"),
+    "run.resume": (None, "each run of a record starts from nothing; an interrupted record goes on by itself"),
+    "run.loggers": ([], "a record's runs are logged in its runs.jsonl alone"),
+    "run.save_checkpoints": (False, "a record keeps no weights"),
+    "run.report": (False, "a record has one page for all runs"),
+    "eval.every": (0, "nothing is evaluated on the clock but what decides at the end"),
+    "eval.best_on": ("none", "a record counts the last weights, never the best epoch's"),
+    "model.pretrained": (None, "each run of a record starts from fresh weights"),
+}
+CHANGES_THE_RESULT = ("run.resume", "model.pretrained")  # refused in a recipe too
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What this script knows beside the settings."""
-    parser.add_argument(
-        "--runs", type=int, default=5, metavar="N", help="how many, fixed before the first (5)"
-    )
-    parser.add_argument("--target", type=float, metavar="SHARE", help="accuracy to exceed (eval.target)")
-    parser.add_argument("--versus", metavar="CMD", help="a rival's command, run in turn")
-    parser.add_argument("--versus-name", metavar="NAME", help="what to call the rival (the command)")
-    parser.add_argument("--versus-published", metavar="TEXT", help="its published figure and machine")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the record's folder")
-    parser.add_argument(
-        "--allow-dirty",
-        action="store_true",
-        help="measure uncommitted code; the result is marked and is no record",
-    )
-    parser.add_argument("--commit", metavar="HASH", help="of this tree, where its git folder stayed behind")
-    parser.add_argument(
-        "--parallel",
-        type=int,
-        default=1,
-        metavar="K",
-        help="K runs at once: statistics of accuracy alone, no times",
-    )
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of a record, beside the settings.
+
+    runs:      fixed before the first
+    target:    accuracy to exceed, a share
+    versus:    a rival's command
+    seconds:   no turn begins that would probably end later than so long after the first; None: no limit
+    parallel:  runs at once; more than one measures no times
+    git:       commit and dirty of the code
+    """
+
+    runs: int
+    target: float | None
+    git: dict[str, Any]
+    versus: str | None = None
+    seconds: float | None = None
+    parallel: int = 1
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, write the record, print its line and its JSON. Exit code 1 where the target was missed."""
-    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
-    target = asked.target if asked.target is not None else cfg.eval.target
-    _check(asked, target)
-    git = _stated(hardware.git_state(Path(__file__).parent), asked.commit)
-    if git["dirty"] and not asked.allow_dirty:
-        raise ValueError(
-            "tracked files differ from the commit: a record names the code that made it. Commit first, "
-            "or measure with --allow-dirty, which makes no record"
-        )
-    cfg = cfg.replace({"run.save_checkpoints": False, "run.report": False}, origin="reproduce.py")
-    machine = hardware.describe()
-    header = {
+def own_settings(cfg: Config) -> Config:
+    """The settings of a record. Raises ValueError for one that the protocol doesn't obey."""
+    flat = cfg.flat()
+    for key, (value, why) in OWN_SETTINGS.items():
+        told = cfg.provenance[key]
+        wrong = flat[key] != value and told != DEFAULT
+        if wrong and (told == COMMAND_LINE or key in CHANGES_THE_RESULT):
+            raise ValueError(f"{'--' if told == COMMAND_LINE else f'{told}: '}{key}: {why}: leave it out")
+    return cfg.replace({key: value for key, (value, _) in OWN_SETTINGS.items()}, origin="the protocol")
+
+
+def header_of(cfg: Config, ask: Ask) -> dict[str, Any]:
+    """What has to stay the same over all runs, and the date."""
+    return {
         "recipe": cfg.recipe,
-        "config": _learned(cfg),
-        "commit": git["commit"],
-        "dirty": git["dirty"],
-        "runs": asked.runs,
-        "target": target,
-        "versus": asked.versus,
-        "machine": hardware.short_name(machine),
+        "config": learned(cfg),
+        "commit": ask.git["commit"],
+        "dirty": bool(ask.git["dirty"]),
+        "runs": ask.runs,
+        "target": ask.target,
+        "versus": ask.versus,
+        "machine": hardware.short_name(hardware.describe()),
         "torch": torch.__version__,
-        "timed": asked.parallel == 1,
+        "timed": ask.parallel == 1,
         "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
     }
-    log = RunLog(_folder(cfg, asked.out, header), header)
-    say(
-        f"{len(log.of('own'))} of {asked.runs} runs done before, in {log.path.parent}"
-        if log.rows
-        else f"into {log.path.parent}"
-    )
-    prepared = protocol.prepare(cfg)
-    if asked.parallel > 1:
-        _run_in_parallel(cfg, log, asked.runs, asked.parallel)
-    else:
-        _run_in_turn(prepared, log, asked.runs, asked.versus)
-    made = record_page.assemble(
-        cfg, log, prepared, machine, git, rival=_rival(asked), published=published(cfg.recipe)
-    )
-    return _finish(made, log.path.parent, dirty=bool(git["dirty"]))
 
 
-def _check(asked: argparse.Namespace, target: float | None) -> None:
-    if asked.runs < 1:
-        raise ValueError(f"--runs must be at least 1, got {asked.runs}")
-    if asked.parallel < 1:
-        raise ValueError(f"--parallel must be at least 1, got {asked.parallel}")
-    if asked.parallel > 1 and asked.versus:
-        raise ValueError(
-            "--parallel measures no times, so --versus has nothing to compare with: leave one out"
-        )
-    if target is not None and not 0 < target < 1:
-        raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
-
-
-def _stated(git: dict[str, Any], commit: str | None) -> dict[str, Any]:
-    """The state of the work tree, or the commit that the caller states for a tree that came without git."""
-    if commit is None:
-        return git
-    if git["commit"] is not None and not git["commit"].startswith(commit):
-        raise ValueError(f"--commit {commit}: this work tree is at {git['commit']}")
-    return {"commit": git["commit"] or commit, "dirty": bool(git["dirty"])}
-
-
-def _learned(cfg: Config) -> dict[str, Any]:
+def learned(cfg: Config) -> dict[str, Any]:
     """The settings as a record keeps them: all but where files lie, which says nothing of the run."""
     kept = cfg.to_dict()
     for key in ("root", "train", "test", "betons"):
@@ -132,16 +98,39 @@ def _learned(cfg: Config) -> dict[str, Any]:
     return kept
 
 
-def _folder(cfg: Config, out: Path | None, header: dict[str, Any]) -> Path:
+# ---- folders -----------------------------------------------------------------------------------------------
+
+
+def folders(cfg: Config, out: Path | None, header: dict[str, Any]) -> tuple[Path, Path]:
+    """Where the runs are logged, and where the finished record goes.
+
+    Where records lie nothing unfinished does. Without `out`, an unfinished record that was begun with the
+    same values is continued; else the record gets a name of its own.
+    """
     if out is not None:
-        return out
-    device = (
-        header["machine"]
-        if choose_device(cfg.run.device).type == "cuda"
-        else hardware.short_name({"cpu": hardware.describe()["cpu"]})
-    )
-    suffix = f"{cfg.recipe}-{slug(device)}" + ("-dirty" if header["dirty"] else "")
-    return unfinished(places.RECORDS, suffix) or places.RECORDS / f"{header['date']}-{suffix}"
+        inside = out.resolve().is_relative_to(places.RECORDS)
+        return (places.UNFINISHED_RECORDS / out.name if inside else out), out
+    on_cpu = choose_device(cfg.run.device).type == "cpu"
+    device = hardware.short_name({"cpu": hardware.describe()["cpu"]}) if on_cpu else header["machine"]
+    name = f"{cfg.recipe}-{slug(device)}" + ("-dirty" if header["dirty"] else "")
+    for folder in sorted(places.UNFINISHED_RECORDS.glob(f"*-{name}*"), reverse=True):
+        begun = (folder / runlog.NAME).exists() and runlog.difference(folder / runlog.NAME, header) is None
+        if begun and not (folder / runlog.DIRTY).exists():
+            return folder, places.RECORDS / folder.name
+    fresh = next(each for each in _names(f"{header['date']}-{name}") if not _taken(each))
+    return places.UNFINISHED_RECORDS / fresh, places.RECORDS / fresh
+
+
+def _names(first: str) -> Iterator[str]:
+    yield first
+    number = 2
+    while True:
+        yield f"{first}-{number}"
+        number += 1
+
+
+def _taken(name: str) -> bool:
+    return (places.UNFINISHED_RECORDS / name).exists() or (places.RECORDS / name).exists()
 
 
 def slug(text: str) -> str:
@@ -149,51 +138,92 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def published(recipe: str) -> dict[str, Any] | None:
-    """What the head of a shipped recipe says its authors published, or None."""
-    path = RECIPES / f"{recipe}.yaml"
-    head = (
-        re.search(r"^# Published: ((?:.*\n#)*?.*)\n(?!#)", path.read_text(encoding="utf-8"), re.M)
-        if path.exists()
-        else None
-    )
-    return {"source": " ".join(head[1].replace("\n#", " ").split()), "machine": None} if head else None
+# ---- the runs ----------------------------------------------------------------------------------------------
+
+Who = Literal["own", "rival"]
+Said = Callable[[Who, Row, float], None]  # who, the row, seconds left
 
 
-def _rival(asked: argparse.Namespace) -> dict[str, Any] | None:
-    if asked.versus is None:
-        return None
-    told = {"source": asked.versus_published, "machine": None} if asked.versus_published else None
-    return {"name": asked.versus_name or asked.versus, "published": told}
+class Making:
+    """The runs of a record, from where its log stands to the last one, or until the time is up."""
 
+    def __init__(self, cfg: Config, ask: Ask, log: RunLog) -> None:
+        self.cfg, self.ask, self.log = cfg, ask, log
+        self.prepared: protocol.Prepared | None = None
+        self.turn: tuple[Who, int] | None = None
 
-# ---- the runs -------------------------------------------------------------------------------------
+    def where(self) -> str:
+        """Where the record stands, for whoever watches."""
+        if self.turn is None or self.prepared is None:
+            return "reading the data and warming up"
+        who, seed = self.turn
+        if who == "rival":
+            return f"rival, run {seed + 1} of {self.ask.runs}"
+        if self.ask.parallel > 1:
+            return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.ask.parallel} at once"
+        step, last = self.prepared.experiment.trainer.steps_done, self.prepared.last_step
+        state = f"step {step} of {last}" if step < last else "evaluating"
+        return f"seed {seed}, run {seed + 1} of {self.ask.runs}: {state}"
 
+    def run(self, said: Said) -> protocol.Prepared:
+        """All runs that are left. The rival goes first, so that one that can't run costs nothing."""
+        turns = [(who, seed) for seed in range(self.ask.runs) for who in self._sides()]
+        left = [turn for turn in turns if not self.log.done(*turn)]
+        if self.ask.versus and len(left) == len(turns):
+            self._try_rival(said)
+            left = left[1:]
+        self.prepared = protocol.prepare(self.cfg)
+        if self.ask.parallel > 1:
+            self._run_in_parallel([seed for _, seed in left], said)
+        else:
+            self._run_in_turn(left, said)
+        return self.prepared
 
-def _run_in_turn(prepared: protocol.Prepared, log: RunLog, runs: int, versus: str | None) -> None:
-    began, done = timing.now("cpu"), 0
-    turns = [(who, seed) for seed in range(runs) for who in (("own", "rival") if versus else ("own",))]
-    left = [turn for turn in turns if not log.done(*turn)]
-    for who, seed in left:
-        row = protocol.run_once(prepared, seed) if who == "own" else protocol.run_rival(versus or "", seed)
-        log.add(who, row)
-        done += 1
-        _say_row(who, row, (timing.now("cpu") - began) / done * (len(left) - done))
+    def _sides(self) -> tuple[Who, ...]:
+        return ("rival", "own") if self.ask.versus else ("own",)
 
+    def _try_rival(self, said: Said) -> None:
+        """The rival's first run. Raises ValueError where it fails, and logs nothing: the next try is free."""
+        self.turn = ("rival", 0)
+        row = rival.run(str(self.ask.versus), 0)
+        if row["status"] == "failed":
+            raise ValueError(f"--versus: {self.ask.versus!r} failed in its first run ({row['message']})")
+        self.log.add("rival", row)
+        said("rival", row, 0.0)
 
-def _run_in_parallel(cfg: Config, log: RunLog, runs: int, workers: int) -> None:
-    """Processes share the device; each has its own experiment and takes the next seed when it is free."""
-    seeds = [seed for seed in range(runs) if not log.done("own", seed)]
-    threads = max(1, torch.get_num_threads() // workers) if choose_device(cfg.run.device).type == "cpu" else 0
-    shared = cfg.replace({"run.threads": threads}, origin="--parallel")
-    began = timing.now("cpu")
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, max(1, len(seeds))), multiprocessing.get_context("spawn"), _begin_worker, (shared,)
-    ) as pool:
-        waiting = [pool.submit(_run_in_worker, seed) for seed in seeds]
-        for done, future in enumerate(concurrent.futures.as_completed(waiting), 1):
-            log.add("own", future.result())
-            _say_row("own", future.result(), (timing.now("cpu") - began) / done * (len(seeds) - done))
+    def _run_in_turn(self, left: list[tuple[Who, int]], said: Said) -> None:
+        assert self.prepared is not None
+        began, longest = timing.now("cpu"), 0.0
+        for done, (who, seed) in enumerate(left, 1):
+            started = timing.now("cpu")
+            if self.ask.seconds is not None and started - began + longest > self.ask.seconds:
+                return
+            self.turn = who, seed
+            if who == "own":
+                row = protocol.run_once(self.prepared, seed, timed=self.ask.parallel == 1)
+            else:
+                row = rival.run(str(self.ask.versus), seed)
+            self.log.add(who, row)
+            now = timing.now("cpu")
+            longest = max(longest, now - started)
+            said(who, row, (now - began) / done * (len(left) - done))
+
+    def _run_in_parallel(self, seeds: list[int], said: Said) -> None:
+        """Processes share the device; each has its own experiment and takes the next seed when it is free."""
+        workers = min(self.ask.parallel, max(1, len(seeds)))
+        on_cpu = choose_device(self.cfg.run.device).type == "cpu"
+        share = max(1, torch.get_num_threads() // self.ask.parallel) if on_cpu else 0
+        shared = self.cfg.replace({"run.threads": self.cfg.run.threads or share}, origin="--parallel")
+        began, self.turn = timing.now("cpu"), ("own", 0)
+        context = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (shared,))
+        try:
+            waiting = [pool.submit(_run_in_worker, seed) for seed in seeds]
+            for done, future in enumerate(concurrent.futures.as_completed(waiting), 1):
+                self.log.add("own", future.result())
+                said("own", future.result(), (timing.now("cpu") - began) / done * (len(seeds) - done))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _worker: list[protocol.Prepared] = []  # of a process of the pool: made once, used for all its seeds
@@ -203,48 +233,5 @@ def _begin_worker(cfg: Config) -> None:
     _worker.append(protocol.prepare(cfg))
 
 
-def _run_in_worker(seed: int) -> dict[str, Any]:
+def _run_in_worker(seed: int) -> Row:
     return protocol.run_once(_worker[0], seed, timed=False)
-
-
-def _say_row(who: str, row: dict[str, Any], left: float) -> None:
-    best = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
-    what = f"{100 * best:6.2f} %" if best is not None else row.get("message", "no accuracy told")
-    seconds = row["seconds"]["total"]
-    took = f"  {words.duration(seconds)}" if seconds is not None else ""
-    throttled = (row.get("condition") or {}).get("throttle")
-    say(
-        f"{who:<5} seed {row['seed']:<4} {row['status']:<6} {what}{took}  left {words.duration(left)}"
-        + (f"  THROTTLED: {', '.join(throttled)}" if throttled else "")
-    )
-
-
-def say(line: str) -> None:
-    """Progress goes to standard error, where it doesn't mix with the result."""
-    print(line, file=sys.stderr, flush=True)
-
-
-# ---- the end --------------------------------------------------------------------------------------
-
-
-def _finish(made: dict[str, Any], folder: Path, dirty: bool) -> int:
-    name = "measured-dirty.json" if dirty else "record.json"  # code that no commit holds makes no record
-    record.write(folder / name, made)
-    files.write_text(folder / "README.md", record_page.page(made))
-    for line in _verdict(made):
-        say(line)
-    print(record.line(made))
-    print(record.dumps(made))
-    return 1 if made["summary"]["target_met"] is False else 0
-
-
-def _verdict(made: dict[str, Any]) -> Iterator[str]:
-    summary, target = made["summary"], made["target"]
-    if summary["failed"]:
-        yield f"{summary['failed']} of {summary['failed'] + summary['n']} runs diverged and count as failures"
-    if target is not None:
-        p = summary["p_value"]
-        yield (
-            f"target {100 * target:g} %: {record_page.judgement(summary)}"
-            + (f" (p = {p:.2g})" if p is not None else " (a test needs two runs)")
-        )

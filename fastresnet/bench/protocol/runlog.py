@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastresnet.base import files
+from fastresnet.bench.protocol.rows import Row
 
-NAME = "runs.jsonl"
+NAME, RECORD, DIRTY = "runs.jsonl", "record.json", "measured-dirty.json"
 # What has to stay the same from the first run to the last, and how to say it.
 FIXED = {
     "recipe": "the recipe",
     "config": "the settings",
     "commit": "the commit",
+    "dirty": "whether code is uncommitted",
     "runs": "the number of runs",
     "target": "the target",
     "versus": "the rival's command",
@@ -28,59 +31,51 @@ FIXED = {
 
 
 class RunLog:
-    """runs.jsonl in `folder`: opened or continued.
+    """The log in `folder`: opened or continued.
 
-    header:  one value for each name in FIXED, plus anything worth keeping
-    rows:    finished runs so far, each with "who" (own or rival) and "seed"
+    header:  one value for each name in `fixed`, plus anything worth keeping
+    fixed:   what has to stay the same, and how to say it
     Raises ValueError where the folder holds a finished record, or a log that was begun with other values.
     """
 
-    def __init__(self, folder: Path, header: dict[str, Any]) -> None:
-        assert set(FIXED) <= set(header), "the header says everything that has to stay the same"
-        self.path = folder / NAME
-        if (folder / "record.json").exists():
+    def __init__(
+        self, folder: Path, header: dict[str, Any], *, fixed: Mapping[str, str] = FIXED, name: str = NAME
+    ) -> None:
+        assert set(fixed) <= set(header), "the header says everything that has to stay the same"
+        self.path = folder / name
+        if finished(folder):
             raise ValueError(f"{folder} holds a finished record: give another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
-        self.header = json.loads(json.dumps(header))  # as it will read back: tuples become lists
-        self.rows: list[dict[str, Any]] = []
-        if self.path.exists() and self.path.stat().st_size:
-            self._continue()
-        else:
-            self._append({"kind": "begin", **self.header})
-
-    def _continue(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        if not lines[-1].endswith("\n"):  # the machine went down in the middle of a line
-            lines = lines[:-1]
-            files.write_text(self.path, "".join(lines))
-        rows = [_parsed(line, self.path, number) for number, line in enumerate(lines, 1)]
-        if not rows:
+        self.header = _as_read(header)
+        self._rows: list[tuple[str, Row]] = []
+        lines = _whole_lines(self.path)
+        if len(lines) < 2:  # no run yet: nothing that could be mixed
+            files.write_text(self.path, "")
             self._append({"kind": "begin", **self.header})
             return
-        begun = rows[0]
-        for name, words in FIXED.items():
-            if begun.get(name) != self.header[name]:
-                change = _difference(begun.get(name), self.header[name])
-                raise ValueError(
-                    f"{self.path} was begun with other values of {words}{change}: "
-                    "finish it as it was begun, or give another folder with --out"
-                )
+        change = difference(self.path, header, fixed)
+        if change is not None:
+            raise ValueError(
+                f"{self.path} was begun with other values of {change}: "
+                "finish it as it was begun, or give another folder with --out"
+            )
+        files.write_text(self.path, "".join(lines))
+        begun, *rows = (_parsed(line, self.path, number) for number, line in enumerate(lines, 1))
         self.header = {key: value for key, value in begun.items() if key != "kind"}
-        self.rows = rows[1:]
+        self._rows = [(row.pop("who"), cast(Row, row)) for row in rows]
 
     def done(self, who: str, seed: int) -> bool:
         """Whether this run is in the log already."""
-        return any(row["who"] == who and row["seed"] == seed for row in self.rows)
+        return any(side == who and row["seed"] == seed for side, row in self._rows)
 
-    def add(self, who: str, row: dict[str, Any]) -> None:
+    def add(self, who: str, row: Row) -> None:
         """Keep a finished run, on the disk when this returns."""
-        self.rows.append({"who": who, **row})
-        self._append(self.rows[-1])
+        self._rows.append((who, row))
+        self._append({"who": who, **row})
 
-    def of(self, who: str) -> list[dict[str, Any]]:
-        """The runs of one side, by seed, without "who"."""
-        rows = sorted((row for row in self.rows if row["who"] == who), key=lambda row: row["seed"])
-        return [{key: value for key, value in row.items() if key != "who"} for row in rows]
+    def of(self, who: str) -> list[Row]:
+        """The runs of one side, by seed."""
+        return sorted((row for side, row in self._rows if side == who), key=lambda row: row["seed"])
 
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
@@ -89,10 +84,37 @@ class RunLog:
             os.fsync(file.fileno())
 
 
-def unfinished(folder: Path, suffix: str) -> Path | None:
-    """The newest folder `*-<suffix>` in `folder` that holds a log and no record yet."""
-    found = [path for path in sorted(folder.glob(f"*-{suffix}")) if (path / NAME).exists()]
-    return next((path for path in reversed(found) if not (path / "record.json").exists()), None)
+def finished(folder: Path) -> bool:
+    """Whether the folder holds a record with all the runs that were planned."""
+    if not (folder / RECORD).exists():
+        return False
+    made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return bool(made.get("runs_done", 0) >= made.get("runs_planned", 0))
+
+
+def difference(path: Path, header: dict[str, Any], fixed: Mapping[str, str] = FIXED) -> str | None:
+    """What of `fixed` has another value in a log, in words; None where all agree or no run is logged."""
+    lines = _whole_lines(path)
+    if len(lines) < 2:
+        return None
+    begun, asked = _parsed(lines[0], path, 1), _as_read(header)
+    for name, words in fixed.items():
+        if begun.get(name) != asked[name]:
+            return words + _change(begun.get(name), asked[name])
+    return None
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that end as lines do: the machine may have gone down within the last one."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+
+
+def _as_read(header: dict[str, Any]) -> dict[str, Any]:
+    """As it will read back: tuples become lists."""
+    return cast(dict[str, Any], json.loads(json.dumps(header)))
 
 
 def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
@@ -107,11 +129,11 @@ def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def _difference(old: Any, new: Any) -> str:
+def _change(old: Any, new: Any) -> str:
     """` (train.epochs 3 then, 4 now)`: the first difference, short enough for a line."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key):
-                inner = _difference(old.get(key), new.get(key))
+                inner = _change(old.get(key), new.get(key))
                 return f" ({key}.{inner[2:]}" if isinstance(new.get(key), dict) else f" ({key} {inner[2:]}"
     return f" ({str(old)[:40]} then, {str(new)[:40]} now)"

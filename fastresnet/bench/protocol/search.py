@@ -1,213 +1,187 @@
-"""Search for faster recipes:
-`python benchmarks/search.py --config speed94.yaml --space space.yaml --trials 100`.
+"""A search for better recipes: successive halving over seeds (Jamieson and Talwalkar 2016). Prints nothing.
 
-Optuna draws settings at random (or by its TPE sampler); successive halving stops trials that are hopeless at
-their epoch. A trial is judged by its cost, seconds or FLOPs; one that misses the target costs more by what it
-lacks. Accuracy is the validation set's where data.val_fraction holds one back (which a search should do),
-else the test set's. The study is a SQLite file, so the same command goes on where it was interrupted.
-
-The space is YAML: each setting with a list of choices, or with low and high (log: true, step: 0.5):
-
-    optim.lr: {low: 0.1, high: 0.4, log: true}
-    train.epochs: {low: 6, high: 10, step: 0.5}
-    train.batch_size: [1000, 1536, 2000]
-    train.resolutions: [null, [[0.35, 24], [0.7, 28], [1.0, 32]]]
+Trial 0 is the recipe as it is; the others draw from a space. In each round all trials still in it run the
+same seeds, twice as many as before, and the better half goes on. A trial is judged by its gain over the
+recipe at the same seeds, and its standard error: what chance could turn is not dropped.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import sys
-from pathlib import Path
-from typing import Any
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, variance
+from typing import Any, Literal
 
-from fastresnet import data
-from fastresnet.base import strict_yaml
-from fastresnet.bench.protocol import pareto, protocol
-from fastresnet.machine import timing
-from fastresnet.settings.command_line import parse_args
+from fastresnet.bench.protocol import protocol, space
+from fastresnet.bench.protocol.rows import Row
+from fastresnet.bench.protocol.runlog import RunLog
+from fastresnet.data import Splits
 from fastresnet.settings.config import Config
-from fastresnet.training import trainer
 
-SLOPE = 20.0  # a run that misses the target by one point (0.01) counts as if it had cost 20 % more
-LOG, STUDY = "trials.jsonl", "study.db"
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """What this script knows beside the settings."""
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="what is searched, as YAML")
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials, old ones too (20)")
-    parser.add_argument("--target", type=float, metavar="SHARE", help="accuracy to reach (eval.target)")
-    parser.add_argument("--objective", choices=("seconds", "flops"), default="seconds", help="what is saved")
-    parser.add_argument("--sampler", choices=("random", "tpe"), default="random", help="who draws (random)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs a trial (1)")
-    parser.add_argument("--out", type=Path, default=Path("searches"), metavar="DIR", help="folder (searches)")
+RUN_STD = 0.0014  # of a run's accuracy, until this search has seen its own (DESIGN: 0.13 to 0.15 points)
+PRICE = 0.007  # of accuracy that a run of twice the cost must gain: from 94 to 96 % others paid 2.8 doublings
+FIXED = {
+    "recipe": "the recipe",
+    "config": "the settings",
+    "space": "the space",
+    "objective": "the objective",
+    "data": "the data",
+}
+Objective = Literal["seconds", "flops"]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Search, print a line a trial and the Pareto front's trials at the end."""
-    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
-    target = asked.target if asked.target is not None else cfg.eval.target
-    if target is None or not 0 < target < 1:
-        raise ValueError(f"--target must lie between 0 and 1, got {target} (a share; the recipe names none)")
-    if asked.trials < 1 or asked.seeds < 1:
-        raise ValueError(f"--trials and --seeds must be at least 1, got {asked.trials} and {asked.seeds}")
-    space = read_space(asked.space, cfg)
-    optuna = _optuna()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    question = _fingerprint(cfg, space, target, asked)
-    study = optuna.create_study(
-        storage=f"sqlite:///{asked.out / STUDY}",
-        study_name=cfg.recipe,
-        load_if_exists=True,
-        sampler={"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}[asked.sampler](),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-    )
-    if study.user_attrs.get("question", question) != question:
-        raise ValueError(
-            f"{asked.out / STUDY} was begun with another recipe, space, target or objective: "
-            "finish it as it was begun, or give another folder with --out"
-        )
-    study.set_user_attr("question", question)
-    splits = data.prepare(cfg, lambda line: print(line, file=sys.stderr))
-    left = asked.trials - sum(trial.state.is_finished() for trial in study.trials)
-    for _ in range(max(0, left)):
-        row = _trial(study, optuna, cfg, space, splits, target, asked)
-        pareto.append(asked.out / LOG, row)
-        print(pareto.line(row, target), flush=True)
-    rows = pareto.read(asked.out / LOG)
-    pareto.draw(rows, target, asked.objective, asked.out / "pareto.png")
-    for row in pareto.front(rows, asked.objective):
-        print(json.dumps({key: row[key] for key in ("trial", "accuracy", asked.objective, "settings")}))
-    return 0
+@dataclass
+class Trial:
+    """Some settings and their runs so far; `message` says why it can't run."""
+
+    number: int
+    settings: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    message: str | None = None
+
+    @property
+    def who(self) -> str:
+        return f"trial {self.number}"
+
+    @property
+    def seeds(self) -> set[int]:
+        return {row["seed"] for row in self.rows}
+
+    def accuracy(self) -> float:
+        """The mean over its runs; a failed run knows nothing."""
+        return fmean(accuracy_of(row) for row in self.rows)
+
+    def cost(self, objective: Objective) -> float:
+        return fmean(cost_of(row, objective) for row in self.rows)
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ValueError("searching needs Optuna: pip install -e .[search]") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+@dataclass(frozen=True)
+class Gain:
+    """Of a trial over the recipe: mean paired difference and its standard error, shares of accuracy."""
+
+    mean: float
+    error: float
+    pairs: int
 
 
-def _fingerprint(cfg: Config, space: dict[str, Any], target: float, asked: argparse.Namespace) -> str:
-    told = [cfg.to_dict(), space, target, asked.objective, asked.seeds]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def accuracy_of(row: Row) -> float:
+    """The accuracy that decides; 0 for a failed run."""
+    if row["status"] == "failed":
+        return 0.0
+    deciding = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
+    return float(deciding or 0.0)
 
 
-# ---- the space ---------------------------------------------------------------------------------------------
+def cost_of(row: Row, objective: Objective) -> float:
+    return float(row["flops"] if objective == "flops" else row["seconds"]["total"] or 0.0)
 
 
-def read_space(path: Path, cfg: Config) -> dict[str, Any]:
-    """Setting -> list of choices, or {low, high, log, step}. Each end is tried on the recipe at once, so that
-    a wrong key or value shows before the first trial. Raises ValueError, naming file and key."""
-    try:
-        space = strict_yaml.read(path)
-    except strict_yaml.YamlError as error:
-        raise ValueError(str(error)) from None
-    if not space:
-        raise ValueError(f"{path}: the space is empty: name a setting and what it may be")
-    for key, values in space.items():
-        try:
-            for value in _ends(values):
-                cfg.replace({key: value}, origin=path.name)
-        except ValueError as error:
-            raise ValueError(f"{path}: {key}: {error}") from None
-    return dict(space)
+def trials(space_: space.Space, count: int) -> list[Trial]:
+    """The recipe and `count` draws, the same for the same space; more draws begin with the same ones."""
+    chance = random.Random(0)
+    return [Trial(0, {})] + [Trial(number, space.draw(space_, chance)) for number in range(1, count + 1)]
 
 
-def _ends(values: Any) -> list[Any]:
-    if isinstance(values, list) and values:
-        return values
-    if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= {"low", "high", "log", "step"}:
-        raise ValueError(f"must be a list of choices or {{low, high, log, step}}, got {values!r}")
-    low, high = values["low"], values["high"]
-    if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (low, high)) or low > high:
-        raise ValueError(f"low and high must be numbers, low at most high, got {low!r} and {high!r}")
-    return [low, high]
-
-
-def draw(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
-    """One setting for each key of the space, drawn by the trial."""
-    drawn: dict[str, Any] = {}
-    for key, values in space.items():
-        if isinstance(values, list):  # by number: Optuna's choices can't be lists
-            drawn[key] = values[trial.suggest_categorical(key, list(range(len(values))))]
-        elif isinstance(values["low"], int) and isinstance(values["high"], int) and "log" not in values:
-            step = values.get("step", 1)
-            whole = float(step).is_integer()
-            suggest = trial.suggest_int if whole else trial.suggest_float
-            drawn[key] = suggest(key, values["low"], values["high"], step=int(step) if whole else step)
-        else:
-            how = {"log": True} if values.get("log") else {"step": values.get("step")}
-            drawn[key] = trial.suggest_float(key, values["low"], values["high"], **how)
-    return drawn
-
-
-# ---- a trial -----------------------------------------------------------------------------------------------
-
-
-def _trial(
-    study: Any,
-    optuna: Any,
-    cfg: Config,
-    space: dict[str, Any],
-    splits: Any,
-    target: float,
-    asked: argparse.Namespace,
-) -> dict[str, Any]:
-    """Draw, train, tell the study; a row of the log whatever happened."""
-    trial = study.ask()
-    settings = draw(trial, space)
-    row: dict[str, Any] = {
-        "trial": trial.number,
-        "settings": settings,
-        "state": "complete",
-        "accuracy": None,
-        "seconds": None,
-        "flops": None,
-        "value": None,
+def gains(tried: Sequence[Trial], objective: Objective, price: float = PRICE) -> dict[int, Gain]:
+    """Each trial's gain over trial 0 at the same seeds: accuracy, less `price` a doubling of the cost."""
+    base = {row["seed"]: row for row in tried[0].rows}
+    pairs = {
+        trial.number: [
+            _gain(base[row["seed"]], row, objective, price) for row in trial.rows if row["seed"] in base
+        ]
+        for trial in tried
     }
+    spread = _spread([values for number, values in pairs.items() if number and len(values) > 1])
+    return {
+        number: Gain(fmean(values), spread / math.sqrt(len(values)) if number else 0.0, len(values))
+        for number, values in pairs.items()
+        if values
+    }
+
+
+def _gain(base: Row, row: Row, objective: Objective, price: float) -> float:
+    doublings = math.log2(cost_of(row, objective) / cost_of(base, objective))
+    return accuracy_of(row) - accuracy_of(base) - price * doublings
+
+
+def _spread(groups: Sequence[Sequence[float]]) -> float:
+    """Standard deviation of a paired difference, pooled over all trials with several."""
+    if not groups:
+        return math.sqrt(2.0) * RUN_STD
+    squares = sum(variance(values) * (len(values) - 1) for values in groups)
+    return math.sqrt(squares / sum(len(values) - 1 for values in groups))
+
+
+def survivors(tried: Sequence[Trial], found: dict[int, Gain]) -> list[Trial]:
+    """The recipe, the better half of the others, and who is within two standard errors of that half."""
+    others = sorted((t for t in tried if t.number and t.number in found), key=lambda t: -found[t.number].mean)
+    kept = others[: math.ceil(len(others) / 2)]
+    if not kept:
+        return [tried[0]]
+    last = found[kept[-1].number]
+
+    def may_be_better(trial: Trial) -> bool:
+        own = found[trial.number]
+        return own.mean + 2 * math.hypot(own.error, last.error) > last.mean
+
+    near = [trial for trial in others[len(kept) :] if may_be_better(trial)]
+    return [tried[0], *kept, *near[: len(kept) // 2]]
+
+
+def rounds(seeds: int) -> Iterator[int]:
+    """How many seeds each trial has run after a round: 1, 2, 4, … and `seeds` at last."""
+    count = 1
+    while count < seeds:
+        yield count
+        count *= 2
+    yield seeds
+
+
+def run(
+    cfg: Config,
+    splits: Splits,
+    tried: Sequence[Trial],
+    log: RunLog,
+    seeds: int,
+    objective: Objective,
+    price: float,
+    said: Callable[[Trial, Row], None],
+) -> list[Trial]:
+    """All rounds; runs that the log holds already are not run again. Returns the trials of the last round."""
+    for trial in tried:
+        trial.rows = log.of(trial.who)
+    left = list(tried)
+    for count in rounds(seeds):
+        for trial in left:
+            _run_trial(cfg, splits, trial, log, count, said)
+        left = [trial for trial in left if trial.message is None]
+        if count < seeds:
+            left = survivors(left, gains(left, objective, price))
+    return left
+
+
+def _run_trial(
+    cfg: Config, splits: Splits, trial: Trial, log: RunLog, count: int, said: Callable[[Trial, Row], None]
+) -> None:
+    missing = [seed for seed in range(count) if seed not in trial.seeds]
+    if not missing:
+        return
     try:
-        prepared = protocol.prepare(cfg.replace(settings, origin="search"), splits)
-        row["flops"] = prepared.flops["train"]
-        runs = [_run(prepared, seed, trial if seed == 0 else None, optuna) for seed in range(asked.seeds)]
-        row["accuracy"] = sum(run["accuracy"] for run in runs) / len(runs)
-        row["seconds"] = sum(run["seconds"] for run in runs) / len(runs)
-        row["value"] = cost(row[asked.objective], row["accuracy"], target)
-        study.tell(trial, row["value"])
-    except optuna.TrialPruned:
-        row["state"] = "stopped"
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except (ValueError, trainer.Diverged) as error:  # impossible together, or blown up
-        row |= {"state": "failed", "message": str(error)}
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return row
-
-
-def _run(prepared: protocol.Prepared, seed: int, trial: Any, optuna: Any) -> dict[str, float]:
-    """One run from fresh weights; after each epoch `trial` says by its error whether it is hopeless."""
-    experiment, cfg = prepared.experiment, prepared.experiment.cfg
-    split = "val" if "val" in experiment.evaluation_splits else "test"
-    clock = timing.Stopwatch(experiment.device)
-    experiment.reset(seed)
-    experiment.initialise()
-    for epoch in range(experiment.num_epochs):
-        experiment.fit_epoch(epoch)
-        clock.lap("clock")
-        if trial is not None and epoch + 1 < experiment.num_epochs:
-            trial.report(1.0 - experiment.evaluate(split).accuracy, epoch + 1)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-            clock.lap("looking")  # not what a run of the recipe would do
-    accuracy = experiment.evaluate(split, tta=cfg.eval.tta).accuracy
-    clock.lap("clock")
-    return {"accuracy": accuracy, "seconds": clock.seconds["clock"]}
-
-
-def cost(spent: float, accuracy: float, target: float) -> float:
-    """What a trial is judged by: what it spent, and SLOPE times the missing accuracy more where it missed."""
-    return spent * (1.0 + SLOPE * max(0.0, target - accuracy))
+        prepared = protocol.prepare(cfg.replace(trial.settings, origin="search"), splits)
+    except ValueError as error:  # settings that can't stand together
+        if not trial.number:
+            raise
+        trial.message = str(error)
+        return
+    try:
+        for seed in missing:
+            split = "val" if "val" in prepared.experiment.evaluation_splits else "test"
+            row = protocol.run_once(prepared, seed, split=split)
+            row["flops"], row["settings"] = prepared.flops["train"], trial.settings
+            log.add(trial.who, row)
+            trial.rows.append(row)
+            said(trial, row)
+    finally:
+        prepared.experiment.close()

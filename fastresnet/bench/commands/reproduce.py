@@ -1,0 +1,181 @@
+"""Reproduce a recipe's figure by the measuring protocol:
+`python benchmarks/reproduce.py --config speed94.yaml --runs 200`.
+
+A fixed number of runs with seeds 0 to n-1, every one logged and counted; beside a rival, if one is named
+(--versus), turn by turn. Until all are done they lie in runs/records, then the record moves to
+benchmarks/records/<date>-<recipe>-<device>. Interrupted, or stopped by --seconds, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastresnet.base import files, words
+from fastresnet.bench.commands.heartbeat import Heartbeat
+from fastresnet.bench.protocol import record_page, reproduce, rival, rows, runlog
+from fastresnet.bench.protocol.record_page import Published, Rival
+from fastresnet.bench.protocol.rows import Row
+from fastresnet.machine import hardware
+from fastresnet.runs import record
+from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.config import Config
+from fastresnet.settings.reading import RECIPES
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What this command knows beside the settings."""
+    add = parser.add_argument
+    add("--runs", type=int, default=5, metavar="N", help="how many, fixed before the first (5)")
+    add("--target", type=float, metavar="SHARE", help="accuracy to exceed (eval.target)")
+    add("--versus", metavar="CMD", help="a rival's command, run in turn")
+    add("--versus-name", metavar="NAME", help="what to call the rival (the command)")
+    add("--versus-published", metavar="TEXT", help="its published figure and machine")
+    add("--out", type=Path, metavar="DIR", help="the record's folder")
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="stop before a run that would end later; the same command goes on",
+    )
+    add(
+        "--allow-dirty",
+        action="store_true",
+        help="measure uncommitted code; the result is marked and is no record",
+    )
+    add("--commit", metavar="HASH", help="of this tree, where its git folder stayed behind")
+    add(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="K",
+        help="K runs at once: statistics of accuracy alone, no times",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, write the record, print its line and its JSON. Exit code 1 where the target was missed."""
+    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
+    ask = _ask(asked, cfg)
+    cfg = reproduce.own_settings(cfg)
+    header = reproduce.header_of(cfg, ask)
+    work, home = reproduce.folders(cfg, asked.out, header)
+    log = runlog.RunLog(work, header)
+    done = len(log.of("own"))
+    say(f"{done} of {ask.runs} runs done before, in {work}" if done else f"into {work}")
+    making = reproduce.Making(cfg, ask, log)
+    with Heartbeat(making.where, quiet=cfg.run.progress == "off") as heart:
+        try:
+            making.run(lambda who, row, left: heart.say(_told(who, row, left)))
+        except KeyboardInterrupt:
+            if log.of("own") and making.prepared is not None:
+                _keep(making, asked, work, work)
+                say(f"interrupted; what is done is in {work}, and the same command goes on")
+            raise
+    return _finish(_keep(making, asked, work, home), home)
+
+
+def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
+    """The options, checked. Raises ValueError for what can't be."""
+    target = asked.target if asked.target is not None else cfg.eval.target
+    for name in ("runs", "parallel"):
+        if getattr(asked, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(asked, name)}")
+    if asked.parallel > 1 and (asked.versus or asked.seconds):
+        wrong = "--versus has nothing to compare with" if asked.versus else "--seconds can't plan"
+        raise ValueError(f"--parallel measures no times, so {wrong}: leave one out")
+    if asked.seconds is not None and not asked.seconds > 0:
+        raise ValueError(f"--seconds must be above 0, got {asked.seconds:g}")
+    if target is not None and not 0 < target < 1:
+        raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
+    if asked.versus is not None:
+        rival.check(asked.versus)
+    git = stated(hardware.git_state(Path(__file__).parent), asked.commit)
+    if git["dirty"] and not asked.allow_dirty:
+        raise ValueError(
+            "tracked files differ from the commit: a record names the code that made it. Commit first, "
+            "or measure with --allow-dirty, which makes no record"
+        )
+    return reproduce.Ask(asked.runs, target, git, asked.versus, asked.seconds, asked.parallel)
+
+
+def stated(git: dict[str, Any], commit: str | None) -> dict[str, Any]:
+    """The state of the work tree, or the commit that the caller states for a tree that came without git."""
+    if commit is None:
+        return git
+    if git["commit"] is not None and not git["commit"].startswith(commit):
+        raise ValueError(f"--commit {commit}: this work tree is at {git['commit']}")
+    return {"commit": git["commit"] or commit, "dirty": bool(git["dirty"])}
+
+
+def published(recipe: str) -> Published | None:
+    """What the head of a shipped recipe says its authors published, or None."""
+    path = RECIPES / f"{recipe}.yaml"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = re.search(r"^# Published: ((?:.*\n#)*?.*)\n(?!#)", text, re.M)
+    return {"source": " ".join(head[1].replace("\n#", " ").split()), "machine": None} if head else None
+
+
+def _rival(asked: argparse.Namespace) -> Rival | None:
+    if asked.versus is None:
+        return None
+    told: Published | None = None
+    if asked.versus_published:
+        told = {"source": asked.versus_published, "machine": None}
+    return {"name": asked.versus_name or asked.versus, "published": told}
+
+
+# ---- the end -----------------------------------------------------------------------------------------------
+
+
+def _keep(making: reproduce.Making, asked: argparse.Namespace, work: Path, home: Path) -> dict[str, Any]:
+    """Write what there is where the runs are logged; a whole record of committed code then moves home."""
+    assert making.prepared is not None
+    made = record_page.assemble(
+        making.log, making.prepared, rival=_rival(asked), published=published(making.cfg.recipe)
+    )
+    dirty = bool(made["git"]["dirty"])  # code that no commit holds makes no record
+    record.write(work / (runlog.DIRTY if dirty else runlog.RECORD), made)
+    files.write_text(work / "README.md", record_page.page(made))
+    if work != home and not dirty and runlog.finished(work):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(work, home)
+    return made
+
+
+def _finish(made: dict[str, Any], home: Path) -> int:
+    for line in _verdict(made):
+        say(line)
+    print(record.line(made))
+    print(record.dumps(made))
+    return 1 if made["summary"]["target_met"] is False else 0
+
+
+def _verdict(made: dict[str, Any]) -> Iterator[str]:
+    summary, target = made["summary"], made["target"]
+    if made["runs_done"] < made["runs_planned"]:
+        yield f"{made['runs_done']} of {made['runs_planned']} runs done; the same command goes on"
+    if summary["failed"]:
+        yield f"{summary['failed']} of {made['runs_done']} runs diverged and count as failures"
+    if target is not None:
+        yield f"target {100 * target:g} %: {rows.judgement(summary, target, made['runs_planned'])}"
+
+
+def _told(who: str, row: Row, left: float) -> str:
+    """One run in one line, and how long the rest takes."""
+    best = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
+    what = f"{100 * best:6.2f} %" if best is not None else row.get("message", "no accuracy told")
+    seconds, throttled = row["seconds"]["total"], row.get("condition", {}).get("throttle")
+    took = f"  {words.duration(seconds)}" if seconds is not None else ""
+    line = f"{who:<5} seed {row['seed']:<4} {row['status']:<6} {what}{took}  left {words.duration(left)}"
+    return line + (f"  THROTTLED: {', '.join(throttled)}" if throttled else "")
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error, where it doesn't mix with the result."""
+    print(line, file=sys.stderr, flush=True)

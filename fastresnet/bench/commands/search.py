@@ -1,0 +1,81 @@
+"""Search for better recipes:
+`python benchmarks/search.py --config speed94.yaml --space space.yaml --trials 100 --seeds 8`.
+
+The recipe itself and trials drawn from the space run the same seeds; after 1, 2, 4, … seeds the better half
+goes on. A trial is judged by its paired gain in accuracy over the recipe, less --price for each doubling of
+its cost. Accuracy is the validation set's where data.val_fraction holds one back (which a search should do),
+else the test set's. Every run is logged at once, so the same command goes on where it was interrupted.
+
+The space is YAML: each setting with a list of choices, or with low and high (log: true, step: 0.5):
+
+    optim.lr: {low: 0.1, high: 0.4, log: true}
+    train.epochs: {low: 6, high: 10, step: 0.5}
+    train.batch_size: [1000, 1536, 2000]
+    train.resolutions: [null, [[0.35, 24], [0.7, 28], [1.0, 32]]]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastresnet import data
+from fastresnet.bench.commands.heartbeat import Heartbeat
+from fastresnet.bench.protocol import pareto, reproduce, search, space
+from fastresnet.bench.protocol.runlog import RunLog
+from fastresnet.settings.command_line import parse_args
+
+LOG = "trials.jsonl"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What this command knows beside the settings."""
+    add = parser.add_argument
+    add("--space", type=Path, required=True, metavar="FILE", help="what is searched, as YAML")
+    add("--trials", type=int, default=20, metavar="N", help="draws from the space (20)")
+    add("--seeds", type=int, default=4, metavar="K", help="runs of a trial that lasts to the end (4)")
+    add("--price", type=float, default=search.PRICE, metavar="SHARE",
+        help=f"accuracy that twice the cost must gain ({search.PRICE})")  # fmt: skip
+    add("--target", type=float, metavar="SHARE", help="accuracy to reach, drawn in the picture (eval.target)")
+    add("--objective", choices=("seconds", "flops"), default="seconds", help="what costs (seconds)")
+    add("--out", type=Path, default=Path("runs/searches"), metavar="DIR", help="folder (runs/searches)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Search, print a line a run, a line a trial at the end, and the front's trials as JSON."""
+    cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
+    target = asked.target if asked.target is not None else cfg.eval.target
+    if target is not None and not 0 < target < 1:
+        raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
+    if asked.trials < 1 or asked.seeds < 1:
+        raise ValueError(f"--trials and --seeds must be at least 1, got {asked.trials} and {asked.seeds}")
+    cfg = reproduce.own_settings(cfg)
+    tried = search.trials(space.read(asked.space, cfg), asked.trials)
+    with Heartbeat(lambda: "searching ...", quiet=cfg.run.progress == "off") as heart:
+        splits = data.prepare(cfg, heart.say)
+        header = {
+            "recipe": cfg.recipe,
+            "config": reproduce.learned(cfg),
+            "space": asked.space.read_text(encoding="utf-8"),
+            "objective": asked.objective,
+            "data": splits.info["digest"],
+        }
+        log = RunLog(asked.out, header, fixed=search.FIXED, name=LOG)
+        search.run(
+            cfg, splits, tried, log, asked.seeds, asked.objective, asked.price,
+            lambda trial, row: print(pareto.run_line(trial, row), flush=True),
+        )  # fmt: skip
+    found = search.gains(tried, asked.objective, asked.price)
+    pareto.draw(tried, found, target, asked.objective, asked.out / "pareto.png")
+    for trial in sorted(tried, key=lambda trial: -found[trial.number].mean if trial.number in found else 1.0):
+        print(pareto.trial_line(trial, found.get(trial.number)))
+    for trial in pareto.front(tried, asked.objective):
+        told = {
+            "trial": trial.number,
+            "accuracy": trial.accuracy(),
+            asked.objective: trial.cost(asked.objective),
+        }
+        print(json.dumps(told | {"runs": len(trial.rows), "settings": trial.settings}))
+    return 0

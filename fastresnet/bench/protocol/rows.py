@@ -1,0 +1,137 @@
+"""What one run leaves, a row, and what all rows together say: mean, spread and whether the target is met.
+
+Refuses to leave a run out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypedDict
+
+from fastresnet.machine import timing
+
+SIGNIFICANT = 0.01  # a target counts as met below this p-value
+
+
+class Row(TypedDict, total=False):
+    """One run.
+
+    accuracy, accuracy_tta:  shares; the one that decides is on the clock, None where there is none
+    seconds:                 of init, augment (CPU only), train, eval; total is the whole clock
+    message:                 why it failed
+    flops, settings:         of a search's run: its training FLOPs, and what was drawn
+    condition:               the machine's state right after it
+    """
+
+    seed: int
+    status: Literal["ok", "failed"]
+    message: str
+    accuracy: float | None
+    accuracy_tta: float | None
+    seconds: dict[str, float | None]
+    energy_joules: float | None
+    mfu: float | None
+    flops: float
+    settings: dict[str, Any]
+    condition: dict[str, Any]
+
+
+class Summary(TypedDict):
+    """Over `n` runs that ended, beside `failed` ones; std of one run, ci95 half the mean's interval."""
+
+    n: int
+    failed: int
+    accuracy_used: str
+    mean: float | None
+    std: float | None
+    ci95: float | None
+    p_value: float | None
+    target_met: bool | None
+    seconds_mean: float | None
+    seconds_std: float | None
+    seconds_ci95: float | None
+
+
+def summarise(rows: Sequence[Row], target: float | None, planned: int | None = None) -> Summary:
+    """The summary of all rows; the accuracy is the one on the clock, with TTA where there is any.
+
+    The target is met when all planned runs are done, none failed, and the one-sided t test of the mean says
+    p < 0.01. None: not judged, as runs are missing, or one run reached it, which proves nothing.
+    """
+    ended = [row for row in rows if row["status"] == "ok"]
+    used: Literal["accuracy", "accuracy_tta"] = "accuracy"
+    if any(row["accuracy_tta"] is not None for row in ended):
+        used = "accuracy_tta"
+    accuracy = _known(row[used] for row in ended)
+    seconds = _known(row["seconds"]["total"] for row in ended)
+    p_value = (
+        timing.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
+    )
+    failed = len(rows) - len(ended)
+    mean, std, ci95 = _interval(accuracy)
+    seconds_mean, seconds_std, seconds_ci95 = _interval(seconds)
+    return {
+        "n": len(ended),
+        "failed": failed,
+        "accuracy_used": used,
+        "mean": mean,
+        "std": std,
+        "ci95": ci95,
+        "p_value": p_value,
+        "target_met": _met(accuracy, target, p_value, failed) if len(rows) >= (planned or 0) else None,
+        "seconds_mean": seconds_mean,
+        "seconds_std": seconds_std,
+        "seconds_ci95": seconds_ci95,
+    }
+
+
+def _met(accuracy: list[float], target: float | None, p_value: float | None, failed: int) -> bool | None:
+    if target is None:
+        return None
+    if failed or not accuracy:
+        return False
+    if p_value is None:
+        return None if accuracy[0] >= target else False
+    return p_value < SIGNIFICANT
+
+
+def judgement(summary: Summary, target: float, planned: int | None = None) -> str:
+    """Whether the target was met, in words: `met, p=0.002`, `not met: 2 of 5 runs failed`."""
+    n, failed, p_value, mean = summary["n"], summary.get("failed", 0), summary["p_value"], summary["mean"]
+    if failed:
+        return f"not met: {failed} of {n + failed} runs failed"
+    if n < (planned or 0):
+        return f"not judged: {n} of {planned} runs done"
+    if p_value is None:
+        return "not judged" if mean is None else f"{'reached' if mean >= target else 'missed'} in one run"
+    return f"{'met' if p_value < SIGNIFICANT else 'not met'}, p={p_value:.1g}"
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of the known values, None where there is none."""
+    known = _known(values)
+    return sum(known) / len(known) if known else None
+
+
+def conditions(rows: Sequence[Row]) -> dict[str, Any]:
+    """Over all runs: every throttle reason seen, and the range of load, clock, power and temperature."""
+    seen = [row.get("condition") or {} for row in rows]
+    ranges: dict[str, Any] = {}
+    for name in ("load_1min", "clock_mhz", "power_watts", "temperature_celsius"):
+        values = _known(one.get(name) for one in seen)
+        if values:
+            ranges[name] = [min(values), max(values)]
+    known = [one["throttle"] for one in seen if one.get("throttle") is not None]
+    return {**ranges, "throttle": sorted(set().union(*known)) if known else None}
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
+    """Mean, standard deviation and half the 95 % interval of the mean; a single value has a mean alone."""
+    if not values:
+        return None, None, None
+    found = timing.confidence_interval(values)
+    return (found.mean, found.std, found.half_width) if found.n > 1 else (found.mean, None, None)
