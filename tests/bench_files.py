@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastresnet.base import statistics
 from fastresnet.bench.measuring import harness
-from fastresnet.machine import timing
 
 HARDWARE = {
     "gpu": None,
@@ -47,7 +47,7 @@ def row(
         "unit": unit,
         "better": "lower" if unit == "s" else "higher",
         "samples": values,
-        "quantiles": timing.quantiles(values),
+        "quantiles": statistics.quantiles(values),
         "noisy": why is not None,
         "noise": why,
         "figures": figures or {},

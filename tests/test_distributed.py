@@ -13,6 +13,7 @@ from fastresnet.machine import distributed
 from fastresnet.machine.distributed import World
 
 ROOT = Path(__file__).parent.parent
+OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 RANKS = """
 import pathlib
 import torch
@@ -48,6 +49,29 @@ def test_one_process_is_a_world_of_its_own():
     assert distributed.gather_rows(rows, place) is rows
     model = torch.nn.Linear(2, 2)
     assert distributed.wrap(model, place, torch.device("cpu")) is model
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 stands in the environment without RANK, LOCAL_RANK, MASTER_ADDR"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE=two stands in the environment without LOCAL_RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "2", **OTHERS}, "RANK the lesser: "),
+        ({"WORLD_SIZE": "2", "RANK": "x", **OTHERS}, "must be whole numbers"),
+    ],
+)
+def test_half_of_torchrun_s_environment_is_refused_by_its_names(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message), distributed.world("cpu"):
+        pass
+
+
+def test_several_processes_find_only_one_apple_gpu(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", **OTHERS}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="run.device=mps is one GPU"), distributed.world("mps"):
+        pass
 
 
 def test_a_batch_divides_evenly_or_is_refused():

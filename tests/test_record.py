@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 
-from fastresnet.machine import hardware
+from fastresnet.machine import hardware, software
 from fastresnet.runs import record, schema
 
 
@@ -36,7 +36,7 @@ def a_result() -> dict:
         "peak_memory_bytes": 10**9,
         "energy_joules": None,
         "hardware": hardware.describe(),
-        "software": hardware.software(),
+        "software": software.versions(),
         "per_epoch": [
             {
                 "epoch": 1,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 from torch import Tensor
 
 # splitmix64 (Steele, Lea & Flood 2014) as a counter: number i is its finaliser at key + i·GOLDEN.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fastresnet.base.system import lines
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -27,7 +29,4 @@ def cgroup_quota(root: Path) -> float | None:
 
 
 def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
-        return []
+    return " ".join(lines(path)).split()

@@ -6,9 +6,9 @@ Started by `torchrun`; without it every function here describes a world of one p
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator
 
 import torch
 import torch.distributed as dist
@@ -33,25 +33,45 @@ ALONE = World()
 
 @contextmanager
 def world(device_type: str) -> Iterator[World]:
-    """Join the group that torchrun describes in the environment (nccl on CUDA, gloo elsewhere) and leave it
-    at the end."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield ALONE
+    """Join the group that torchrun describes in the environment (nccl on CUDA, else gloo) and leave it."""
+    place = described()
+    if place.size == 1:
+        yield place
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if device_type == "mps":
+        raise ValueError("run.device=mps is one GPU: train with one process, or with run.device=cpu")
     if device_type == "cuda":
-        if local_rank >= torch.cuda.device_count():
+        if place.local_rank >= torch.cuda.device_count():
             raise ValueError(
-                f"process {rank} wants GPU {local_rank}, this machine has {torch.cuda.device_count()}: "
-                "start torchrun with --nproc-per-node no larger than that"
+                f"process {place.rank} wants GPU {place.local_rank}, this machine has "
+                f"{torch.cuda.device_count()}: start torchrun with --nproc-per-node no larger than that"
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(place.local_rank)
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
-        yield World(rank, local_rank, size)
+        yield place
     finally:
         dist.destroy_process_group()
+
+
+def described() -> World:
+    """Where the environment says that this process stands. Raises ValueError where it says half of it."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return ALONE
+    names = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE={size} stands in the environment without {', '.join(missing)}: "
+            "start several processes with torchrun, or unset it"
+        )
+    numbers = [os.environ[name] for name in ("RANK", "LOCAL_RANK")] + [size]
+    if not all(number.isdecimal() for number in numbers) or not int(numbers[0]) < int(size):
+        raise ValueError(
+            f"RANK, LOCAL_RANK and WORLD_SIZE must be whole numbers, RANK the lesser: got {numbers}"
+        )
+    return World(*map(int, numbers))
 
 
 def local_batch_size(global_batch_size: int, place: World) -> int:
@@ -65,8 +85,7 @@ def local_batch_size(global_batch_size: int, place: World) -> int:
 
 
 def wrap(model: nn.Module, place: World, device: torch.device) -> nn.Module:
-    """DDP around the model: gradients averaged while the backward pass runs. A world of one gets the model
-    back."""
+    """DDP around the model: gradients are averaged during the backward pass. Alone, the model itself."""
     if place.size == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
@@ -101,8 +120,12 @@ class Vote:
     """
 
     def __init__(self, place: World) -> None:
-        self._group = dist.new_group(backend="gloo") if place.size > 1 else None
-        self._round: tuple[Any, Tensor] | None = None
+        self._group: dist.ProcessGroup | None = None
+        if place.size > 1:
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup)  # new_group gives a number to those left out
+            self._group = group
+        self._round: tuple[dist.Work, Tensor] | None = None
 
     def cast(self, *answers: bool) -> list[bool]:
         """What was answered in the round before this one, so that no process waits; alone, in this one."""

@@ -1,15 +1,22 @@
-"""Memory of the host and of devices in bytes: what there is, what is free, what was taken at most."""
+"""Memory of the host and of devices in bytes: what there is, what is free, what was taken at most.
+
+Refuses to allocate; it may only tell the C library to keep what a run allocates again and again.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
 import torch
 
-from fastresnet.machine import system
+from fastresnet.base.cores import CGROUP
+from fastresnet.base.system import lines, output
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
@@ -19,9 +26,9 @@ CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, the
 def total_bytes() -> int | None:
     """Main memory, or the control group's limit where that is smaller; None where the system doesn't say."""
     if sys.platform == "darwin":
-        text = system.output("sysctl", "-n", "hw.memsize")
+        text = output("sysctl", "-n", "hw.memsize")
         return int(text) if text else None
-    limits = [_proc("meminfo", "MemTotal"), *(_number(system.CGROUP / files[0]) for files in CGROUP_FILES)]
+    limits = [_proc("meminfo", "MemTotal"), *(_number(CGROUP / files[0]) for files in CGROUP_FILES)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -35,7 +42,7 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     available = _proc("meminfo", "MemAvailable")
     if available is None:  # macOS tells no more
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    granted = cgroup_free(system.CGROUP)
+    granted = cgroup_free(CGROUP)
     return available if granted is None else max(0, min(available, granted))
 
 
@@ -44,7 +51,7 @@ def cgroup_free(root: Path) -> int | None:
     for limit_file, use_file, statistics in CGROUP_FILES:
         limit, use = _number(root / limit_file), _number(root / use_file)
         if limit is not None and use is not None:
-            cache = [line.split()[1] for line in system.lines(root / statistics) if "inactive_file " in line]
+            cache = [line.split()[1] for line in lines(root / statistics) if "inactive_file " in line]
             return limit - use + int(cache[-1] if cache else 0)
     return None
 
@@ -78,12 +85,25 @@ def reset_peak(device: torch.device | str = "cpu") -> bool:
     return True
 
 
+def keep_large_buffers() -> bool:
+    """From now on the C library's heap serves buffers of every size and never shrinks.
+
+    By default glibc maps every buffer above 32 MiB afresh and unmaps it when it is freed, so that each step
+    of a training run touches its activations for the first time again: a page fault every 4 KiB.
+    Where there is no glibc nothing changes, and the result is False.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
 def _proc(name: str, field: str) -> int | None:
     """A field of /proc/<name>, which gives kB, in bytes."""
-    found = [line for line in system.lines(Path("/proc", name)) if line.startswith(f"{field}:")]
+    found = [line for line in lines(Path("/proc", name)) if line.startswith(f"{field}:")]
     return int(found[0].split()[1]) * 1024 if found else None
 
 
 def _number(path: Path) -> int | None:
-    text = "".join(system.lines(path)[:1])
+    text = "".join(lines(path)[:1])
     return int(text) if text.isdigit() else None

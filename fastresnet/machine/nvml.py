@@ -1,5 +1,4 @@
-"""NVIDIA's management library through ctypes: clocks, temperature, power, energy. Knows no torch and never
-changes a setting.
+"""NVIDIA's management library through ctypes: clocks, temperature, power, energy. Changes no setting.
 
 Names and units: https://docs.nvidia.com/deploy/nvml-api. A figure that the driver doesn't give is None.
 """
@@ -8,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any
 
+import torch
+
+# nvmlClocksEventReason*; 0x01 (idle) is no throttling
 THROTTLE_BITS = {
     0x02: "application clocks set",
     0x04: "power cap",
@@ -19,7 +20,8 @@ THROTTLE_BITS = {
     0x40: "thermal (hardware)",
     0x80: "power brake",
     0x100: "display clocks set",
-}  # nvmlClocksEventReason*; 0x01 (idle) is no throttling
+}
+Number = ctypes.c_uint | ctypes.c_ulonglong
 SM, MEMORY = 1, 2  # nvmlClockType_t
 MAX_NVLINKS = 18
 
@@ -27,10 +29,10 @@ MAX_NVLINKS = 18
 class Gpu:
     """One GPU, found by the UUID that torch reports (kept in this process only)."""
 
-    def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
         self._library, self._handle = library, handle
 
-    def _number(self, name: str, *arguments: int, kind: Any = ctypes.c_uint) -> int | None:
+    def _number(self, name: str, *arguments: int, kind: type[Number] = ctypes.c_uint) -> int | None:
         function = getattr(self._library, name, None)
         value = kind()
         if function is None or function(self._handle, *arguments, ctypes.byref(value)) != 0:
@@ -69,14 +71,16 @@ class Gpu:
                 return [text for bit, text in THROTTLE_BITS.items() if mask & bit]
         return None
 
-    def link(self) -> dict[str, int | None]:
-        """PCIe generation and lanes at their best, and the number of active NVLinks."""
-        active = [self._number("nvmlDeviceGetNvLinkState", link) for link in range(MAX_NVLINKS)]
-        return {
-            "pcie_generation": self._number("nvmlDeviceGetMaxPcieLinkGeneration"),
-            "pcie_lanes": self._number("nvmlDeviceGetMaxPcieLinkWidth"),
-            "nvlinks": sum(state == 1 for state in active),
-        }
+    def pcie(self) -> tuple[int | None, int | None]:
+        """PCIe generation and lanes at their best."""
+        return (
+            self._number("nvmlDeviceGetMaxPcieLinkGeneration"),
+            self._number("nvmlDeviceGetMaxPcieLinkWidth"),
+        )
+
+    def nvlinks(self) -> int:
+        """The number of active NVLinks."""
+        return sum(self._number("nvmlDeviceGetNvLinkState", link) == 1 for link in range(MAX_NVLINKS))
 
 
 def _scaled(value: int | None, factor: float) -> float | None:
@@ -84,7 +88,7 @@ def _scaled(value: int | None, factor: float) -> float | None:
 
 
 @cache
-def library() -> Any | None:
+def library() -> ctypes.CDLL | None:
     """The loaded and initialised library, or None where there is no NVIDIA driver."""
     for name in ("libnvidia-ml.so.1", "nvml.dll"):
         try:
@@ -97,8 +101,7 @@ def library() -> Any | None:
 
 
 def find(uuid: str) -> Gpu | None:
-    """The GPU with this UUID (with or without the «GPU-» in front), or None where NVML or the card isn't
-    there."""
+    """The GPU with this UUID (with or without «GPU-» in front); None where NVML or the card isn't there."""
     loaded = library()
     if loaded is None:
         return None
@@ -107,6 +110,20 @@ def find(uuid: str) -> Gpu | None:
     if loaded.nvmlDeviceGetHandleByUUID(full.encode(), ctypes.byref(handle)) != 0:
         return None
     return Gpu(loaded, handle)
+
+
+@cache
+def _card(index: int) -> Gpu | None:
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return find(str(uuid)) if uuid else None
+
+
+def card_of(device: torch.device | str) -> Gpu | None:
+    """The card behind a CUDA device (without a number: the current one), or None."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return None
+    return _card(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def driver_version() -> str | None:

@@ -13,6 +13,9 @@ from typing import TypedDict, cast
 
 import numpy as np
 
+from fastresnet.machine.hardware import Hardware
+from fastresnet.machine.software import GitState
+
 
 class Row(TypedDict):
     """What an epoch (from 1) measured: mean losses in nats, accuracies as shares; None where not done."""
@@ -28,11 +31,6 @@ class Row(TypedDict):
     test_accuracy: float | None
     seconds: float
     images_per_second: float
-
-
-class Git(TypedDict):
-    commit: str | None
-    dirty: bool | None
 
 
 class DataFacts(TypedDict, total=False):
@@ -73,7 +71,7 @@ class Result(TypedDict):
     recipe: str
     config: dict[str, dict[str, object]]
     seed: int
-    git: Git
+    git: GitState
     data: DataFacts
     accuracy: Accuracy
     loss: float | None
@@ -84,7 +82,7 @@ class Result(TypedDict):
     mfu: float | None
     peak_memory_bytes: int
     energy_joules: float | None
-    hardware: dict[str, object]
+    hardware: Hardware
     software: dict[str, str | None]
     precision: str
     loader: str

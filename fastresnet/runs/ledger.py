@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
-from fastresnet.machine import hardware, memory
+from fastresnet.machine import hardware, memory, software
+from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.models.flops import flops_per_image
 from fastresnet.reports import finished
-from fastresnet.reports.finished import DataFacts, Git, Result, Row
+from fastresnet.reports.finished import DataFacts, Result, Row
 from fastresnet.runs import record
 from fastresnet.training import arithmetic
 from fastresnet.training.evaluation import Score
@@ -121,16 +121,14 @@ class Ledger:
         experiment, cfg, place = self.experiment, self.experiment.cfg, self.experiment.place
         work = arithmetic.work(experiment, 0, experiment.trainer.steps_done)
         device, precision = experiment.device, experiment.precision
-        ceiling = (
-            hardware.matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
-        )
+        ceiling = matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
         return {
             "schema_version": record.SCHEMA_VERSION,
             "kind": "result",
             "recipe": cfg.recipe,
             "config": cfg.to_dict(),
             "seed": cfg.run.seed,
-            "git": cast(Git, hardware.git_state(Path(__file__).parent)),
+            "git": software.git_state(),
             "data": cast(DataFacts, experiment.splits.info),
             "accuracy": self._accuracy(plain, with_tta),
             "loss": _number(plain.loss),
@@ -142,7 +140,7 @@ class Ledger:
             "peak_memory_bytes": memory.peak_bytes(device),
             "energy_joules": energy_joules,
             "hardware": hardware.describe(),
-            "software": hardware.software(),
+            "software": software.versions(),
             "precision": precision.name,
             "loader": experiment.loader_name,
             "world_size": place.size,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastresnet.base import interrupt
 from fastresnet.base.interrupt import Interrupted
-from fastresnet.machine import distributed, hardware, timing
+from fastresnet.machine import distributed, meters, timing
 from fastresnet.machine.distributed import World
 from fastresnet.reports import plots
 from fastresnet.reports.finished import Predictions, Result, Row
@@ -93,7 +93,7 @@ class Session:
             with interrupt.StopRequest() as self.stop:
                 self._warm_up()
                 self._begin()
-                with hardware.EnergyMeter(self.experiment.device) as energy:
+                with meters.EnergyMeter(self.experiment.device) as energy:
                     self._epochs()
                 return self._finish(energy.joules)
         finally:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet import data, loading, models, optim
-from fastresnet.machine import allocator, distributed, precision, timing
+from fastresnet.machine import distributed, memory, precision, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim import averaging, schedule
@@ -69,7 +69,7 @@ class Experiment:
         if cfg.run.threads:
             torch.set_num_threads(cfg.run.threads)
         if self.device.type == "cpu":
-            allocator.keep_large_buffers()
+            memory.keep_large_buffers()
         torch.use_deterministic_algorithms(cfg.run.deterministic)
         precision.apply_globally(self.precision, self.device)
 

@@ -21,7 +21,8 @@ from fastresnet.bench.commands.heartbeat import Heartbeat
 from fastresnet.bench.protocol import record_page, reproduce, rival, rows, runlog
 from fastresnet.bench.protocol.record_page import Published, Rival
 from fastresnet.bench.protocol.rows import Row
-from fastresnet.machine import hardware
+from fastresnet.machine import software
+from fastresnet.machine.software import GitState
 from fastresnet.runs import record
 from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
@@ -95,7 +96,7 @@ def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
     if asked.versus is not None:
         rival.check(asked.versus)
-    git = stated(hardware.git_state(Path(__file__).parent), asked.commit)
+    git = stated(software.git_state(), asked.commit)
     if git["dirty"] and not asked.allow_dirty:
         raise ValueError(
             "tracked files differ from the commit: a record names the code that made it. Commit first, "
@@ -104,7 +105,7 @@ def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
     return reproduce.Ask(asked.runs, target, git, asked.versus, asked.seconds, asked.parallel)
 
 
-def stated(git: dict[str, Any], commit: str | None) -> dict[str, Any]:
+def stated(git: GitState, commit: str | None) -> GitState:
     """The state of the work tree, or the commit that the caller states for a tree that came without git."""
     if commit is None:
         return git

@@ -19,7 +19,7 @@ import torch
 
 from fastresnet import beton
 from fastresnet.augment.dispatch import kernel_for
-from fastresnet.base import files
+from fastresnet.base import files, statistics
 from fastresnet.base.cores import cores_usable
 from fastresnet.bench.contest.checks import check, coordinates
 from fastresnet.bench.contest.contestants import (
@@ -32,7 +32,7 @@ from fastresnet.bench.contest.contestants import (
     Setting,
     contestants,
 )
-from fastresnet.machine import hardware, timing
+from fastresnet.machine import hardware, software, timing
 
 CPU_TARGETS = (("ffcv", 4.0), ("torchvision", 20.0))  # resident at least so many times the rival
 GPU_TARGET, GPU_RATIO = 100e6, 10.0  # images/s, and times the fastest rival
@@ -199,7 +199,7 @@ def tune(device: torch.device, images: int, batch_size: int) -> list[dict[str, A
                     )
 
                 call()
-                seconds = timing.quantiles(timing.time_calls(call, 20, device, repeats=20))["median"]
+                seconds = statistics.quantiles(timing.time_calls(call, 20, device, repeats=20))["median"]
                 moved = batch_size * SIZE * SIZE * 3 * (1 + out.element_size())
                 found.append(
                     dict(
@@ -242,8 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = dict(
         benchmark="loader",
         hardware=machine,
-        software=hardware.software(),
-        git=hardware.git_state(Path(__file__).parent),
+        software=software.versions(),
+        git=software.git_state(),
         dtype=given.dtype,
         images=given.images,
         batch_size=given.batch_size,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fastresnet.augment import Augment
+from fastresnet.base import statistics
 from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.machine import timing
@@ -96,7 +97,7 @@ class Contestant:
 
     def row(self) -> dict[str, Any]:
         """What was measured, for the table and the file."""
-        quantiles = timing.quantiles(self.samples) if self.samples else None
+        quantiles = statistics.quantiles(self.samples) if self.samples else None
         return dict(
             name=self.name,
             ours=self.ours,

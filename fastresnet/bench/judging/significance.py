@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, variance
 
-from fastresnet.machine.timing import student_t_cdf, student_t_quantile
+from fastresnet.base.statistics import student_t_cdf, student_t_quantile
 
 BLOCKS = 8  # a case's independent observations, at most
 # of a block's median: below it, samples agree by the clock's resolution, not by truth

@@ -10,7 +10,8 @@ import torch
 
 from fastresnet import data, sources
 from fastresnet.bench.measuring.ceilings import DTYPES
-from fastresnet.machine import hardware, precision
+from fastresnet.machine import precision
+from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings import config
 
 SUITES = ("quick", "standard", "full")
@@ -38,9 +39,7 @@ class Context:
         """FLOP/s of large matrix products in a precision, measured once."""
         if name not in self._ceilings:
             short: dict[str, Any] = {"seconds": 0.01, "sizes": (256,)} if self.tiny else {"seconds": 0.4}
-            self._ceilings[name] = hardware.matmul_ceiling(
-                self.device, DTYPES[name], tf32=name == "tf32", **short
-            )
+            self._ceilings[name] = matmul_ceiling(self.device, DTYPES[name], tf32=name == "tf32", **short)
         return self._ceilings[name]
 
     def config(self, recipe: str | None, changes: dict[str, Any] | None = None) -> config.Config:

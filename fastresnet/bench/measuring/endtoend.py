@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fastresnet.base import statistics
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Measured, OutOfTime, sample
 from fastresnet.machine import timing
@@ -124,7 +125,7 @@ def _epochs(context: Context, recipe: str, changes: dict[str, Any]) -> Callable[
             flops = _training_flops(experiment)
         finally:
             experiment.close()
-        rate = images / timing.quantiles(samples)["median"]
+        rate = images / statistics.quantiles(samples)["median"]
         ceiling = context.ceiling(experiment.precision.name)
         figures: dict[str, Any] = {
             "images_per_second": rate,
@@ -180,7 +181,7 @@ def _gpu_epochs(experiment: Experiment, seconds: float) -> tuple[list[float], in
     getattr(batches, "close", lambda: None)()
     steps = len(experiment.train_loader)
     without = [experiment.trainer.fit_epoch(itertools.repeat(ready, steps), epoch).seconds for _ in range(2)]
-    return samples, images, max(0.0, 1 - min(without) / timing.quantiles(samples)["median"])
+    return samples, images, max(0.0, 1 - min(without) / statistics.quantiles(samples)["median"])
 
 
 def _evaluation(context: Context, recipe: str) -> Callable[[float], Measured]:
@@ -202,7 +203,7 @@ def _evaluation(context: Context, recipe: str) -> Callable[[float], Measured]:
         finally:
             experiment.close()
         images = sum(len(labels) for _, labels in batches)
-        return Measured(samples, {"images_per_second": images / timing.quantiles(samples)["median"]})
+        return Measured(samples, {"images_per_second": images / statistics.quantiles(samples)["median"]})
 
     return measure
 

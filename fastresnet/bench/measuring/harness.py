@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from fastresnet.base import words
-from fastresnet.machine import hardware, memory, timing
+from fastresnet.base import statistics, words
+from fastresnet.machine import memory, meters, timing
 
 # seconds; calls are grouped until a sample lasts this long, so that the clock costs far below 1 %
 SHORTEST_SAMPLE = 2e-3
@@ -122,7 +122,7 @@ def noise(samples: Sequence[float]) -> str | None:
     """Why these samples can't be trusted to a few percent, or None: too few, too spread, or drifting."""
     if len(samples) < FEWEST:
         return f"{len(samples)} sample{'s' * (len(samples) != 1)} only"
-    quantiles = timing.quantiles(samples)
+    quantiles = statistics.quantiles(samples)
     if not quantiles["median"]:
         return None
     spread = (quantiles["p80"] - quantiles["p20"]) / abs(quantiles["median"])
@@ -181,11 +181,11 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
         "unit": case.unit,
         "better": "lower" if case.unit in ("s", "share") else "higher",
         "samples": [float(f"{value:.6g}") for value in measured.samples],
-        "quantiles": timing.quantiles(measured.samples) if measured.samples else None,
+        "quantiles": statistics.quantiles(measured.samples) if measured.samples else None,
         "noisy": why is not None,
         "noise": why,
         "figures": measured.figures,
-        "condition": hardware.condition(device),
+        "condition": meters.condition(device),
         "seconds": round(time.perf_counter() - began, 3),
     }
 

@@ -18,7 +18,7 @@ from fastresnet import models, optim
 from fastresnet.bench.measuring.ceilings import check_format
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Disagrees, Measured, NotAvailable, free_memory, sample
-from fastresnet.machine import hardware, memory, precision
+from fastresnet.machine import memory, meters, precision
 from fastresnet.models.flops import on_meta
 from fastresnet.settings import config
 from fastresnet.training import trainer
@@ -185,7 +185,7 @@ class Variant:
             calls += 1
             run(images, labels)
 
-        with hardware.EnergyMeter(self.device) as meter:
+        with meters.EnergyMeter(self.device) as meter:
             samples = sample(call, self.device, seconds, fewest=3)
         figures = self.figures(batch, samples)
         figures["joules_per_image"] = None if meter.joules is None else meter.joules / (calls * batch)

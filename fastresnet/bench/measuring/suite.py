@@ -22,7 +22,7 @@ from fastresnet.bench import places
 from fastresnet.bench.judging import compare
 from fastresnet.bench.measuring import accuracy, ceilings, endtoend, harness, loading, profiles, step
 from fastresnet.bench.measuring.context import SUITES, Context
-from fastresnet.machine import hardware
+from fastresnet.machine import hardware, meters, software
 from fastresnet.machine.devices import choose_device
 from fastresnet.runs import record
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.suite} suite on {hardware.short_name(hardware.describe())}: {len(found)} cases, "
         f"at most {budget // 60:.0f}:{budget % 60:02.0f}"
     )
-    before = hardware.condition(device)
+    before = meters.condition(device)
     rows = run_all(schedule, device, most=TINY_SECONDS if context.tiny else math.inf)
     add_speedups(rows)
     result = assemble(context, rows, before, budget, time.perf_counter() - schedule.began)
@@ -163,7 +163,7 @@ def add_speedups(rows: list[dict[str, Any]]) -> None:
 
 
 def assemble(
-    context: Context, rows: list[dict[str, Any]], before: dict[str, Any], budget: float, took: float
+    context: Context, rows: list[dict[str, Any]], before: meters.Condition, budget: float, took: float
 ) -> dict[str, Any]:
     """The result file's content."""
     seen = {reason for row in rows for reason in row["condition"].get("throttle") or []}
@@ -178,15 +178,11 @@ def assemble(
         "budget_seconds": budget,
         "device": context.device.type,
         "hardware": hardware.describe(),
-        "software": hardware.software(),
-        "speed_settings": hardware.speed_settings(),
-        "git": hardware.git_state(Path(__file__).parent),
+        "software": software.versions(),
+        "speed_settings": software.speed_settings(),
+        "git": software.git_state(),
         "data": info,
-        "condition": {
-            "before": before,
-            "after": hardware.condition(context.device),
-            "throttle": sorted(seen),
-        },
+        "condition": {"before": before, "after": meters.condition(context.device), "throttle": sorted(seen)},
         "harness": harness.overhead(),
         "cases": rows,
     }

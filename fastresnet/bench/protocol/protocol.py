@@ -16,7 +16,8 @@ import torch
 from fastresnet import models
 from fastresnet.bench.protocol.rows import Row
 from fastresnet.data import Splits
-from fastresnet.machine import hardware, timing
+from fastresnet.machine import meters, timing
+from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic, trainer
 from fastresnet.training.experiment import Experiment
@@ -77,7 +78,7 @@ def prepare(cfg: Config, splits: Splits | None = None) -> Prepared:
         "forward": float(models.flops_per_image(experiment.model, experiment.image_size)),
         "train": arithmetic.work(experiment, 0, last_step).flops,
     }
-    ceiling = hardware.matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32")
+    ceiling = matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32")
     return Prepared(experiment, last_step, seconds, flops, ceiling)
 
 
@@ -162,7 +163,7 @@ def run_once(prepared: Prepared, seed: int, *, timed: bool = True, split: str = 
     decides: Literal["accuracy", "accuracy_tta"] = "accuracy" if tta == "none" else "accuracy_tta"
     row: Row = {"seed": seed, "status": "ok", "accuracy": None, "accuracy_tta": None}
     augmenting = 0.0
-    with hardware.EnergyMeter(experiment.device) as energy:
+    with meters.EnergyMeter(experiment.device) as energy:
         clock = timing.Stopwatch(experiment.device)
         experiment.reset(seed)
         experiment.initialise()
@@ -178,7 +179,7 @@ def run_once(prepared: Prepared, seed: int, *, timed: bool = True, split: str = 
     row["seconds"] = _seconds(clock, augmenting) if timed else {"total": None}
     row["energy_joules"] = energy.joules if timed else None
     row["mfu"] = prepared.flops["train"] / clock.seconds["train"] / prepared.ceiling if timed else None
-    row["condition"] = hardware.condition(experiment.device)
+    row["condition"] = meters.condition(experiment.device)
     if row["status"] == "ok" and tta != "none":  # decides nothing, so it is off the clock
         row["accuracy"] = experiment.evaluate(split, tta="none").accuracy
     return row

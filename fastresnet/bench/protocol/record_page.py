@@ -9,7 +9,7 @@ from fastresnet.base import words
 from fastresnet.bench.protocol import protocol
 from fastresnet.bench.protocol.rows import Row, Summary, conditions, judgement, mean_of, summarise
 from fastresnet.bench.protocol.runlog import RunLog
-from fastresnet.machine import hardware, memory
+from fastresnet.machine import hardware, memory, software
 from fastresnet.runs import record
 
 
@@ -61,7 +61,7 @@ def assemble(
         "peak_memory_bytes": memory.peak_bytes(experiment.device),
         "precision": experiment.precision.name,
         "hardware": hardware.describe(),
-        "software": hardware.software(),
+        "software": software.versions(),
         "git": {"commit": header["commit"], "dirty": header["dirty"]},
         "data": {key: facts[key] for key in ("name", "digest", "synthetic", "train_size", "test_size")},
         "rivals": [{**rival, "runs": beside, "summary": summarise(beside, target, planned)}] if rival else [],

@@ -22,6 +22,7 @@ from fastresnet.bench.protocol.rows import Row
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device
+from fastresnet.machine.software import GitState
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE, DEFAULT
 
@@ -54,7 +55,7 @@ class Ask:
 
     runs: int
     target: float | None
-    git: dict[str, Any]
+    git: GitState
     versus: str | None = None
     seconds: float | None = None
     parallel: int = 1

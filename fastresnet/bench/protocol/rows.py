@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
-from fastresnet.machine import timing
+from fastresnet.base import statistics
+from fastresnet.machine.meters import Condition
 
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
 
@@ -33,7 +34,7 @@ class Row(TypedDict, total=False):
     mfu: float | None
     flops: float
     settings: dict[str, Any]
-    condition: dict[str, Any]
+    condition: Condition
 
 
 class Summary(TypedDict):
@@ -65,7 +66,7 @@ def summarise(rows: Sequence[Row], target: float | None, planned: int | None = N
     accuracy = _known(row[used] for row in ended)
     seconds = _known(row["seconds"]["total"] for row in ended)
     p_value = (
-        timing.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
+        statistics.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
     )
     failed = len(rows) - len(ended)
     mean, std, ci95 = _interval(accuracy)
@@ -133,5 +134,5 @@ def _interval(values: list[float]) -> tuple[float | None, float | None, float | 
     """Mean, standard deviation and half the 95 % interval of the mean; a single value has a mean alone."""
     if not values:
         return None, None, None
-    found = timing.confidence_interval(values)
+    found = statistics.confidence_interval(values)
     return (found.mean, found.std, found.half_width) if found.n > 1 else (found.mean, None, None)

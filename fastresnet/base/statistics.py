@@ -1,0 +1,118 @@
+"""What a set of samples says: quantiles, the interval of a mean, Student's t test.
+
+Refuses to measure. Student's distribution is computed here: SciPy is much to install for forty lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+from typing import TypedDict
+
+
+class Quantiles(TypedDict):
+    """Of a set of samples: the median, the 20th and the 80th percentile, and how many samples there are."""
+
+    median: float
+    p20: float
+    p80: float
+    n: int
+
+
+def quantiles(samples: Sequence[float]) -> Quantiles:
+    """Median, 20th and 80th percentile (linear interpolation between order statistics) and their number.
+
+    Raises ValueError on no samples: a speed without a measurement is no number.
+    """
+    if not samples:
+        raise ValueError("quantiles need at least one sample, got none")
+    ordered = sorted(samples)
+
+    def at(share: float) -> float:
+        position = share * (len(ordered) - 1)
+        low = int(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+    return {"median": median(ordered), "p20": at(0.2), "p80": at(0.8), "n": len(ordered)}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and what is known of it: `mean` ± `half_width` covers the true mean at the level asked for."""
+
+    mean: float
+    half_width: float  # infinite for a single sample: one run says nothing about its own spread
+    std: float  # of one sample, with n-1
+    n: int
+
+
+def confidence_interval(samples: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's t interval for the mean of independent samples. Raises ValueError on none."""
+    if not samples:
+        raise ValueError("a confidence interval needs at least one sample, got none")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level} (a share, not percent)")
+    n = len(samples)
+    if n == 1:
+        return Interval(samples[0], math.inf, 0.0, 1)
+    spread = stdev(samples)
+    return Interval(
+        fmean(samples), student_t_quantile((1 + level) / 2, n - 1) * spread / math.sqrt(n), spread, n
+    )
+
+
+def p_value_mean_above(samples: Sequence[float], target: float) -> float:
+    """One-sided t test: the chance of samples like these if the true mean were `target` or less.
+
+    Small means «the mean is above the target». For «below», negate both. Needs two samples (ValueError).
+    """
+    if len(samples) < 2:
+        raise ValueError(f"a t test needs at least two samples, got {len(samples)}")
+    error = stdev(samples) / math.sqrt(len(samples))
+    distance = fmean(samples) - target
+    if error == 0:
+        return 0.0 if distance > 0 else 1.0
+    return 1 - student_t_cdf(distance / error, len(samples) - 1)
+
+
+def student_t_cdf(t: float, degrees: int) -> float:
+    """P(T <= t) for whole degrees of freedom: the finite series of Abramowitz & Stegun, 26.7.3 and 26.7.4."""
+    if degrees < 1:
+        raise ValueError(f"degrees of freedom must be 1 or more, got {degrees}")
+    theta = math.atan2(t, math.sqrt(degrees))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = degrees % 2
+    term, total = (cosine, cosine) if odd else (1.0, 1.0)
+    for k in range(2 + odd, degrees - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    if degrees == 1:
+        inside = 2 * theta / math.pi
+    elif odd:
+        inside = 2 / math.pi * (theta + sine * total)
+    else:
+        inside = sine * total
+    return 0.5 * (1 + inside)
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """The t with P(T <= t) = probability, by bisection to double precision."""
+    if not 0 < probability < 1:
+        raise ValueError(f"probability must lie between 0 and 1, got {probability}")
+    low, high = -1.0, 1.0
+    while student_t_cdf(low, degrees) > probability:
+        low *= 2
+    while student_t_cdf(high, degrees) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if student_t_cdf(middle, degrees) < probability:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -1,0 +1,80 @@
+"""What code runs: versions, PyTorch's switches that change speed, the commit of this package's source."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from fastresnet.base.system import output
+
+PACKAGES = ("torch", "torchvision", "triton", "numpy", "ffcv", "fastargs", "pillow", "pyarrow")
+SOURCE = Path(__file__).parents[1]  # of this package
+
+
+class GitState(TypedDict):
+    """The full hash of a commit, and whether tracked files differ from it; None without a work tree."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class SpeedSettings(TypedDict):
+    """PyTorch's switches that change speed."""
+
+    matmul_precision: str
+    cudnn_tf32: bool
+    cudnn_benchmark: bool
+    deterministic: bool
+    threads: int
+    allocator: str | None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what the speed depends on; None for what isn't installed."""
+    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "cudnn": str(cudnn) if cudnn else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def speed_settings() -> SpeedSettings:
+    """PyTorch's switches as they stand now."""
+    return {
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
+    }
+
+
+def git_state(source: Path = SOURCE) -> GitState:
+    """The commit of the work tree whose root holds the package's folder `source` among its tracked files.
+
+    A package installed inside another project's work tree (in its .venv, say) has none: that commit names
+    other code.
+    """
+    root = output("git", "-C", source, "rev-parse", "--show-toplevel")
+    tracked = output("git", "-C", source, "ls-files", "__init__.py")
+    if not root or not tracked or Path(root).resolve() != source.parent.resolve():
+        return {"commit": None, "dirty": None}
+    commit = output("git", "-C", root, "rev-parse", "HEAD")
+    changed = output("git", "-C", root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or None, "dirty": bool(changed) if commit else None}

@@ -1,0 +1,57 @@
+"""What a set of samples says, held to printed tables and to simulation."""
+
+import math
+import random
+
+import pytest
+
+from fastresnet.base import statistics
+
+
+def test_quantiles_interpolate():
+    assert statistics.quantiles([3.0, 1.0, 2.0, 5.0, 4.0, 6.0]) == {
+        "median": 3.5,
+        "p20": 2.0,
+        "p80": 5.0,
+        "n": 6,
+    }
+    with pytest.raises(ValueError, match="at least one sample"):
+        statistics.quantiles([])
+
+
+@pytest.mark.parametrize(
+    "degrees, level, quantile",
+    [  # Student's table
+        (1, 0.975, 12.7062),
+        (2, 0.975, 4.30265),
+        (5, 0.95, 2.01505),
+        (10, 0.975, 2.22814),
+        (199, 0.975, 1.97196),
+    ],
+)
+def test_students_t_agrees_with_the_printed_table(degrees, level, quantile):
+    assert statistics.student_t_quantile(level, degrees) == pytest.approx(quantile, rel=1e-5)
+    assert statistics.student_t_cdf(quantile, degrees) == pytest.approx(level, abs=1e-5)
+    assert statistics.student_t_cdf(-quantile, degrees) == pytest.approx(1 - level, abs=1e-5)
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    rng = random.Random(0)
+    covered = 0
+    for _ in range(1000):
+        interval = statistics.confidence_interval([rng.gauss(5, 2) for _ in range(6)])
+        covered += abs(interval.mean - 5) <= interval.half_width
+    assert 930 <= covered <= 970
+
+
+def test_one_run_says_nothing_about_its_spread():
+    assert statistics.confidence_interval([3.0]).half_width == math.inf
+
+
+def test_the_p_value_is_small_only_above_the_target():
+    samples = [94.1, 94.2, 94.0, 94.15, 94.05]
+    assert statistics.p_value_mean_above(samples, 93.9) < 0.01
+    assert statistics.p_value_mean_above(samples, 94.1) == pytest.approx(0.5)
+    assert statistics.p_value_mean_above([95.0, 95.0], 94.0) == 0.0
+    with pytest.raises(ValueError, match="two samples"):
+        statistics.p_value_mean_above([94.0], 94.0)
