@@ -1,6 +1,7 @@
 """Whole runs: folder, record, interruption and exact continuation, on a small drawn set."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -14,9 +15,15 @@ import pytest
 import torch
 
 from fastresnet import data
+from fastresnet.machine import hardware
+from fastresnet.models.flops import flops_per_image
 from fastresnet.runs import checkpoint, record, start
+from fastresnet.runs.ledger import Ledger
 from fastresnet.runs.progress import Progress
 from fastresnet.settings import config
+from fastresnet.training.evaluation import Score
+from fastresnet.training.experiment import Experiment
+from fastresnet.training.trainer import EpochResult
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -228,6 +235,196 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(train, tail):
 def test_lower_resolutions_come_first(train):
     done = train("a", {"train.resolutions": [[0.5, 16], [0.8, 24]]})
     assert done.record["steps"] == 12
+
+
+# ---- going on --------------------------------------------------------------------------------------------------
+
+
+class _Fail(Progress):
+    """Ends the run after the given step as a kill would: nothing is saved any more."""
+
+    def __init__(self, step):
+        super().__init__("off")
+        self.at = step
+
+    def step(self, epoch, step, loss):
+        if step == self.at:
+            raise MemoryError
+
+
+def test_the_same_command_goes_on_from_a_checkpoint_inside_an_epoch_to_the_same_bits(train):
+    changes = {"train.checkpoint_every": "1 steps", "run.save_checkpoints": True}
+    whole = train("whole", changes)
+    with pytest.raises(MemoryError):
+        train("part", changes, progress=_Fail(7))
+    resumed = train("part", changes)
+    assert resumed.record["steps"] == 12
+    assert same(weights(whole.checkpoint), weights(resumed.checkpoint))
+    assert timeless(whole.history) == timeless(resumed.history)
+
+
+@pytest.mark.parametrize("auto", [{}, {"run.resume": "auto"}], ids=["same command", "run.resume=auto"])
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(train, auto):
+    with pytest.raises(MemoryError):
+        train("part", {**auto, "train.max_steps": 2}, progress=_Fail(1))
+    assert train("part", {**auto, "train.max_steps": 2}).record["steps"] == 2
+
+
+def test_the_same_command_with_other_settings_is_refused_and_nothing_is_touched(train, tmp_path):
+    with pytest.raises(start.Interrupted):
+        train("a", progress=_PressCtrlC(2))
+    before = (tmp_path / "a" / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match="stopped run with other settings .optim.lr="):
+        train("a", {"optim.lr": 0.5})
+    assert (tmp_path / "a" / "config.yaml").read_bytes() == before
+
+
+def test_resume_auto_leaves_a_finished_run_as_it_is_and_draws_what_is_missing(train):
+    first = train("a", {"train.max_steps": 2})
+    before = (first.dir / "result.json").read_bytes()
+    again = train("a", {"train.max_steps": 2, "run.resume": "auto", "run.report": True})
+    assert (first.dir / "result.json").read_bytes() == before and again.record == record.read(
+        first.dir / "result.json"
+    )
+    assert (first.dir / "report.html").exists()
+
+
+def test_resume_auto_needs_a_folder(train):
+    with pytest.raises(ValueError, match="run.resume=auto .*name run.dir"):
+        train("a", {"run.resume": "auto", "run.dir": None})
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_going_on_in_another_folder_replaces_nothing_in_either(train, tmp_path):
+    train("a", {"train.max_steps": 4})
+    train("b", {"train.max_steps": 2})
+    before = contents(tmp_path / "a") | contents(tmp_path / "b")
+    with pytest.raises(ValueError, match="run.dir=.*b already holds a run"):
+        train("b", {"run.resume": str(tmp_path / "a")})
+    moved = train("c", {"run.resume": str(tmp_path / "a"), "train.max_steps": 6})
+    assert before == contents(tmp_path / "a") | contents(tmp_path / "b")
+    assert moved.dir == tmp_path / "c" and [row["step"] for row in moved.history] == [4, 6]
+
+
+def test_a_checkpoint_outside_a_run_goes_on_in_a_folder_of_its_own(train, tmp_path, monkeypatch):
+    source = train("a", {"train.max_steps": 2})
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "x" / "config.yaml").write_text("another run's")
+    lone = source.checkpoint.rename(tmp_path / "x" / "y" / "ck.pt")
+    monkeypatch.chdir(tmp_path)
+    done = train("", {"run.resume": str(lone), "run.dir": None, "train.max_steps": 3})
+    assert done.dir.parent == Path("runs/smoke")
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"y", "config.yaml"}
+    assert (tmp_path / "x" / "config.yaml").read_text() == "another run's"
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(train, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    done = train("a", {"train.max_steps": 2})
+    assert record.read(done.dir / "result.json")["steps"] == 2
+    assert "checkpoint not written (No space left on device)" in capsys.readouterr().err
+    with pytest.raises(start.Interrupted, match="nothing was kept"):
+        train("b", progress=_PressCtrlC(1))
+
+
+# ---- what the record says --------------------------------------------------------------------------------------
+
+
+def test_images_and_seconds_of_a_record_cover_every_session(train):
+    with pytest.raises(start.Interrupted):
+        train("a", progress=_PressCtrlC(6))
+    result = train("a").record
+    assert result["images_per_second"] * result["seconds"]["train"] == pytest.approx(12 * 50)
+    rows = result["per_epoch"]
+    assert [row["images_per_second"] * row["seconds"] for row in rows] == pytest.approx([200] * 3)
+    assert sum(row["seconds"] for row in rows) == pytest.approx(result["seconds"]["train"])
+
+
+@pytest.mark.parametrize("changes", [{"train.resolutions": [[0.5, 12]]}, {"train.hard_fraction": 0.5}])
+def test_mfu_counts_the_arithmetic_of_the_steps_that_were_done(train, monkeypatch, changes):
+    monkeypatch.setattr(hardware, "matmul_ceiling", lambda *where, **kind: 1e15)
+    done = train("a", {"train.max_steps": 4, **changes})
+    flops = done.record["mfu"] * 1e15 * done.record["seconds"]["train"]
+    at_12_px, full = flops_per_image(done.model, 12), flops_per_image(done.model, 16)
+    all_judged_half_learned = full + 3 * full / 2
+    assert flops == pytest.approx(
+        200 * (3 * at_12_px if "train.resolutions" in changes else all_judged_half_learned)
+    )
+
+
+# ---- what is evaluated, and how --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tail", [{"train.ema_decay": 0.8}, {"train.average_tail": 0.5}])
+def test_the_recorded_accuracy_is_that_of_the_averaged_weights(train, tail):
+    done = train("a", tail)
+    with np.load(done.dir / "predictions.npz") as kept:
+        logits, labels = kept["logits"], kept["labels"]
+    averaged, facts = checkpoint.load_model(done.dir)
+    live, _ = checkpoint.load_model(done.dir, averaged=False)
+    part = data.prepare(config.from_dict(facts["config"])).test
+    pixels = torch.from_numpy(part.images).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(facts[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        theirs, fast = averaged((pixels - mean) / std), live((pixels - mean) / std)
+    assert np.allclose(logits, theirs, atol=1e-3) and not np.allclose(logits, fast, atol=1e-3)
+    assert done.record["accuracy"]["test"] == (theirs.argmax(1).numpy() == labels).mean()
+
+
+def test_the_averaged_weights_move_by_what_the_decay_leaves(betons):
+    cfg = config.load("smoke.yaml", {**SMALL, "data.betons": betons, "train.ema_decay": 0.3})
+    experiment = Experiment(cfg)
+    mean = [p.detach().double().clone() for p in experiment.model.parameters()]
+
+    def after(trainer):
+        decay = min(0.3, trainer.steps_done / (9 + trainer.steps_done))
+        for kept, p in zip(mean, experiment.model.parameters()):
+            kept.mul_(decay).add_(p.detach().double(), alpha=1 - decay)
+        return False
+
+    experiment.fit_epoch(0, on_step=after)
+    for kept, p in zip(mean, experiment.averaged_model.parameters()):
+        torch.testing.assert_close(p.detach().double(), kept, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_deterministic_run_uses_deterministic_algorithms_alone(train, asked):
+    seen = []
+
+    class Watch(Progress):
+        def step(self, epoch, step, loss):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    try:
+        torch.use_deterministic_algorithms(not asked)
+        train("a", {"run.deterministic": asked, "train.max_steps": 1}, progress=Watch("off"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [asked]
+
+
+@pytest.mark.parametrize("best_on, best, epoch", [("validation", 0.7, 2), ("test", 0.6, 3), ("none", 0.1, 4)])
+def test_the_best_epoch_is_the_first_of_the_highest_accuracy_on_the_split_that_chooses(
+    betons, best_on, best, epoch
+):
+    cfg = config.load("smoke.yaml", {**SMALL, "data.betons": betons, "eval.best_on": best_on})
+    ledger = Ledger(Experiment(cfg))
+    ledger.trained(1.0)
+    chosen = []
+    for index, (val, test) in enumerate([(0.3, 0.2), (0.7, 0.5), (0.5, 0.6), (0.7, 0.1)]):
+        ledger.part_seconds = 1.0
+        result = EpochResult(index, 4 * (index + 1), 200, 1.0, 0.5, 1.0, 200.0, 0.1)
+        if ledger.finish_epoch(result, {"val": Score(val, 1.0, 10), "test": Score(test, 1.0, 10)}):
+            chosen.append(index + 1)
+    accuracy = ledger.record(Score(0.1, 1.0, 10), None, None)["accuracy"]
+    assert (accuracy["best"], accuracy["best_epoch"]) == (best, epoch)
+    assert chosen == {"validation": [1, 2], "test": [1, 2, 3], "none": []}[best_on]
 
 
 def test_the_script_ends_with_the_record_as_one_line_of_json(tmp_path, betons):

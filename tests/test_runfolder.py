@@ -68,8 +68,8 @@ def test_two_runs_are_never_at_work_in_one_folder(tmp_path):
 
 
 def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
-    code = f"import time\nfrom fastresnet.runs.folder import RunFolder, Path\nkept = RunFolder(Path({str(tmp_path)!r}))"
-    code += "\nprint('locked', flush=True)\ntime.sleep(60)"
+    code = "import time\nfrom fastresnet.runs.folder import RunFolder, Path\n"
+    code += f"kept = RunFolder(Path({str(tmp_path)!r}))\nprint('locked', flush=True)\ntime.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "locked\n"
     with pytest.raises(ValueError, match="another run"):
