@@ -153,7 +153,7 @@ def _adam(optim: Any, p: Tensor, g: Tensor, own: Any, step: int, lr: float, shri
 def _muon(optim: Any, p: Tensor, g: Tensor, own: Any, step: int, lr: float, shrink: float) -> None:
     own["m"] = optim.momentum * own.get("m", 0) + g
     direction = g + optim.momentum * own["m"] if optim.nesterov else own["m"]
-    if optim.renormalize_every and step % optim.renormalize_every == 0:
+    if optim.renormalize_every and (step + 1) % optim.renormalize_every == 0:
         p *= math.sqrt(len(p)) / p.norm()
     p *= 1 - shrink
     x = direction.flatten(1).double()

@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 
-from fastresnet.training.capture import Snapshot, optimizer_parts
+from fastresnet.optim import Optimizers
+from fastresnet.training.capture import Snapshot
 
 
 def trained(optimizer_class=torch.optim.SGD, **settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    return model, optimizer_class(model.parameters(), lr=0.1, **settings)
+    return model, Optimizers([optimizer_class(model.parameters(), lr=0.1, **settings)])
 
 
 def step(model, optimizer):
@@ -33,22 +34,17 @@ def test_optimizer_states_made_afterwards_become_zero():
     model, optimizer = trained(torch.optim.Adam)
     snapshot = Snapshot(model, optimizer, [])
     step(model, optimizer)
-    assert any(value.any() for state in optimizer.state.values() for value in state.values())
+    assert any(value.any() for state in optimizer.parts[0].state.values() for value in state.values())
     snapshot.restore()
-    assert not any(value.any() for state in optimizer.state.values() for value in state.values())
+    assert not any(value.any() for state in optimizer.parts[0].state.values() for value in state.values())
 
 
 def test_optimizer_states_from_before_come_back():
     model, optimizer = trained(momentum=0.9)
     step(model, optimizer)
-    kept = [state["momentum_buffer"].clone() for state in optimizer.state.values()]
+    kept = [state["momentum_buffer"].clone() for state in optimizer.parts[0].state.values()]
     snapshot = Snapshot(model, optimizer, [])
     step(model, optimizer)
     snapshot.restore()
-    for old, state in zip(kept, optimizer.state.values()):
+    for old, state in zip(kept, optimizer.parts[0].state.values()):
         assert torch.equal(old, state["momentum_buffer"])
-
-
-def test_a_plain_optimizer_is_its_own_only_part():
-    _, optimizer = trained()
-    assert optimizer_parts(optimizer) == [optimizer]

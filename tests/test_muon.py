@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastresnet.optim.muon import Muon, _as_matrix, orthogonalized
+from fastresnet.optim.muon import Muon, _as_matrix, orthogonalized, renormalising
 
 
 def singular_values(matrices):
@@ -42,7 +42,7 @@ def test_a_zero_gradient_gives_no_update_and_no_nan():
 
 def stepped(filters, gradients, **options):
     parameters = [torch.nn.Parameter(f.clone(memory_format=torch.preserve_format)) for f in filters]
-    muon = Muon(parameters, **{"lr": 0.1, "renormalize_every": 0, **options})
+    muon = Muon(parameters, **{"lr": 0.1, "renormalize": (), **options})
     for round_of_gradients in gradients:
         for parameter, gradient in zip(parameters, round_of_gradients):
             parameter.grad = gradient.clone(memory_format=torch.preserve_format)
@@ -80,28 +80,30 @@ def test_memory_layout_changes_nothing():
 def test_filters_are_renormalised_before_the_update_at_the_steps_asked_for():
     filters = random_filters((6, 4, 3, 3))
     still = [[torch.zeros_like(filters[0])]]
-    (every,), _ = stepped(filters, still, renormalize_every=1)
+    (every,), _ = stepped(filters, still, renormalize=renormalising(10, 1, 0))
     assert every.norm().item() == pytest.approx(6**0.5, rel=1e-5)
-    (never,), _ = stepped(filters, still, renormalize_every=0)
+    (never,), _ = stepped(filters, still, renormalize=renormalising(10, 0, 0))
     torch.testing.assert_close(never, filters[0])
 
 
 def test_renormalising_every_second_step_leaves_the_steps_between_alone():
     filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(2)]
     still = [torch.zeros_like(filters[0])]
-    (second,), muon = stepped(filters, gradients, renormalize_every=2)
+    (second,), muon = stepped(filters, gradients, renormalize=renormalising(10, 2, 0))
     assert muon.state[muon.param_groups[0]["params"][0]]["step"] == 2
     assert second.norm().item() != pytest.approx(6**0.5, rel=1e-3)
-    (third,), _ = stepped(filters, [*gradients, still], renormalize_every=2, momentum=0.0)
-    assert third.norm().item() == pytest.approx(6**0.5, rel=1e-5)
+    (again,), _ = stepped(filters, [gradients[0], still], renormalize=renormalising(10, 2, 0), momentum=0.0)
+    assert again.norm().item() == pytest.approx(6**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_capturable_steps_equal_ordinary_ones(every):
     filters = random_filters((6, 4, 3, 3), (6, 6, 3, 3))
     gradients = [random_filters((6, 4, 3, 3), (6, 6, 3, 3)) for _ in range(5)]
-    plain, _ = stepped(filters, gradients, renormalize_every=every)
-    captured, _ = stepped(filters, gradients, renormalize_every=every, lr=torch.tensor(0.1), capturable=True)
+    plain, _ = stepped(filters, gradients, renormalize=renormalising(10, every, 0))
+    captured, _ = stepped(
+        filters, gradients, renormalize=renormalising(10, every, 0), lr=torch.tensor(0.1), capturable=True
+    )
     for a, b in zip(plain, captured):
         torch.testing.assert_close(a, b)
 

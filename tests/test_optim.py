@@ -58,6 +58,18 @@ def test_every_trainable_parameter_is_in_exactly_one_group(changes, kind):
     assert sorted(grouped) == sorted(wanted)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_parameter_may_get_its_first_gradient_later_than_others(kind):
+    model = net()
+    optimizer = make(model, **kind)
+    for late in (True, False):
+        for p in model.parameters():
+            p.grad = None if late and p is model.whiten.bias else torch.ones_like(p)
+        before = model.whiten.bias.detach().clone()
+        optimizer.step()
+        assert torch.equal(before, model.whiten.bias) == late
+
+
 def test_speednets_groups_have_their_names_and_rates():
     optimizer = make(net(), name="muon", lr=0.24, lr_bias=0.053, lr_head=0.67)
     assert {group["name"]: group["base_lr"] for group in optimizer.param_groups} == {
@@ -155,6 +167,9 @@ def test_a_stored_optimizer_goes_on_bit_for_bit(kind, capturable, tmp_path):
     assert not capturable or all(a is g["lr"] for a, g in zip(rates, groups)), (
         "a graph reads these very rates"
     )
+    kept = resumed.states()
+    resumed.load_state_dict(state)
+    assert all(a is b for a, b in zip(kept, resumed.states(), strict=True)), "a graph reads these very states"
     assert train(again, resumed, 3, seed=50) == expected
 
 

@@ -5,11 +5,18 @@ import math
 
 import pytest
 import torch
+from model_settings import section
 from torch import nn
+from torch._dynamo.backends.debugging import aot_eager
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
+from fastresnet import optim
 from fastresnet.machine import precision
-from fastresnet.training.trainer import Diverged, StepOptions, Trainer
+from fastresnet.optim import Average, Optimizers
+from fastresnet.training.selection import HardExamples
+from fastresnet.training.step import Freeze, StepOptions
+from fastresnet.training.trainer import Diverged, Trainer
 
 CPU = torch.device("cpu")
 
@@ -21,11 +28,9 @@ def net(seed: int = 0) -> nn.Module:
     )
 
 
-def sgd(model: nn.Module, lr: float = 0.1, momentum: float = 0.9) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-    for group in optimizer.param_groups:
-        group["base_lr"], group["name"] = lr, "all"
-    return optimizer
+def sgd(model: nn.Module, lr: float = 0.1, momentum: float = 0.9) -> Optimizers:
+    plain = section("optim", lr=lr, momentum=momentum, nesterov=False, weight_decay=0.0)
+    return optim.build(model, plain, device="cpu")
 
 
 def batches(count: int, size: int = 8, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -197,21 +202,72 @@ def test_warming_up_changes_nothing():
     assert torch.equal(weights(trainer.model), weights(fresh.model))
 
 
-def test_frozen_parameters_stay_from_their_step_on_and_cost_no_gradient():
+def learned(trainer: Trainer, watched: torch.Tensor, steps: int) -> list[bool]:
+    """Did `watched` change in each of the steps?"""
+    seen = [watched.detach().clone()]
+    trainer.fit_epoch(batches(steps), 0, on_step=lambda t: bool(seen.append(watched.detach().clone())))
+    return [not torch.equal(a, b) for a, b in zip(seen, seen[1:])]
+
+
+def test_frozen_parameters_stay_from_their_step_on():
     model = net()
-    head = model[4].bias
-    trainer = make(model, 4, freeze=([head], 2))
-    seen = []
-    trainer.fit_epoch(
-        batches(4), 0, on_step=lambda t: bool(seen.append((head.detach().clone(), head.requires_grad)))
-    )
-    assert not torch.equal(seen[0][0], seen[1][0])
-    assert torch.equal(seen[1][0], seen[2][0]) and torch.equal(seen[2][0], seen[3][0])
-    assert [needs for _, needs in seen] == [True, True, False, False]
+    trainer = make(model, 4, freeze=Freeze(("4.bias",), 2))
+    assert learned(trainer, model[4].bias, 4) == [True, True, False, False]
+    assert model[4].bias.requires_grad
+
+
+def test_a_frozen_first_layer_costs_no_backward_pass():
+    def backward_flops(frozen_from):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10))
+        model[0].weight.requires_grad_(False)
+        trainer = make(model, 1, freeze=Freeze(("0.bias",), frozen_from))
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(*batches(1)[0])
+        return counter.get_total_flops()
+
+    first_layer = 2 * 8 * 144 * 10  # the gradient of the linear layer's input: 2 · images · inputs · outputs
+    assert backward_flops(1) - backward_flops(0) == first_layer
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """torch.compile with a backend that runs what dynamo and autograd traced; and its graphs."""
+    made = []
+    plain = torch.compile
+
+    def backend(graph, inputs):
+        made.append(graph)
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda f, mode, dynamic: plain(f, backend=backend, dynamic=dynamic))
+    torch._dynamo.reset()
+    yield made
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_compiled_a_parameter_learns_before_it_freezes_and_not_after_whatever_was_traced_first(graphs, first):
+    model = net()
+    trainer = make(model, 4, freeze=Freeze(("4.bias",), 2), options=StepOptions(compile="default"))
+    for start in (first, 2 - first):
+        trainer.warm_up(batches(1)[0][0], start)
+    assert len(graphs) == 2
+    assert learned(trainer, model[4].bias, 4) == [True, True, False, False]
+    assert len(graphs) == 2
+
+
+def test_compiled_steps_without_freezing_are_one_graph(graphs):
+    model, eager = net(), net()
+    trainer = make(model, 3, options=StepOptions(compile="default", label_smoothing=0.1))
+    trainer.fit_epoch(batches(3), 0)
+    make(eager, 3, options=StepOptions(label_smoothing=0.1)).fit_epoch(batches(3), 0)
+    assert len(graphs) == 1
+    torch.testing.assert_close(weights(model), weights(eager))
 
 
 def test_averages_hear_of_every_step():
-    class Counter:
+    class Counter(Average):
         def __init__(self):
             self.steps = []
 
@@ -224,7 +280,9 @@ def test_averages_hear_of_every_step():
 
 
 def test_the_selected_batch_is_what_is_trained_on():
-    trainer = make(net(), 1, select=lambda images, labels: (images[:2], labels[:2]))
+    model = net()
+    quarter = HardExamples(model, 0.25, precision=precision.resolve("fp32", CPU), device=CPU)
+    trainer = make(model, 1, select=quarter)
     assert trainer.fit_epoch(batches(1, size=8), 0).images == 2
 
 
@@ -285,7 +343,8 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
     results = []
     for graph in (False, True):
         model = net().to(device)
-        optimizer = sgd(model)
+        plain = section("optim", lr=0.1, nesterov=False, weight_decay=0.0)
+        optimizer = optim.build(model, plain, device=device, capturable=graph)
         trainer = Trainer(
             model,
             optimizer,
@@ -293,7 +352,7 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
             device=device,
             precision=precision.resolve("fp32", device),
             options=StepOptions(cuda_graph=graph),
-            freeze=([model[4].bias], frozen_from),
+            freeze=Freeze(("4.bias",), frozen_from),
         )
         result = trainer.fit_epoch(data, 0)
         results.append((weights(model), result.loss))

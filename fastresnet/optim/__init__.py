@@ -3,8 +3,18 @@
 Refuses to know data, loops and files.
 """
 
-from fastresnet.optim.averaging import Ema, Lookahead, TailAverage
+from fastresnet.optim.averaging import Average, Ema, Lookahead, TailAverage
 from fastresnet.optim.muon import Muon
 from fastresnet.optim.optimizers import DecoupledSGD, Optimizers, build, grouped
 
-__all__ = ["DecoupledSGD", "Ema", "Lookahead", "Muon", "Optimizers", "TailAverage", "build", "grouped"]
+__all__ = [
+    "Average",
+    "DecoupledSGD",
+    "Ema",
+    "Lookahead",
+    "Muon",
+    "Optimizers",
+    "TailAverage",
+    "build",
+    "grouped",
+]

@@ -1,19 +1,26 @@
-"""Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead. None of them waits for
-the device."""
+"""Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead.
+
+None of them waits for the device.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Any]
+
+class AverageState(TypedDict):
+    """What a bit-exact continuation needs: the averaged tensors by name and the count of updates."""
+
+    updates: int
+    weights: dict[str, Tensor]
 
 
-class _Average:
-    """A second set of the model's parameters and buffers, kept beside it. `update` is called after each
-    optimizer step."""
+class Average(ABC):
+    """A second set of the model's parameters and buffers, kept beside it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -24,6 +31,10 @@ class _Average:
         self.floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self.counting = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.updates = 0
+
+    @abstractmethod
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer step number `step` (counted from 1)."""
 
     @torch.no_grad()
     def _move(self, share: float) -> None:
@@ -49,15 +60,15 @@ class _Average:
         self.updates = 0
         self._move(1.0)
 
-    def state_dict(self) -> State:
-        """What a bit-exact continuation needs: the averaged tensors by name and the count of updates."""
+    def state_dict(self) -> AverageState:
+        """The averaged tensors, copied, and the count of updates."""
         return {
             "updates": self.updates,
             "weights": {name: value.clone() for name, value in zip(self.names, self.kept)},
         }
 
     @torch.no_grad()
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: AverageState) -> None:
         """The inverse of `state_dict`. Raises ValueError where the names or shapes are another model's."""
         weights = state["weights"]
         if list(weights) != self.names or any(
@@ -71,7 +82,7 @@ class _Average:
         self.updates = int(state["updates"])
 
 
-class Ema(_Average):
+class Ema(Average):
     """Exponential moving average: each step the average moves by 1 - decay towards the weights.
 
     Early on decay is at most (1+n)/(10+n) after n updates, so that the first, random weights are forgotten.
@@ -84,7 +95,6 @@ class Ema(_Average):
         self.decay = decay
 
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step number `step` (counted from 1)."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         self._move(1.0 - decay)
@@ -94,16 +104,14 @@ class Ema(_Average):
         self._write(model)
 
 
-class TailAverage(_Average):
-    """The plain mean of the weights after each step later than `start_step`; before that, the present
-    weights."""
+class TailAverage(Average):
+    """The plain mean of the weights after each step later than `start_step`; until then the present ones."""
 
     def __init__(self, model: nn.Module, start_step: int) -> None:
         super().__init__(model)
         self.start_step = start_step
 
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step number `step` (counted from 1)."""
         if step > self.start_step:
             self.updates += 1
             self._move(1.0 / self.updates)
@@ -115,14 +123,13 @@ class TailAverage(_Average):
         self._write(model)
 
 
-class Lookahead(_Average):
-    """Slow weights that every `steps` steps move by alpha towards the fast ones, which then start again from
-    there (Zhang et al. 2019, arXiv 1907.08610). Writes into the model itself; buffers take part like
-    parameters.
+class Lookahead(Average):
+    """Slow weights that every `steps` steps move by alpha towards the fast ones, which go on from there.
 
-    ramp_steps: the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the
-                run done (Jordan 2024); 0 keeps it constant. The slow weights remain
-                after the ramp's last step.
+    Zhang et al. 2019 (arXiv 1907.08610). Writes into the model itself; buffers take part like parameters.
+
+    ramp_steps:  the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the
+                 run done (Jordan 2024); the slow weights remain after its last step. 0 keeps alpha constant.
     """
 
     def __init__(self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0) -> None:
@@ -134,7 +141,6 @@ class Lookahead(_Average):
         self.steps, self.alpha, self.ramp_steps = steps, alpha, ramp_steps
 
     def update(self, step: int) -> None:
-        """Look at the weights after optimizer step number `step` (counted from 1)."""
         last = bool(self.ramp_steps) and step == self.ramp_steps
         if step % self.steps and not last:
             return
@@ -150,12 +156,12 @@ class Lookahead(_Average):
         return 1.0 - (1.0 - self.alpha) * min(1.0, step / self.ramp_steps) ** 3
 
 
-def build(model: nn.Module, cfg: Any, total_steps: int) -> list[Ema | TailAverage | Lookahead]:
+def build(model: nn.Module, cfg: Any, total_steps: int) -> list[Average]:
     """What the sections `optim` and `train` of `cfg` average in a run of `total_steps` steps.
 
     Lookahead comes first, because it writes into the weights that the others take in.
     """
-    made: list[Ema | TailAverage | Lookahead] = []
+    made: list[Average] = []
     if cfg.optim.lookahead:
         ramp_steps = total_steps if cfg.optim.lookahead_ramp else 0
         made.append(Lookahead(model, cfg.optim.lookahead, cfg.optim.lookahead_alpha, ramp_steps))

@@ -1,16 +1,26 @@
-"""Optimizers: which parameters are trained together, at what rate and decay, and by what. Knows no schedule
-and no loop."""
+"""Optimizers: which parameters are trained together, at what rate and decay, and by what.
+
+Knows no schedule and no loop.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from fastresnet.optim.muon import Muon
+from fastresnet.optim.muon import Muon, renormalising
 
+Group = dict[str, Any]  # a parameter group as torch.optim has it, with "name" and "base_lr" besides
 GROUPS = ("filters", "head", "biases", "whiten_bias")  # in this order; empty ones are left out
+
+
+class OptimizersState(TypedDict):
+    """What `Optimizers.load_state_dict` takes: one state a part, as torch.optim has it."""
+
+    parts: list[dict[str, Any]]
 
 
 class Optimizers:
@@ -23,9 +33,7 @@ class Optimizers:
 
     def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
         self.parts = list(parts)
-        self.param_groups: list[dict[str, Any]] = [
-            group for part in self.parts for group in part.param_groups
-        ]
+        self.param_groups: list[Group] = [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
         """One step of each part."""
@@ -37,13 +45,23 @@ class Optimizers:
         for part in self.parts:
             part.zero_grad(set_to_none)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The parts' states in one dictionary of tensors and plain numbers."""
+    def states(self) -> list[Tensor]:
+        """The tensors that the optimizers keep from step to step."""
+        kept = (value for part in self.parts for state in part.state.values() for value in state.values())
+        return [value for value in kept if isinstance(value, Tensor)]
+
+    def forget(self) -> None:
+        """No gradients, and every state zero in place: a fresh one for SGD, Adam and Muon."""
+        self.zero_grad()
+        for value in self.states():
+            value.zero_()
+
+    def state_dict(self) -> OptimizersState:
+        """The parts' states: tensors and plain numbers."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises ValueError where it comes from another optimizer or other
-        groups."""
+    def load_state_dict(self, state: OptimizersState) -> None:
+        """The inverse of `state_dict`. Raises ValueError where it is another optimizer's or other groups'."""
         saved = state.get("parts", [])
         names = [[group.get("name") for group in part["param_groups"]] for part in saved]
         own = [[group["name"] for group in part.param_groups] for part in self.parts]
@@ -53,19 +71,40 @@ class Optimizers:
                 "that the run was started with (optim.name, model.*)"
             )
         for part, part_state in zip(self.parts, saved):
-            groups = part.param_groups
-            part.load_state_dict(part_state)
-            for group, loaded in zip(groups, part.param_groups):
-                lr = group["lr"]
-                group.update(loaded)
-                if isinstance(lr, Tensor):  # a captured graph reads this very tensor
-                    group["lr"] = lr.copy_(torch.as_tensor(loaded["lr"]))
-            part.param_groups = groups
+            _load_in_place(part, part_state)
+
+
+def _load_in_place(part: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a state; groups, rates and states that exist stay the same objects: captured graphs know them."""
+    groups, states = part.param_groups, {p: dict(state) for p, state in part.state.items()}
+    part.load_state_dict(saved)
+    for group, loaded in zip(groups, part.param_groups):
+        lr = group["lr"]
+        group.update(loaded)
+        if isinstance(lr, Tensor):
+            group["lr"] = lr.copy_(torch.as_tensor(loaded["lr"]))
+    part.param_groups = groups
+    for p, state in states.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and key in part.state[p]:
+                part.state[p][key] = value.copy_(part.state[p][key])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an optimizer may have to know of its run: see `build`."""
+
+    device: torch.device
+    capturable: bool
+    total_steps: int
+    compile: Callable[[Any], Any]
 
 
 class DecoupledSGD(torch.optim.SGD):
-    """SGD whose decay shrinks the weights directly, by lr * decay a step, and stays out of the momentum
-    (Loshchilov and Hutter 2019, arXiv 1711.05101). Each group carries its "decay"."""
+    """SGD whose decay shrinks the weights directly, by lr * decay a step, and stays out of the momentum.
+
+    Loshchilov and Hutter 2019 (arXiv 1711.05101). Each group carries its "decay".
+    """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -114,75 +153,102 @@ def _assert_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -
 
 
 def build(
-    model: nn.Module, settings: Any, *, device: torch.device | str, capturable: bool = False
+    model: nn.Module,
+    settings: Any,
+    *,
+    device: torch.device | str,
+    capturable: bool = False,
+    total_steps: int = 0,
+    compile: Callable[[Any], Any] = lambda function: function,
 ) -> Optimizers:
     """The optimizer that `settings` (the section `optim`) describes, for the trainable parameters of `model`.
 
     Peak rates: optim.lr, but optim.lr_head for the head and optim.lr_bias for biases, norms and the whitening
-    bias.
-    Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own rate;
-    with Muon by optim.weight_decay, and filters that are renormalised don't decay. Biases and norms only with
-    optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
-    capturable: rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold
-    it.
+    bias. Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own
+    rate; with Muon by optim.weight_decay, and filters that are renormalised don't decay. Biases and norms
+    only with optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
+
+    capturable:   rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold
+                  it
+    total_steps:  of the run, which optim.renormalize_slower goes by
+    compile:      what makes a fast function of one (torch.compile), for Muon's products of matrices
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
-    device = torch.device(device)
-    groups = [
-        _group(name, members, settings, device if capturable else None)
-        for name, members in grouped(model).items()
-    ]
+    if settings.name not in OPTIMIZERS:
+        raise ValueError(f"optim.name must be one of {', '.join(OPTIMIZERS)}, got {settings.name!r}")
+    groups = [_group(name, members, settings) for name, members in grouped(model).items()]
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    if settings.name == "sgd":
-        return Optimizers([_sgd(groups, settings, settings.momentum)])
-    if settings.name in ("adam", "adamw"):
-        return Optimizers([_adam(groups, settings, capturable and device.type == "cuda")])
-    if settings.name == "muon":
-        filters = [group for group in groups if group["name"] == "filters"]
-        rest = [group for group in groups if group["name"] != "filters"]
-        parts = [_muon(filters, settings, capturable)] if filters else []
-        return Optimizers([*parts, *([_sgd(rest, settings, settings.bias_momentum)] if rest else [])])
-    raise ValueError(f"optim.name must be one of sgd, adam, adamw, muon, got {settings.name!r}")
+    run = Run(torch.device(device), capturable, total_steps, compile)
+    if capturable:
+        for group in groups:
+            group["lr"] = torch.tensor(group["lr"], device=run.device)
+    return Optimizers(OPTIMIZERS[settings.name](groups, settings, run))
 
 
-def _group(
-    name: str, members: list[nn.Parameter], settings: Any, lr_device: torch.device | None
-) -> dict[str, Any]:
+def _group(name: str, members: list[nn.Parameter], settings: Any) -> Group:
     own = {"head": settings.lr_head, "biases": settings.lr_bias, "whiten_bias": settings.lr_bias}.get(name)
-    base_lr = float(settings.lr if own is None else own)
-    muon = settings.name == "muon"
+    lr = float(settings.lr if own is None else own)
     decays = name in ("filters", "head") or settings.decay_norms_and_biases
-    if muon and name == "filters" and settings.renormalize_every:
-        decays = False
-    decay = settings.weight_decay * (1.0 if muon else settings.lr) / base_lr if decays else 0.0
-    lr = base_lr if lr_device is None else torch.tensor(base_lr, device=lr_device)
-    return {"params": members, "name": name, "base_lr": base_lr, "lr": lr, "weight_decay": decay}
+    decay = settings.weight_decay * settings.lr / lr if decays else 0.0
+    return {"params": members, "name": name, "base_lr": lr, "lr": lr, "weight_decay": decay}
 
 
-def _sgd(groups: list[dict[str, Any]], settings: Any, momentum: float) -> torch.optim.Optimizer:
+def _sgd(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
+    return [_plain_sgd(groups, settings, settings.momentum)]
+
+
+def _plain_sgd(groups: list[Group], settings: Any, momentum: float) -> torch.optim.Optimizer:
     nesterov = settings.nesterov and momentum > 0
     if settings.decoupled:
         groups = [{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups]
-        return DecoupledSGD(groups, momentum=momentum, nesterov=nesterov, foreach=True)
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=True)
+    kind = DecoupledSGD if settings.decoupled else torch.optim.SGD
+    optimizer = kind(groups, momentum=momentum, nesterov=nesterov, fused=True)
+    # From the start: a fused step can't take parameters of which some have stepped before and some haven't.
+    for p in (p for group in groups for p in group["params"] if momentum):
+        optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    return optimizer
 
 
-def _adam(groups: list[dict[str, Any]], settings: Any, capturable: bool) -> torch.optim.Optimizer:
+def _adam(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    capturable = run.capturable and run.device.type == "cuda"
     betas = (settings.beta1, settings.beta2)
     optimizer = kind(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True, capturable=capturable)
     # A capture needs ordinary steps before it, on which PyTorch would warn that they aren't captured.
     optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer
+    return [optimizer]
 
 
-def _muon(groups: list[dict[str, Any]], settings: Any, capturable: bool) -> torch.optim.Optimizer:
-    return Muon(
-        groups,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        steps=settings.muon_steps,
-        renormalize_every=settings.renormalize_every,
-        capturable=capturable,
-    )
+def _muon(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
+    """Muon for the filters, if any, and SGD for the rest."""
+    for group in groups:
+        group["weight_decay"] /= settings.lr
+    filters = [group for group in groups if group["name"] == "filters"]
+    rest = [group for group in groups if group["name"] != "filters"]
+    parts: list[torch.optim.Optimizer] = []
+    if filters:
+        if settings.renormalize_every:
+            filters[0]["weight_decay"] = 0.0
+        muon = Muon(
+            filters,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            steps=settings.muon_steps,
+            renormalize=renormalising(run.total_steps, settings.renormalize_every, 0.0),
+            capturable=run.capturable,
+            compile=run.compile,
+        )
+        parts.append(muon)
+    if rest:
+        parts.append(_plain_sgd(rest, settings, settings.bias_momentum))
+    return parts
+
+
+# optim.name -> what makes its parts of the groups
+OPTIMIZERS: dict[str, Callable[[list[Group], Any, Run], list[torch.optim.Optimizer]]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+    "muon": _muon,
+}

@@ -1,12 +1,16 @@
-"""Learning rates and momenta by step: Python numbers, or tables on the device along which a captured graph
-moves by itself. Knows optimizers' groups and no schedule."""
+"""Learning rates and momenta by step: numbers, or tables on the device that a captured graph reads by itself.
+
+Knows optimizers' groups and no schedule.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from fastresnet.optim.optimizers import Optimizers
 
 
 class Rates:
@@ -19,17 +23,17 @@ class Rates:
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: Optimizers,
         factor: Sequence[float],
         momentum: Sequence[float] | None,
-        group_factor: dict[str, Sequence[float]],
+        group_factor: Mapping[str, Sequence[float]],
         device: torch.device | None,
     ) -> None:
         self.groups = optimizer.param_groups
         names = {group.get("name") for group in self.groups}
         unknown = set(group_factor) - names
         assert not unknown, f"no parameter group is called {unknown}, there are {names}"
-        self.factors = [list(group_factor.get(group.get("name"), factor)) for group in self.groups]
+        self.factors = [list(group_factor.get(str(group.get("name")), factor)) for group in self.groups]
         self.momentum = momentum
         self.counter: Tensor | None = None
         if device is not None:

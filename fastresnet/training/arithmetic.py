@@ -1,7 +1,8 @@
-"""What training costs in arithmetic: images and FLOPs of any stretch of a run's steps, counted and not measured.
+"""What training costs in arithmetic: images and FLOPs of any of a run's steps, counted, not measured.
 
-A training step is three forward passes an image (backward is two). Sizes follow train.resolutions; where only the
-hardest share is trained on, that share alone counts three times, and whoever judges the batch once for each image.
+A training step is three forward passes an image (backward is two). Sizes follow train.resolutions; where only
+the hardest share is trained on, that share alone counts three times, and whoever judges the batch once for
+each image.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Work:
 
 
 def work(experiment: Experiment, first: int = 0, last: int | None = None) -> Work:
-    """Images and FLOPs of the steps first, …, last - 1 of a run, counted from its first step; by default of all."""
+    """Images and FLOPs of the steps first, …, last - 1 of a run, counted from 0; by default of all."""
     images, flops = 0, 0.0
     costs: dict[tuple[int, int], float] = {}
     for step in range(first, experiment.total_steps if last is None else last):

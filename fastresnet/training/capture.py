@@ -1,78 +1,64 @@
-"""Captured training steps: one CUDA graph holds rates, forward, backward and optimizer, and a replay is one
-launch.
+"""Compiled and captured training steps: one CUDA graph holds rates, forward, backward and optimizer.
 
-Capturing has to run the step first. A Snapshot puts everything back that those runs changed, in place,
-because the graph keeps the addresses.
+A replay is one launch. Capturing has to run the step first: a Snapshot puts everything back that those runs
+changed, in place, because the graph keeps the addresses.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, Iterable, Sequence
+from typing import Callable, Iterable, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fastresnet.optim.optimizers import Optimizers
+
 # before a capture, on a side stream: lazily created states and workspaces must exist by then
 WARM_UP_STEPS = 3
 
-
-def optimizer_parts(optimizer: Any) -> Sequence[Any]:
-    """The torch optimizers behind a joined one (Muon beside SGD); a plain optimizer is its own only part."""
-    return getattr(optimizer, "parts", None) or [optimizer]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def forget(optimizer: Any) -> None:
-    """Set every state to zero, in place, which is what a fresh state means for SGD, Adam and Muon."""
-    for value in optimizer_states(optimizer):
-        value.zero_()
-
-
-def optimizer_states(optimizer: Any) -> list[Tensor]:
-    """The tensors that the optimizer keeps from step to step."""
-    return [
-        value
-        for part in optimizer_parts(optimizer)
-        for state in part.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    ]
+def compiled(function: Callable[Arguments, Result], mode: str) -> Callable[Arguments, Result]:
+    """`function` compiled in torch.compile's `mode` for each shape apart; itself where that is "off"."""
+    return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
 
 
 class Snapshot:
     """Copies of weights, buffers, optimizer states and `more` tensors; `restore` writes them back in place.
 
-    Optimizer states that were made after the snapshot become zero, which is what a fresh state means for
-    SGD, Adam and Muon.
+    Optimizer states that were made after the snapshot become zero, which is what a fresh state means for SGD,
+    Adam and Muon.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, more: Iterable[Tensor]) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizers, more: Iterable[Tensor]) -> None:
         self.optimizer = optimizer
-        tensors = itertools.chain(model.parameters(), model.buffers(), more, optimizer_states(optimizer))
+        tensors = itertools.chain(model.parameters(), model.buffers(), more, optimizer.states())
         self.kept = [(value, value.detach().clone()) for value in tensors]
 
+    @torch.no_grad()
     def restore(self) -> None:
+        """Write everything back."""
         known = {id(value) for value, _ in self.kept}
-        with torch.no_grad():
-            for value, old in self.kept:
-                value.copy_(old)
-            for value in optimizer_states(self.optimizer):
-                if id(value) not in known:
-                    value.zero_()
+        for value, old in self.kept:
+            value.copy_(old)
+        for value in self.optimizer.states():
+            if id(value) not in known:
+                value.zero_()
 
 
 class CapturedStep:
-    """One graph of the whole step for one input shape.
+    """One graph of the whole step for one kind of batch.
 
-    update:    images, labels -> one optimizer step, without host synchronisation
-    advance:   moves learning rates one step on, on the device
-    restore:   puts back, in place, everything that `update` and `advance` change
+    body:     images, labels -> one optimizer step and the rates of the next, without host synchronisation
+    restore:  puts back, in place, everything that `body` changes
     """
 
     def __init__(
         self,
-        update: Callable[[Tensor, Tensor], None],
-        advance: Callable[[], None],
+        body: Callable[[Tensor, Tensor], None],
         restore: Callable[[], None],
         images: Tensor,
         labels: Tensor,
@@ -83,12 +69,11 @@ class CapturedStep:
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_STEPS):
-                update(self.images, self.labels)
+                body(self.images, self.labels)
         here.wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            advance()
-            update(self.images, self.labels)
+            body(self.images, self.labels)
         restore()
 
     def replay(self, images: Tensor, labels: Tensor) -> None:

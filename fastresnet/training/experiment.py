@@ -1,7 +1,6 @@
-"""An experiment: data, model, optimizer, schedule and loaders as a Config describes them, ready to be
-trained and timed.
+"""An experiment: what a Config describes, from data to trainer, built and ready to be trained and timed.
 
-The place where all rooms of the package meet. Writes no files and prints nothing; `run.py` keeps what comes
+The place where all rooms of the package meet. Writes no files and prints nothing; `runs` keeps what comes
 out.
 """
 
@@ -14,16 +13,19 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from fastresnet import data, loading, models, optim
+from fastresnet import data, loading, models
 from fastresnet.machine import distributed, memory, precision, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import ALONE, World
-from fastresnet.optim import averaging, schedule
+from fastresnet.optim.averaging import Ema, TailAverage
 from fastresnet.settings.config import Config
-from fastresnet.training import evaluation, selection, trainer
+from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score
+from fastresnet.training.selection import ProxyNet
+from fastresnet.training.trainer import EpochResult, Trainer
 
-WHITENING_IMAGES = 5000  # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
+# enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
+WHITENING_IMAGES = 5000
 
 
 class Experiment:
@@ -43,61 +45,53 @@ class Experiment:
         splits: data.Splits | None = None,
         notes: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.cfg, self.place = cfg, place
+        self.cfg, self.place, self.seed = cfg, place, cfg.run.seed
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
         notes(f"precision {self.precision.name} ({self.precision.reason})")
-        self._set_process_wide()
+        _set_process_wide(cfg, self.precision, self.device)
         clock = timing.Stopwatch(self.device)
-        self.splits = splits if splits is not None else self._prepared(notes)
+        self.splits = splits if splits is not None else _prepared(cfg, place, notes)
         self.data_seconds = clock.lap("data")
-        self.seed = cfg.run.seed
-        self.model = self._new_model(self.seed).to(self.device)
-        if cfg.train.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self._averaged: nn.Module | None = None
-        self.compile_mode = cfg.train.compile
-        if self.compile_mode == "auto":
-            self.compile_mode = "default" if self.device.type == "cuda" else "off"
         self._build_loaders(notes)
-        self._build_trainer()
+        self.steps_per_epoch = len(self.train_loader)
+        self.total_steps = max(1, round(cfg.train.epochs * self.steps_per_epoch))
+        self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        self.model = self._placed(self._new_model(self.seed))
+        width = cfg.train.proxy_width
+        proxy = self._placed(self._new_model(self.seed, width)) if width else None
+        course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
+        self.trainer = assembly.new_trainer(cfg, self.model, proxy, course)
+        self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
+        self._averaged: nn.Module | None = None
 
     # ---- building ------------------------------------------------------------------------------------------
-
-    def _set_process_wide(self) -> None:
-        cfg = self.cfg
-        if cfg.run.threads:
-            torch.set_num_threads(cfg.run.threads)
-        if self.device.type == "cpu":
-            memory.keep_large_buffers()
-        torch.use_deterministic_algorithms(cfg.run.deterministic)
-        precision.apply_globally(self.precision, self.device)
-
-    def _prepared(self, notes: Callable[[str], None]) -> data.Splits:
-        """The data; the first process of several makes the betons, the others read them afterwards."""
-        if not self.place.is_main:
-            distributed.barrier(self.place)
-        splits = data.prepare(self.cfg, notes)
-        if self.place.is_main:
-            distributed.barrier(self.place)
-        return splits
 
     def _new_model(self, seed: int, width: float | None = None) -> nn.Module:
         """Fresh weights that depend on the seed alone, on the CPU; the caller's random state stays as it was.
 
-        width: instead of model.width (a proxy net's)
+        width:  instead of model.width (a proxy net's)
         """
-        cfg = (
-            self.cfg if width is None else self.cfg.replace({"model.width": width, "model.pretrained": None})
-        )
+        cfg = self.cfg
+        if width is not None:
+            cfg = cfg.replace({"model.width": width, "model.pretrained": None})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return models.build(cfg.model, len(self.splits.class_names), self.image_size)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.cfg.train.channels_last else model
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels of the images that the network is made for."""
         return int(self.cfg.data.image_size or self.splits.train.image_shape[0])
+
+    @property
+    def compile_mode(self) -> str:
+        """torch.compile's mode, or off."""
+        return self.trainer.options.compile
 
     @property
     def evaluation_splits(self) -> tuple[str, ...]:
@@ -117,81 +111,6 @@ class Experiment:
         )
         self.train_loader, self.eval_loaders = self.loaders.train, self.loaders.evaluation
         self.loader_name = self.loaders.name
-        self.steps_per_epoch = len(self.train_loader)
-        self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
-        self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-
-    def _build_trainer(self) -> None:
-        cfg = self.cfg
-        self.optimizer = optim.build(
-            self.model, cfg.optim, device=self.device, capturable=cfg.train.cuda_graph
-        )
-        table = schedule.table(cfg.schedule, self.total_steps, self.steps_per_epoch)
-        self.lr_factor = table.lr_factor
-        self.averages = averaging.build(self.model, cfg, self.total_steps)
-        freezable, freeze_step = self._freeze()
-        alone = (
-            self.place.size == 1
-        )  # DDP expects a gradient of every parameter in each step: there only the rate is zero
-        self.trainer = trainer.Trainer(
-            distributed.wrap(self.model, self.place, self.device),
-            self.optimizer,
-            table.lr_factor,
-            device=self.device,
-            precision=self.precision,
-            options=self._step_options(),
-            momentum=table.momentum,
-            averages=self.averages,
-            group_factor={"whiten_bias": schedule.falling(self.total_steps, freeze_step)}
-            if freezable
-            else {},
-            select=self._select(),
-            freeze=(freezable, freeze_step) if alone else ((), 0),
-        )
-
-    def _step_options(self) -> trainer.StepOptions:
-        train = self.cfg.train
-        return trainer.StepOptions(
-            label_smoothing=train.label_smoothing,
-            loss_reduction=train.loss_reduction,
-            clip_norm=train.clip_norm,
-            accumulate=train.accumulate,
-            compile=self.compile_mode,
-            cuda_graph=train.cuda_graph,
-        )
-
-    def _select(self) -> Callable[[Tensor, Tensor], trainer.Batch] | None:
-        """The choice of the hardest share of each batch, by a proxy net or by the model itself
-        (train.hard_fraction)."""
-        train = self.cfg.train
-        if train.hard_fraction >= 1.0:
-            return None
-        where: dict[str, Any] = dict(precision=self.precision, device=self.device)
-        if not train.proxy_width:
-            return selection.HardExamples(self.model, train.hard_fraction, **where)
-        small = self._new_model(self.seed, width=train.proxy_width).to(self.device)
-        if train.channels_last:
-            small = small.to(memory_format=torch.channels_last)
-        optimizer = optim.build(small, self.cfg.optim, device=self.device, capturable=train.cuda_graph)
-        return selection.ProxyNet(
-            small,
-            train.hard_fraction,
-            optimizer,
-            self.lr_factor,
-            label_smoothing=train.label_smoothing,
-            loss_reduction=train.loss_reduction,
-            **where,
-        )
-
-    def _freeze(self) -> tuple[list[nn.Parameter], int]:
-        """The whitening bias and the step from which it no longer learns (train.freeze_whiten_after)."""
-        parameters = [
-            p
-            for group in self.optimizer.param_groups
-            if group["name"] == "whiten_bias"
-            for p in group["params"]
-        ]
-        return parameters, round(self.cfg.train.freeze_whiten_after * self.steps_per_epoch)
 
     def _resolution(self, step: int) -> int | None:
         """Height and width in px of a step's images, None as stored; train.resolutions says until when."""
@@ -204,8 +123,7 @@ class Experiment:
         """Images that this process takes in a step (from 0), and their height and width in px."""
         loader = self.train_loader
         taken = step % len(loader) * loader.batch_size
-        size = self._resolution(step) if self.cfg.train.resolutions else None
-        return min(loader.batch_size, loader.num_samples - taken), size or self.image_size
+        return min(loader.batch_size, loader.num_samples - taken), self._resolution(step) or self.image_size
 
     def initialise(self) -> None:
         """What a fresh run computes from its data before the first step: the whitening convolution. On the
@@ -222,12 +140,8 @@ class Experiment:
             average.restart()
 
     def fit_epoch(
-        self,
-        epoch: int,
-        *,
-        limit: int | None = None,
-        on_step: Callable[[trainer.Trainer], bool] | None = None,
-    ) -> trainer.EpochResult:
+        self, epoch: int, *, limit: int | None = None, on_step: Callable[[Trainer], bool] | None = None
+    ) -> EpochResult:
         """Train on epoch `epoch` (from 0), from the batch where the trainer stands; see Trainer.fit_epoch."""
         batches = self.train_loader.epoch(epoch)
         try:
@@ -242,8 +156,10 @@ class Experiment:
             getattr(batches, "close", lambda: None)()
 
     def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
-        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order, by the
-        averaged weights where the run averages. Every process gets the whole."""
+        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order.
+
+        By the averaged weights where the run averages. Every process gets the whole.
+        """
         model = self.averaged_model or self.model
         logits_NK, labels_N = evaluation.predict(
             model,
@@ -262,12 +178,8 @@ class Experiment:
 
     @property
     def averaged_model(self) -> nn.Module | None:
-        """A model with the averaged weights (EMA or tail average) as of now; None where the run averages
-        nothing."""
-        source = next(
-            (average for average in self.averages if isinstance(average, (optim.Ema, optim.TailAverage))),
-            None,
-        )
+        """A model with the averaged weights as of now (EMA or tail average); None without averages."""
+        source = next((average for average in self.averages if isinstance(average, (Ema, TailAverage))), None)
         if source is None:
             return None
         if self._averaged is None:
@@ -276,21 +188,30 @@ class Experiment:
         return self._averaged
 
     def warm_up(self) -> None:
-        """Compile, capture and allocate, at every resolution of the run, on random images; changes no
-        weight."""
+        """Compile, capture and allocate what the run's steps need, on random images; changes no weight.
+
+        One discarded step of each kind: of every size, before and after the whitening bias freezes.
+        """
         for one in (self.train_loader, *self.eval_loaders.values()):
             one.warm_up()
-        sizes = {self.image_size, *(int(px) for _, px in self.cfg.train.resolutions or [])}
-        local_batch = self.train_loader.batch_size
-        for size in sorted(sizes):
-            images = torch.rand((local_batch, 3, size, size), device=self.device).to(self.precision.compute)
+        for step in self._first_of_each_kind():
+            batch, size = self.batch_of(step)
+            images = torch.rand((batch, 3, size, size), device=self.device).to(self.precision.compute)
             if self.cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            self.trainer.warm_up(images)
+            self.trainer.warm_up(images, step)
+
+    def _first_of_each_kind(self) -> list[int]:
+        kinds: dict[tuple[tuple[int, int], bool], int] = {}
+        for step in range(self.total_steps):
+            kinds.setdefault((self.batch_of(step), self.trainer.freeze.holds(step)), step)
+        return list(kinds.values())
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
-        Compiled and captured steps stay valid."""
+
+        Compiled and captured steps stay valid.
+        """
         self.seed = seed
         with torch.no_grad():
             for own, fresh in zip(
@@ -300,10 +221,29 @@ class Experiment:
         for average in self.averages:
             average.restart()
         self.trainer.reset()
-        if isinstance(self.trainer.select, selection.ProxyNet):
+        if isinstance(self.trainer.select, ProxyNet):
             self.trainer.select.reset(self._new_model(seed, width=self.cfg.train.proxy_width).state_dict())
         self.train_loader.seed = seed
 
     def close(self) -> None:
         """Let go of the loaders' threads."""
         self.loaders.close()
+
+
+def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.device) -> None:
+    if cfg.run.threads:
+        torch.set_num_threads(cfg.run.threads)
+    if device.type == "cpu":
+        memory.keep_large_buffers()
+    torch.use_deterministic_algorithms(cfg.run.deterministic)
+    precision.apply_globally(precise, device)
+
+
+def _prepared(cfg: Config, place: World, notes: Callable[[str], None]) -> data.Splits:
+    """The data; the first process of several makes the betons, the others read them afterwards."""
+    if not place.is_main:
+        distributed.barrier(place)
+    splits = data.prepare(cfg, notes)
+    if place.is_main:
+        distributed.barrier(place)
+    return splits

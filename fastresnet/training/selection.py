@@ -1,32 +1,55 @@
-"""Which images of a batch are worth training on: the share with the largest loss, judged by the model itself
-or by a small net that learns beside it. Makes no batches and steps no optimizer but the proxy's own."""
+"""Which images of a batch are worth training on: the share with the largest loss.
+
+Judged by the model itself or by a small net that learns beside it. Makes no batches and steps no optimizer
+but the proxy's own.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet.machine.precision import Precision
+from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
-from fastresnet.training.capture import Snapshot, forget
+from fastresnet.training.capture import Snapshot, compiled
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
+
+
+class SelectionState(TypedDict, total=False):
+    """What a bit-exact continuation needs; nothing where the model itself judges."""
+
+    model: dict[str, Any]  # as nn.Module.state_dict has it
+    optimizer: OptimizersState
+    step: int
 
 
 class HardExamples:
-    """Keeps the hardest `fraction` of each batch (rounded, at least one image), hardest first, judged by
-    `model` as it is in evaluation mode. The count depends on the batch's size alone, so the host waits for
-    nothing."""
+    """Keeps the hardest `fraction` of each batch, hardest first, judged by `model` in evaluation mode.
+
+    The count depends on the batch's size alone, so the host waits for nothing.
+
+    fraction:  of the batch, rounded, at least one image
+    compile:   torch.compile's mode for the judging pass, or off
+    """
 
     def __init__(
-        self, model: nn.Module, fraction: float, *, precision: Precision, device: torch.device
+        self,
+        model: nn.Module,
+        fraction: float,
+        *,
+        precision: Precision,
+        device: torch.device,
+        compile: str = "off",
     ) -> None:
         if not 0.0 < fraction <= 1.0:
             raise ValueError(f"train.hard_fraction must be above 0 and at most 1, got {fraction}")
         self.model, self.fraction, self.precision, self.device = model, fraction, precision, device
+        self._losses = compiled(self._plain_losses, compile)
 
     def count(self, batch_size: int) -> int:
         """How many images of a batch are kept."""
@@ -37,11 +60,11 @@ class HardExamples:
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad():
-            losses_B = self._losses(images, labels)
+            losses_B = self._losses(images, labels, 0.0)
         self.model.train(was_training)
         return self._keep(images, labels, self._hardest(losses_B))
 
-    def _losses(self, images: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def _plain_losses(self, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
         with self.precision.autocast(self.device):
             logits_NK = self.model(images)
         return F.cross_entropy(logits_NK.float(), labels, reduction="none", label_smoothing=label_smoothing)
@@ -56,10 +79,22 @@ class HardExamples:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return kept.contiguous(memory_format=layout), labels.index_select(0, rows)
 
+    def snapshots(self) -> list[Snapshot]:
+        """Everything that a call changes, to be put back after warming up or capturing."""
+        return []
+
+    def state_dict(self) -> SelectionState:
+        """What a bit-exact continuation needs."""
+        return {}
+
+    def load_state_dict(self, state: SelectionState) -> None:
+        """The inverse of `state_dict`."""
+
 
 class ProxyNet(HardExamples):
-    """A small net that is trained on what it picks, one step a batch, along the run's own schedule
-    (Jordan 2024, arXiv 2404.00498; after Jiang et al. 2019 and Mindermann et al. 2022).
+    """A small net that is trained on what it picks, one step a batch, along the run's own schedule.
+
+    After Jordan 2024 (arXiv 2404.00498), Jiang et al. 2019 and Mindermann et al. 2022.
 
     model:      the proxy, on the device, in training mode while it judges
     optimizer:  of the proxy, as `optim.build` makes it; capturable where the step is captured in a CUDA graph
@@ -71,15 +106,16 @@ class ProxyNet(HardExamples):
         self,
         model: nn.Module,
         fraction: float,
-        optimizer: Any,
+        optimizer: Optimizers,
         lr_factor: Sequence[float],
         *,
         precision: Precision,
         device: torch.device,
         label_smoothing: float = 0.0,
         loss_reduction: str = "mean",
+        compile: str = "off",
     ) -> None:
-        super().__init__(model, fraction, precision=precision, device=device)
+        super().__init__(model, fraction, precision=precision, device=device, compile=compile)
         if precision.scales_loss:
             raise ValueError(
                 "train.proxy_width trains its proxy without loss scaling, which fp16 needs: "
@@ -108,28 +144,25 @@ class ProxyNet(HardExamples):
         self.optimizer.zero_grad()
         return self._keep(images, labels, rows)
 
-    def snapshot(self) -> Snapshot:
-        """Everything that a call changes, to be put back after warming up or capturing."""
-        return Snapshot(self.model, self.optimizer, [self.step_done])
+    def snapshots(self) -> list[Snapshot]:
+        return [Snapshot(self.model, self.optimizer, [self.step_done])]
 
-    def reset(self, state: dict[str, Tensor]) -> None:
+    def reset(self, state: Mapping[str, Tensor]) -> None:
         """Begin again from the weights `state`, in place, so that captured graphs stay valid."""
         with torch.no_grad():
             for own, fresh in zip(self.model.state_dict().values(), state.values()):
                 own.copy_(fresh)
-        forget(self.optimizer)
+        self.optimizer.forget()
         self.step_done.zero_()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a bit-exact continuation needs."""
+    def state_dict(self) -> SelectionState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": int(self.step_done),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    def load_state_dict(self, state: SelectionState) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_done.fill_(state["step"])

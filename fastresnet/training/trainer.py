@@ -1,27 +1,30 @@
-"""The training step and the loop: batches in, weights out. Knows no files, no loader, prints nothing.
+"""The training loop: batches in, weights out. Knows no files, no loader, prints nothing.
 
-The host never waits for the device inside a step: losses and hits add up on the device and are read once an
-epoch, learning rates come from a table. With `cuda_graph` a step is one replay of a captured graph for each
-input shape.
+Losses and hits are read from the device once an epoch, learning rates come from a table. With `cuda_graph` a
+step is one replay of a captured graph for each kind of batch.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Sequence
+from typing import Callable, Iterable, Mapping, Sequence, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet.machine import timing
 from fastresnet.machine.precision import Precision
+from fastresnet.optim.averaging import Average, AverageState
+from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
-from fastresnet.training.capture import CapturedStep, Snapshot, forget, optimizer_parts
+from fastresnet.training.capture import CapturedStep
+from fastresnet.training.selection import Batch, HardExamples, SelectionState
+from fastresnet.training.step import Freeze, Step, StepOptions
 
-Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
+PLAIN, NOTHING = StepOptions(), Freeze()
 
 
 class Diverged(RuntimeError):
@@ -29,32 +32,11 @@ class Diverged(RuntimeError):
 
 
 @dataclass(frozen=True)
-class StepOptions:
-    """What a step does beside forward and backward.
-
-    label_smoothing:  share of the target spread over all classes (Szegedy et al. 2016)
-    loss_reduction:   "mean", or "sum" (then learning rates are per image)
-    clip_norm:        largest allowed 2-norm of all gradients together; 0 leaves them alone
-    accumulate:       micro-batches that a batch is cut into; the optimizer still steps once a batch
-    compile:          off, or torch.compile's mode
-    cuda_graph:       capture the whole step, optimizer included, and replay it (CUDA only)
-    """
-
-    label_smoothing: float = 0.0
-    loss_reduction: str = "mean"
-    clip_norm: float = 0.0
-    accumulate: int = 1
-    compile: str = "off"
-    cuda_graph: bool = False
-
-
-@dataclass(frozen=True)
 class EpochResult:
-    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began, loss is a
-    mean per image.
+    """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began.
 
-    `images`, `loss` and `accuracy` cover the epoch from its beginning, `seconds` and `images_per_second`
-    this call alone.
+    `images`, `loss` (nats, a mean per image) and `accuracy` (share) cover the epoch from its beginning,
+    `seconds` and `images_per_second` this call alone; `lr` is the first group's rate in the last step.
     """
 
     epoch: int
@@ -67,119 +49,90 @@ class EpochResult:
     lr: float
 
 
+class TrainerState(TypedDict):
+    """What a bit-exact continuation needs beside the weights: tensors and plain numbers only."""
+
+    steps_done: int
+    optimizer: OptimizersState
+    scaler: dict[str, float]
+    totals: Tensor
+    averages: list[AverageState]
+    select: SelectionState | None
+
+
 class Trainer:
     """Trains `model` in place.
 
-    model:      on its device already; may be DDP-wrapped
-    optimizer:  .param_groups (each with "base_lr"), .step(), .zero_grad(), as `optim.build` makes it
-    lr_factor:  one entry a step, multiplies each group's base_lr; `group_factor` overrides it by group name
-    momentum:   one entry a step, or None where it stays what the groups say
-    averages:   objects with .update(step), called after each optimizer step (EMA, lookahead, tail average)
-    select:     images, labels -> the batch that is trained on (a proxy's choice, say); one that learns has
-                .snapshot(), .state_dict() and .load_state_dict()
-    freeze:     parameters, and the step from which they no longer learn: the backward pass then leaves their
-                part out
+    model:         on its device already; may be DDP-wrapped
+    optimizer:     its groups each with "base_lr", as `optim.build` makes it
+    lr_factor:     one entry a step, multiplies each group's base_lr; `group_factor` overrides it by group
+                   name
+    momentum:      one entry a step, or None where it stays what the groups say
+    averages:      updated after each optimizer step (EMA, lookahead, tail average)
+    select:        chooses the images of each batch that are trained on
+    freeze:        parameters that learn only at first
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Any,
+        optimizer: Optimizers,
         lr_factor: Sequence[float],
         *,
         device: torch.device,
         precision: Precision,
-        options: StepOptions = StepOptions(),
+        options: StepOptions = PLAIN,
         momentum: Sequence[float] | None = None,
-        group_factor: dict[str, Sequence[float]] | None = None,
-        averages: Iterable[Any] = (),
-        select: Callable[[Tensor, Tensor], Batch] | None = None,
-        freeze: tuple[Sequence[nn.Parameter], int] = ((), 0),
+        group_factor: Mapping[str, Sequence[float]] | None = None,
+        averages: Iterable[Average] = (),
+        select: HardExamples | None = None,
+        freeze: Freeze = NOTHING,
     ) -> None:
-        self.model, self.optimizer, self.device = model, optimizer, device
-        self.precision, self.options = precision, options
-        self.averages = list(averages)
-        self.select: Any = select
-        self.freezable, self.freeze_step = freeze
-        self.lr_factor = list(lr_factor)
-        self.total_steps = len(self.lr_factor)
-        self.steps_done = 0
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
-        self.totals = torch.zeros(
-            3, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device
-        )
-        self._rates = Rates(
-            optimizer, self.lr_factor, momentum, group_factor or {}, device if options.cuda_graph else None
-        )
-        self._forward = self._compiled(self._loss_and_hits)
-        self._graphs: dict[tuple[Any, ...], CapturedStep] = {}
         if options.cuda_graph and (device.type != "cuda" or precision.scales_loss):
             raise ValueError(
                 "train.cuda_graph captures the step on a CUDA GPU and can't contain fp16's loss scaling: "
                 f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false"
             )
+        self.model, self.optimizer, self.device, self.options = model, optimizer, device, options
+        self.averages, self.select, self.freeze = list(averages), select, freeze
+        self.total_steps, self.steps_done = len(lr_factor), 0
+        self.update = Step(
+            model, optimizer, options, device=device, precision=precision, select=select, freeze=freeze
+        )
+        on_device = device if options.cuda_graph else None
+        self.rates = Rates(optimizer, lr_factor, momentum, group_factor or {}, on_device)
+        self._graphs: dict[tuple[object, ...], CapturedStep] = {}
+
+    @property
+    def totals(self) -> Tensor:
+        """(summed loss, hits, images) since the epoch's begin, (3,) on the device."""
+        return self.update.totals
 
     # ---- one step ------------------------------------------------------------------------------------------
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on one batch; adds (summed loss, hits, images) to `totals` on the device."""
-        for parameter in self.freezable:
-            parameter.requires_grad_(self.steps_done < self.freeze_step)
+        frozen = self.freeze.holds(self.steps_done)
         if self.options.cuda_graph:
-            self._captured(images, labels).replay(images, labels)
+            self._captured(images, labels, frozen).replay(images, labels)
         else:
-            self._rates.set(self.steps_done)
-            self._update(images, labels)
+            self.rates.set(self.steps_done)
+            self.update(images, labels, frozen)
         self.steps_done += 1
         for average in self.averages:
             average.update(self.steps_done)
 
-    def _update(self, images: Tensor, labels: Tensor) -> None:
-        if self.select is not None:
-            images, labels = self.select(images, labels)
-        parts = self.options.accumulate
-        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
-            loss, loss_sum, hits = self._forward(some_images, some_labels)
-            share = 1.0 if self.options.loss_reduction == "sum" else len(some_labels) / len(labels)
-            self.scaler.scale(loss * share).backward()
-            self.totals += torch.stack([loss_sum, hits, torch.full_like(hits, len(some_labels))]).to(
-                self.totals.dtype
-            )
-        if self.options.clip_norm:
-            for optimizer in optimizer_parts(self.optimizer):
-                self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        for optimizer in optimizer_parts(self.optimizer):
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+    def whole_step(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+        """What a captured graph holds: the rates of the device's own step counter, and the step."""
+        self.rates.set_on_device()
+        self.update(images, labels, frozen)
 
-    def _loss_and_hits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with self.precision.autocast(self.device):
-            logits_NK = self.model(images)
-        logits_NK = logits_NK.float()
-        loss = F.cross_entropy(
-            logits_NK,
-            labels,
-            label_smoothing=self.options.label_smoothing,
-            reduction=self.options.loss_reduction,
-        )
-        with torch.no_grad():
-            loss_sum = loss if self.options.loss_reduction == "sum" else loss * len(labels)
-            hits = (logits_NK.argmax(1) == labels).sum().to(loss.dtype)
-        return loss, loss_sum.detach(), hits
-
-    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mode = self.options.compile
-        return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
-
-    def _captured(self, images: Tensor, labels: Tensor) -> CapturedStep:
-        key = (tuple(images.shape), self.steps_done < self.freeze_step)
-        if key not in self._graphs:
-            assert self._rates.counter is not None
-            restore = self._remember(self.totals, self._rates.counter)
-            self._graphs[key] = CapturedStep(self._update, self._rates.set_on_device, restore, images, labels)
-        return self._graphs[key]
+    def _captured(self, images: Tensor, labels: Tensor, frozen: bool) -> CapturedStep:
+        kind = (tuple(images.shape), frozen)
+        if kind not in self._graphs:
+            body = functools.partial(self.whole_step, frozen=frozen)
+            self._graphs[kind] = CapturedStep(body, self._remember(), images, labels)
+        return self._graphs[kind]
 
     # ---- the loop ------------------------------------------------------------------------------------------
 
@@ -201,10 +154,9 @@ class Trainer:
         """
         self.model.train()
         if not skip:
-            self.totals.zero_()
+            self.update.totals.zero_()
         limit = self.total_steps if limit is None else min(limit, self.total_steps)
-        trained = 0
-        began = timing.now(self.device)
+        trained, began = 0, timing.now(self.device)
         for images, labels in itertools.islice(batches, skip, None):
             if self.steps_done >= limit:
                 break
@@ -212,91 +164,79 @@ class Trainer:
             trained += len(labels)
             if on_step is not None and on_step(self):
                 break
-        seconds = timing.now(self.device) - began
-        loss_sum, hits, images_seen = self.totals.tolist()
-        loss = loss_sum / max(images_seen, 1.0)
+        return self._result(epoch, trained, timing.now(self.device) - began)
+
+    def _result(self, epoch: int, trained: int, seconds: float) -> EpochResult:
+        loss_sum, hits, images = self.update.totals.tolist()
+        loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}): "
                 "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps"
             )
+        lr = self.rates.base_lr(max(self.steps_done - 1, 0))
         return EpochResult(
-            epoch,
-            self.steps_done,
-            int(images_seen),
-            loss,
-            hits / max(images_seen, 1.0),
-            seconds,
-            trained / seconds,
-            self._rates.base_lr(max(self.steps_done - 1, 0)),
+            epoch, self.steps_done, int(images), loss, accuracy, seconds, trained / seconds, lr
         )
 
     # ---- before and after ----------------------------------------------------------------------------------
 
-    def warm_up(self, images: Tensor, steps: int = 3) -> None:
-        """Compile, capture and allocate on random labels, then put every weight, buffer and optimizer state
-        back.
+    def warm_up(self, images: Tensor, step: int = 0) -> None:
+        """Do step number `step` (from 0) of the run on `images` and random labels, and undo it.
 
-        Every phase of the run is visited: before and after `freeze_step`.
+        Compiles, captures and allocates what steps of that kind need; three times over, because
+        torch.compile's own graphs are recorded in the second call and first replayed in the third. Before the
+        run's first step only.
         """
+        assert not self.steps_done, "warming up forgets the steps done"
         restore = self._remember()
         averages, self.averages = self.averages, []
         self.model.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             labels = torch.randint(0, 2, (len(images),), device=self.device)
-            for start in {0, min(self.freeze_step, self.total_steps - 1)}:
-                self.steps_done = start
-                for _ in range(min(steps, self.total_steps - start)):
-                    self.step(images, labels)
+            for _ in range(3 if self.options.compile in ("reduce-overhead", "max-autotune") else 1):
+                self.steps_done = step
+                self.rates.rewind(step)
+                self.step(images, labels)
         self.averages = averages
         restore()
         self.reset()
         timing.synchronize(self.device)
 
-    def _remember(self, *more: Tensor) -> Callable[[], None]:
-        """Take down everything a step changes; the result puts it back in place."""
-        kept = [Snapshot(self.model, self.optimizer, more)]
-        if hasattr(self.select, "snapshot"):
-            kept.append(self.select.snapshot())
-
-        def restore() -> None:
-            for one in kept:
-                one.restore()
-
-        return restore
+    def _remember(self) -> Callable[[], None]:
+        return self.update.remember(*([] if self.rates.counter is None else [self.rates.counter]))
 
     def reset(self) -> None:
         """Forget all training but the weights, in place, so that captured graphs stay valid."""
-        forget(self.optimizer)
-        self.optimizer.zero_grad()
-        self.totals.zero_()
+        self.update.reset()
         self.steps_done = 0
-        self._rates.rewind(0)
+        self.rates.rewind(0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a bit-exact continuation needs beside the weights: tensors and plain numbers only."""
+    def state_dict(self) -> TrainerState:
+        """All that a bit-exact continuation needs beside the weights."""
         return {
             "steps_done": self.steps_done,
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "totals": self.totals.clone(),
+            "scaler": self.update.scaler.state_dict(),
+            "totals": self.update.totals.clone(),
             "averages": [average.state_dict() for average in self.averages],
-            "select": self.select.state_dict() if hasattr(self.select, "state_dict") else None,
+            "select": None if self.select is None else self.select.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainerState) -> None:
         """The inverse of `state_dict`. Raises ValueError where it comes from other settings."""
-        if len(state["averages"]) != len(self.averages):
+        if len(state["averages"]) != len(self.averages) or (state["select"] is None) != (self.select is None):
             raise ValueError(
-                "the checkpoint was trained with other averages (train.ema_decay, optim.lookahead, "
-                "train.average_tail): resume with the settings it was made with"
+                "the checkpoint was trained with other averages or another choice of images "
+                "(train.ema_decay, optim.lookahead, train.average_tail, train.hard_fraction): "
+                "resume with the settings it was made with"
             )
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.totals.copy_(state["totals"])
+        self.update.scaler.load_state_dict(state["scaler"])
+        self.update.totals.copy_(state["totals"])
         for average, saved in zip(self.averages, state["averages"]):
             average.load_state_dict(saved)
-        if hasattr(self.select, "load_state_dict"):
+        if self.select is not None and state["select"] is not None:
             self.select.load_state_dict(state["select"])
         self.steps_done = int(state["steps_done"])
-        self._rates.rewind(self.steps_done)
+        self.rates.rewind(self.steps_done)

@@ -22,6 +22,7 @@ from fastresnet.machine import memory, meters, precision
 from fastresnet.models.flops import on_meta
 from fastresnet.settings import config
 from fastresnet.training import trainer
+from fastresnet.training.step import StepOptions
 
 PART = "step"
 MODELS: dict[str, dict[str, Any]] = {
@@ -228,7 +229,7 @@ class Variant:
 
     def new_trainer(self, model: nn.Module, resolved: precision.Precision) -> trainer.Trainer:
         cfg, graph = self.config(), self.compile == "graph"
-        options = trainer.StepOptions(
+        options = StepOptions(
             label_smoothing=cfg.train.label_smoothing,
             loss_reduction=cfg.train.loss_reduction,
             compile="default" if graph else self.compile,

@@ -1,0 +1,138 @@
+"""The training step as the textbook has it: forward, backward, clip, update. Knows no schedule, no loop.
+
+The host never waits for the device in it: losses and hits add up on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastresnet.machine.precision import Precision
+from fastresnet.optim.optimizers import Optimizers
+from fastresnet.training.capture import Snapshot, compiled
+from fastresnet.training.selection import HardExamples
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step does beside forward and backward.
+
+    label_smoothing:  share of the target spread over all classes (Szegedy et al. 2016)
+    loss_reduction:   "mean", or "sum" (then learning rates are per image)
+    clip_norm:        largest allowed 2-norm of all gradients together; 0 leaves them alone
+    accumulate:       micro-batches that a batch is cut into; the optimizer still steps once a batch
+    compile:          off, or torch.compile's mode
+    cuda_graph:       capture the whole step, optimizer included, and replay it (CUDA only)
+    """
+
+    label_smoothing: float = 0.0
+    loss_reduction: str = "mean"
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    compile: str = "off"
+    cuda_graph: bool = False
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Parameters, by name, that learn no more from a step on; the backward pass leaves their part out."""
+
+    names: tuple[str, ...] = ()
+    from_step: int = 0
+
+    def holds(self, step: int) -> bool:
+        """Whether they are frozen in that step, counted from 0."""
+        return bool(self.names) and step >= self.from_step
+
+
+class Step:
+    """One optimizer step a call; adds (summed loss, hits, images) to `totals`, (3,) on the device.
+
+    model:      on its device already; may be DDP-wrapped
+    optimizer:  its rates are set for the step already
+    select:     chooses the images of each batch that are trained on
+    freeze:     parameters that learn only at first; each call says whether it holds
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizers,
+        options: StepOptions,
+        *,
+        device: torch.device,
+        precision: Precision,
+        select: HardExamples | None,
+        freeze: Freeze,
+    ) -> None:
+        self.model, self.optimizer, self.options = model, optimizer, options
+        self.device, self.precision, self.select, self.freeze = device, precision, select, freeze
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
+        self._fresh_scaler = self.scaler.state_dict()
+        sums = torch.float64 if device.type == "cpu" else torch.float32
+        self.totals = torch.zeros(3, dtype=sums, device=device)
+        self._forward = compiled(self._loss_and_hits, options.compile)
+
+    def __call__(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+        """images (B,3,h,w) in the compute dtype, labels (B,) int64 -> one optimizer step."""
+        if self.select is not None:
+            images, labels = self.select(images, labels)
+        parts = self.options.accumulate
+        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
+            loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
+            share = 1.0 if self.options.loss_reduction == "sum" else len(some_labels) / len(labels)
+            self.scaler.scale(loss * share).backward()
+            count = torch.full_like(hits, len(some_labels))
+            self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
+        if self.options.clip_norm:
+            for optimizer in self.optimizer.parts:
+                self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        for optimizer in self.optimizer.parts:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def _loss_and_hits(self, images: Tensor, labels: Tensor, frozen: bool) -> tuple[Tensor, Tensor, Tensor]:
+        options = self.options
+        with self.precision.autocast(self.device):
+            logits_NK = self._logits(images, frozen)
+        logits_NK = logits_NK.float()
+        loss = F.cross_entropy(
+            logits_NK, labels, label_smoothing=options.label_smoothing, reduction=options.loss_reduction
+        )
+        with torch.no_grad():
+            loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
+            hits = (logits_NK.argmax(1) == labels).sum().to(loss.dtype)
+        return loss, loss_sum.detach(), hits
+
+    def _logits(self, images: Tensor, frozen: bool) -> Tensor:
+        # `frozen` is an argument because a compiled step asks no parameter whether it learns.
+        if not frozen:
+            return self.model(images)
+        held = {name: self.model.get_parameter(name).detach() for name in self.freeze.names}
+        return functional_call(self.model, held, (images,))
+
+    def remember(self, *more: Tensor) -> Callable[[], None]:
+        """Take down everything a step changes on the device, and `more`; the result puts it back in place."""
+        kept = [Snapshot(self.model, self.optimizer, [self.totals, *more])]
+        if self.select is not None:
+            kept += self.select.snapshots()
+
+        def restore() -> None:
+            for one in kept:
+                one.restore()
+
+        return restore
+
+    def reset(self) -> None:
+        """Forget all training but the weights, in place, so that captured graphs stay valid."""
+        self.optimizer.forget()
+        self.scaler.load_state_dict(self._fresh_scaler)
+        self.totals.zero_()
