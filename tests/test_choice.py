@@ -10,6 +10,7 @@ from drawn import splits
 from fastresnet import augment, loading
 from fastresnet.loading import choice
 from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
 
 CPU = torch.device("cpu")
 
@@ -64,8 +65,6 @@ def test_every_augmentation_asked_for_arrives_at_the_training_images_under_its_o
     assert loader.asked.augment == spec
     choices = loader.plan(0)[1]
     assert choices.brightness.abs().max() <= 0.2 < choices.contrast.abs().max() <= 0.3
-    plain = loading.build(config.load("rn18.yaml"), splits(), device=CPU, dtype=torch.float32)
-    assert all(one.asked.augment is None for one in plain.evaluation.values())
 
 
 def test_cutout_asked_for_leaves_a_hole_in_every_training_image():
@@ -82,4 +81,13 @@ def test_the_training_set_comes_in_another_order_each_epoch_and_the_test_set_as_
     rows = [made.train.plan(epoch)[0].tolist() for epoch in (0, 1)]
     assert rows[0] != rows[1] and sorted(rows[0]) == sorted(rows[1]) == list(range(64))
     assert list(range(64)) not in rows
-    assert made.evaluation["test"].plan(0)[0].tolist() == list(range(32))
+    rows, choices = made.evaluation["test"].plan(0)
+    assert rows.tolist() == list(range(32)) and choices == augment.no_choices(32)
+
+
+def test_resolutions_change_at_shares_of_the_run_not_of_an_epoch():
+    changes = {"train.resolutions": [[0.25, 16], [0.625, 24]], "train.epochs": 2.0, "model.width": 0.0625}
+    experiment = Experiment(config.load("rn18.yaml", {**SETTINGS, **changes}), splits=splits())
+    shown = [images.shape[-1] for epoch in (0, 1) for images, _ in experiment.train_loader.epoch(epoch)]
+    experiment.close()
+    assert shown == [16, 16, 24, 24, 24, 32, 32, 32]

@@ -143,6 +143,7 @@ TABLE: dict[str, Row] = {
     "train.cutout_px": Row(6, batches),
     "train.brightness": Row(0.2, batches),
     "train.contrast": Row(0.2, batches),
+    "train.extras": Row(["grayscale 0.9"], batches),
     "train.resolutions": Row([[0.3, 12], [1, 16]], batches),
     "train.freeze_whiten_after": Row(0.2, weights),
     "train.hard_fraction": Row(0.5, weights),

@@ -32,7 +32,7 @@ class Augment:
                       clipped at the borders (DeVries & Taylor 2017, arXiv:1708.04552)
     brightness:       adds b, uniform in ±brightness, to all pixels (a share of the range black to white)
     contrast:         multiplies the distance from the mean colour by 1 + c, c uniform in ±contrast
-    extras:           (name, amount) of further ones, in the order they are applied: see `augment.extras`
+    extras:           (name, share of the images) of further ones, in their order: see `augment.extras`
     """
 
     crop_padding_px: int = 0
@@ -50,11 +50,11 @@ class Augment:
         for name in ("crop_padding_px", "cutout_px", "brightness", "contrast"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name, amount in self.extras:
+        for name, share in self.extras:
             if name not in EXTRAS:
                 raise ValueError(f"train.extras knows {', '.join(EXTRAS)}, got {name!r}")
-            if not 0 <= amount <= 1:
-                raise ValueError(f"train.extras: {name} must lie between 0 and 1, got {amount}")
+            if not 0 <= share <= 1:
+                raise ValueError(f"train.extras: {name} must lie between 0 and 1, got {share}")
 
     def check_size(self, height: int, width: int) -> None:
         """ValueError where the padding can't be reflected from so small an image."""
@@ -68,20 +68,11 @@ class Augment:
 def from_settings(train: object) -> Augment:
     """The augmentation of a run: each field of `Augment` is the setting of that name in the section `train`.
 
-    train.extras is a list of texts, a name and an amount each: ["erasing 0.25", "grayscale 0.1"].
+    train.extras is a list of texts, a name and a share each: ["erasing 0.25", "grayscale 0.1"].
     """
-    asked: dict[str, Any] = {one.name: getattr(train, one.name, ()) for one in fields(Augment)}
-    return Augment(**asked | {"extras": tuple(map(_extra, asked["extras"]))})
-
-
-def _extra(text: str) -> tuple[str, float]:
-    name, _, amount = text.partition(" ")
-    try:
-        return name, float(amount)
-    except ValueError:
-        raise ValueError(
-            f"train.extras: an entry is a name and an amount, erasing 0.25 say, got {text!r}"
-        ) from None
+    asked: dict[str, Any] = {one.name: getattr(train, one.name) for one in fields(Augment)}
+    extras = (text.partition(" ") for text in asked["extras"])
+    return Augment(**asked | {"extras": tuple((name, float(share)) for name, _, share in extras)})
 
 
 @dataclass(frozen=True)
@@ -177,7 +168,7 @@ def draw(
         cut_x=draws.below("cut_x", size_hw[1]) if cut else None,
         brightness=around("brightness", spec.brightness),
         contrast=around("contrast", spec.contrast),
-        extras={name: EXTRAS[name].draw(draws, amount) for name, amount in spec.extras},
+        extras={name: EXTRAS[name].draw(draws, share) for name, share in spec.extras},
     )
 
 

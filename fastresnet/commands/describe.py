@@ -144,5 +144,6 @@ def augmentation(spec: Augment) -> str:
         f"cutout {spec.cutout_px} px" if spec.cutout_px else "",
         f"brightness ±{spec.brightness:g}" if spec.brightness else "",
         f"contrast ±{spec.contrast:g}" if spec.contrast else "",
+        *(f"{name} {share:g}" for name, share in spec.extras),
     ]
     return ", ".join(part for part in parts if part) or "unchanged"

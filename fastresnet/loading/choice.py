@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from fastresnet.loading.resident import ResidentLoader
 from fastresnet.machine import distributed, memory
 from fastresnet.machine.distributed import World
 from fastresnet.settings import Config
+from fastresnet.settings.sections import Data
 
 RESIDENT_SHARE = 0.6  # of the free memory that a resident set may take: the network needs some too
 
@@ -88,7 +88,7 @@ def build(
     return Loaders(loader, evaluation, name)
 
 
-def choose(settings: Any, split: Split, device: torch.device, batch_bytes: int) -> tuple[str, str]:
+def choose(settings: Data, split: Split, device: torch.device, batch_bytes: int) -> tuple[str, str]:
     """The loader that data.loader means for this split: resident, ffcv or torchvision, and why, in words.
 
     settings:     the section `data`
@@ -122,7 +122,7 @@ def _by_size(needed: int, device: torch.device) -> tuple[str, str]:
 
 
 def open_loader(
-    name: str, settings: Any, split: Split, asked: Batching, piece: slice = slice(None)
+    name: str, settings: Data, split: Split, asked: Batching, piece: slice = slice(None)
 ) -> Loader:
     """The loader `name` over a split, or over a consecutive piece of it (evaluation by several processes)."""
     if name == "ffcv":
@@ -130,8 +130,15 @@ def open_loader(
 
         assert split.path is not None
         indices = np.arange(len(split)) if split.indices is None else split.indices
-        more = {key: getattr(settings, key) for key in ("order", "workers", "image_size", "on_error")}
-        return StreamLoader(split.path, asked, indices=indices[piece], **more)
+        return StreamLoader(
+            split.path,
+            asked,
+            indices=indices[piece],
+            order=settings.order,
+            workers=settings.workers,
+            image_size=settings.image_size,
+            on_error=settings.on_error,
+        )
     assert split.images is not None
     images, labels = split.images[piece], split.labels[piece]
     if name == "torchvision":

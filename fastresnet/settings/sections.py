@@ -176,6 +176,12 @@ class Train:
     cutout_px: int = setting(0, "side of the square that cutout erases (0: off)", low=0, high=512, unit="px")
     brightness: float = setting(0.0, "brightness jitter, plus or minus", low=0, high=1, unit="share")
     contrast: float = setting(0.0, "contrast jitter, plus or minus", low=0, high=1, unit="share")
+    extras: list[str] = setting(
+        [],
+        "further augmentations, each with the share of images that get it",
+        pattern=r"[a-z_]+ (0?\.\d+|[01](\.0*)?)",
+        hint="erasing 0.25 is one, say",
+    )
     resolutions: list[list[float]] | None = setting(
         None, "lower resolution first: [[until share of the run, px], ...]", above=0)
     freeze_whiten_after: float = setting(

@@ -1,0 +1,98 @@
+"""Augmentations beyond the kernels: composed after each of them alike; one more is a module and a line."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from drawn import splits
+
+from fastresnet import augment, loading
+from fastresnet.augment import Augment
+from fastresnet.augment.extras import EXTRAS, erasing, grayscale
+from fastresnet.settings import ConfigError, config
+
+MEAN, STD, COUNT = (0.49, 0.48, 0.44), (0.247, 0.243, 0.261), 40
+BOTH = Augment(2, "reflect", "random", 4, 0.1, 0.1, (("erasing", 0.5), ("grayscale", 0.5)))
+
+
+@pytest.fixture(scope="module")
+def stored() -> torch.Tensor:
+    return torch.randint(
+        0, 256, (COUNT, 12, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def finished(stored, spec, **keywords) -> torch.Tensor:
+    choices = augment.draw(spec, COUNT, (12, 16), seed=3, epoch=0)
+    return augment.apply(stored, torch.arange(COUNT), choices, mean=MEAN, std=STD, **keywords)
+
+
+def only(name: str, share: float) -> Augment:
+    return Augment(extras=((name, share),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", ["rows", "fused"])
+@pytest.mark.parametrize("size", [None, (9, 10)])
+def test_every_kernel_composes_the_extras_as_the_reference_does(stored, kernel, size, dtype):
+    plain = finished(stored, BOTH, kernel="reference", size=size)
+    result = finished(stored, BOTH, kernel=kernel, size=size, dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(result.float(), plain, atol=tolerance, rtol=0)
+    assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_kernel_is_reported_with_what_it_leaves_to_pytorch():
+    name, reason = augment.kernel_for("reference", torch.device("cpu"), BOTH)
+    assert (name, reason) == ("reference", "asked for; then erasing and grayscale in plain PyTorch")
+
+
+def test_erasing_zeroes_one_rectangle_of_the_asked_share_of_images_and_leaves_the_rest(stored):
+    plain, erased = finished(stored, Augment()), finished(stored, only("erasing", 1.0))
+    for before, after in zip(plain, erased):
+        hole = (before != after).any(0)
+        rows, columns = hole.any(1).nonzero(), hole.any(0).nonzero()
+        if len(rows):
+            box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            assert not after[box].any() and int(hole.sum()) == after[box].numel() / 3
+    draws = augment.counter.Draws(0, 0, torch.arange(20_000))
+    top, left, bottom, right = erasing.draw(draws, 0.25).T
+    area = (bottom - top) * (right - left)
+    assert abs(float((area > 0).double().mean()) - 0.25) < 0.013
+    assert 0 <= top.min() and bottom.max() <= 1.0001 and 0 <= left.min() and right.max() <= 1.0001
+    assert erasing.AREA[0] * 0.99 < area[area > 0].min() and area.max() < erasing.AREA[1] * 1.01
+
+
+def test_grayscale_gives_all_channels_the_luma_of_the_pixel(stored):
+    grey = finished(stored, only("grayscale", 1.0))
+    pixels = grey * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    luma = (stored.double() / 255 * torch.tensor(grayscale.LUMA)).sum(3)
+    torch.testing.assert_close(pixels.double(), luma[:, None].expand_as(pixels), atol=1e-5, rtol=0)
+    assert torch.equal(finished(stored, only("grayscale", 0.0)), finished(stored, Augment()))
+
+
+@pytest.mark.parametrize("loader", ["resident", "torchvision"])
+def test_an_augmentation_more_is_a_module_and_a_line(monkeypatch, loader):
+    ends = SimpleNamespace(
+        draw=lambda draws, share: draws.coin("negative", share),
+        apply=lambda images, drawn, mean, std: torch.where(drawn[:, None, None, None], -images, images),
+    )
+    monkeypatch.setitem(EXTRAS, "negative", ends)
+    changes = {"data.loader": loader, "data.workers": 1, "train.batch_size": 16}
+
+    def batches(extras: list[str]):
+        cfg = config.load("rn18.yaml", {**changes, "train.extras": extras})
+        made = loading.build(cfg, splits(), device=torch.device("cpu"), dtype=torch.float32)
+        return list(made.train.epoch(0))
+
+    for (images, labels), (negative, same) in zip(batches([]), batches(["negative 1"]), strict=True):
+        assert torch.equal(labels, same)
+        torch.testing.assert_close(negative, -images)
+
+
+@pytest.mark.parametrize("extras, words", [(["erasing"], "train.extras"), (["erasing 1.5"], "train.extras")])
+def test_an_entry_is_a_name_and_a_share(extras, words):
+    with pytest.raises(ConfigError, match=words):
+        config.load("rn18.yaml", {"train.extras": extras})
+    with pytest.raises(ValueError, match="train.extras knows erasing, grayscale, got 'erasin'"):
+        augment.from_settings(config.load("rn18.yaml", {"train.extras": ["erasin 0.5"]}).train)
