@@ -1,13 +1,15 @@
 # make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
 # make test    run the tests (ARGS="tests/test_config.py" picks some)
 # make check   ruff and mypy
+# make faults  plant known faults, one at a time: does a test notice each? (minutes)
+# make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
 # make docs    the guide and the API reference as a site, build/site
 # make bench   measure this machine (ARGS="--suite quick" is the short one)
 # Each sets up .venv first, which takes minutes once and nothing later.
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test check docs bench tables clean
+.PHONY: setup train test check faults mutants docs bench tables clean
 
 setup:
 	@scripts/setup.sh
@@ -26,6 +28,12 @@ check: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check -q .
 	@$(PYTHON) -m mypy
+
+faults: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/planted_faults.py $(ARGS)
+
+mutants: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/mutants.py $(ARGS)
 
 # A warning is an error.
 docs: setup

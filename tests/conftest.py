@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and this machine has none"))
+
+
+# ---- nothing is left in the work tree ----------------------------------------------------------------------
+
+CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+_before = pytest.StashKey[set[Path]]()
+
+
+def _files() -> set[Path]:
+    """Every file of the work tree but caches and what git keeps."""
+    found = set()
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in CACHES]
+        found |= {Path(folder, name) for name in names}
+    return found
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What there was before the tests; among several workers the first process alone looks."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_before] = _files()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The session fails where tests left files in the work tree: they belong into tmp_path."""
+    before = session.config.stash.get(_before, None)
+    if before is None:
+        return
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    left = _files() - before - {ROOT / name for name in tracked.stdout.splitlines()}
+    if left:
+        names = ", ".join(sorted(str(path.relative_to(ROOT)) for path in left)[:5])
+        print(f"\nthe tests left {len(left)} files in the work tree: {names}", file=sys.stderr)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +18,6 @@ from drawn import splits
 
 from fastresnet import data
 from fastresnet.bench.commands import reproduce
-from fastresnet.machine import hardware
 from fastresnet.runs import checkpoint, start
 from fastresnet.settings.config import Config
 from fastresnet.training.experiment import Experiment
@@ -60,13 +60,24 @@ def trained(one: Experiment) -> Experiment:
 
 
 @contextlib.contextmanager
+def everywhere(**stand_ins: Any):
+    """Functions of the package by name, replaced in every module that has them."""
+    with contextlib.ExitStack() as stack:
+        for module in [one for name, one in sys.modules.items() if name.startswith("fastresnet.")]:
+            for name in set(stand_ins) & set(vars(module)):
+                stack.enter_context(mock.patch.object(module, name, stand_ins[name]))
+        yield
+
+
+@contextlib.contextmanager
 def on_the_small_set():
     """Whole runs get the small drawn set, a clean commit and a stated ceiling of the hardware."""
     clean = {"commit": "c" * 40, "dirty": False}
-    with mock.patch.object(hardware, "git_state", lambda *given: dict(clean)):
-        with mock.patch.object(hardware, "matmul_ceiling", lambda *given, **more: 1e12):
-            with mock.patch.object(data, "prepare", lambda cfg, *rest: SPLITS):
-                yield
+    with (
+        everywhere(git_state=lambda *given: dict(clean), matmul_ceiling=lambda *given, **more: 1e12),
+        mock.patch.object(data, "prepare", lambda *given: SPLITS),
+    ):
+        yield
 
 
 # ---- of the training --------------------------------------------------------------------------------------
@@ -225,8 +236,19 @@ def run(cfg: Config) -> Any:
         epochs.append([self.trainer.steps_done, torch.are_deterministic_algorithms_enabled()])
         return fit(self, *given, **more)
 
+    saved: list[Any] = []
+    save = checkpoint.save
+
+    def kept(path: Any, payload: Any) -> Any:
+        saved.append([Path(path).name, payload["step"]])
+        return save(path, payload)
+
     threads = torch.get_num_threads()
-    with mock.patch.object(Experiment, "fit_epoch", watched), on_the_small_set():
+    watching = (
+        mock.patch.object(Experiment, "fit_epoch", watched),
+        mock.patch.object(checkpoint, "save", kept),
+    )
+    with watching[0], watching[1], on_the_small_set():
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             done = start.train(cfg)
     torch.use_deterministic_algorithms(False)
@@ -237,6 +259,7 @@ def run(cfg: Config) -> Any:
         "folder": done.dir.name,
         "files": [re.sub(r"events\.out\S+", "events", name) for name in files],
         "rows": rows,
+        "checkpoints": saved,
         "accuracy": done.record["accuracy"],
         "seed": done.record["seed"],
         "steps": done.record["steps"],

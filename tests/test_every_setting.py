@@ -148,6 +148,7 @@ TABLE: dict[str, Row] = {
     "train.freeze_whiten_after": Row(0.2, weights),
     "train.hard_fraction": Row(0.5, weights),
     "train.proxy_width": Row(0.5, weights, {"train.hard_fraction": 0.5}),
+    "train.checkpoint_every": Row("2 steps", run, {"run.save_checkpoints": True}),
     "eval.batch_size": Row(50, machinery),
     "eval.tta": Row("flip", run),
     "eval.tta_share": Row(0.25, observed.tta_logits, TTA),

@@ -13,7 +13,6 @@ import torch
 
 from fastresnet import models
 from fastresnet.bench.protocol import protocol
-from fastresnet.loading import loaders
 from fastresnet.runs import record
 from fastresnet.settings import config
 from fastresnet.training.experiment import Experiment
@@ -165,20 +164,18 @@ class Clock:
         return mock.patch.object(kind, name, call)
 
     def loading(self, original):
-        """Loaders of training batches that take BATCH for each."""
+        """Experiments whose training batches take BATCH each."""
 
         def slow(epoch, number):
             for batch in epoch(number):
                 self.pass_by(BATCH)
                 yield batch
 
-        def make(*given, **more):
-            loader = original(*given, **more)
-            if more.get("shuffle"):
-                loader.epoch = functools.partial(slow, loader.epoch)
-            return loader
+        def init(owner, *given, **more):
+            original(owner, *given, **more)
+            owner.train_loader.epoch = functools.partial(slow, owner.train_loader.epoch)
 
-        return mock.patch.object(loaders, "make", make)
+        return mock.patch.object(Experiment, "__init__", init)
 
 
 @contextlib.contextmanager
@@ -192,7 +189,7 @@ def made_to_last():
             clock.lasting(Experiment, "initialise", lambda: WHITEN),
             clock.lasting(Experiment, "predict", lambda split="test", tta="none": views[tta]),
             clock.lasting(Trainer, "step", lambda images, labels: STEP),
-            clock.loading(loaders.make),
+            clock.loading(Experiment.__init__),
             mock.patch("time.perf_counter", lambda: clock.time),
         ):
             stack.enter_context(patch)
