@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -133,6 +134,43 @@ def test_pytorch_keeps_its_threads_when_ffcv_is_imported_and_opened(raw):
     )
     done = subprocess.run([sys.executable, "-c", program, str(raw[0])], capture_output=True, text=True)
     assert done.stdout == "3\n", done.stderr
+
+
+def test_an_epoch_after_the_warm_up_compiles_nothing(raw):
+    stream = raw[3]
+    stream.warm_up()
+    with numba.core.event.install_recorder("numba:compile") as compiled:
+        list(stream.epoch(0))
+        stream.first_images(20)
+    assert not compiled.buffer
+
+
+def test_the_first_images_are_plain_and_those_of_the_resident_loader(raw, varied):
+    _, images, labels, stream = raw
+    resident = ResidentLoader(images, labels, Batching(**SETTINGS))
+    assert torch.equal(stream.first_images(20), resident.first_images(20))
+    normalised = (torch.from_numpy(images[:20]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    torch.testing.assert_close(stream.first_images(20), normalised)
+    stored, of_several_sizes = varied
+    middle = of_several_sizes.first_images(5)[:, :, 7:9, 7:9].mean((1, 2, 3)) * 0.25 + 0.5
+    for picture, seen in zip(stored, middle):
+        height, width = picture.shape[:2]
+        here = picture[height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1]
+        assert abs(here.mean() / 255 - seen) < 0.03
+
+
+def test_streamed_jpegs_are_the_pixels_that_the_resident_loader_decodes(tmp_path):
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    images = coarse.repeat(5, axis=1).repeat(5, axis=2)  # hard edges: where decoders differ most
+    beton.write(tmp_path / "x.beton", images, np.arange(24), mode="jpg")
+    asked = Batching(8, **STATISTICS)
+    whole, labels = beton.read(tmp_path / "x.beton")[:2]
+    stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
+    for (one, _), (other, _) in zip(
+        stream.epoch(0), ResidentLoader(whole, labels, asked).epoch(0), strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 def test_a_corrupt_jpeg_is_left_out_or_named(varied):

@@ -102,7 +102,8 @@ def choose(settings: Data, split: Split, device: torch.device, batch_bytes: int)
                 f"large or has images of several sizes ({words.size(split.nbytes)}): use data.loader=ffcv"
             )
         return "ffcv", f"{split.path} is streamed: its images are too many or differ in size"
-    name, reason = settings.loader, "asked for"
+    name: str = settings.loader
+    reason = "asked for"
     if name == "auto":
         name, reason = _by_size(split.nbytes + 2 * batch_bytes, device)
     if name == "ffcv" and split.path is None:

@@ -17,6 +17,8 @@ Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (
 # (B,3,h,w) of the next batch -> where to write it, as a captured graph wants it, or None for new tensors
 Buffers = Callable[[tuple[int, ...]], Batch | None]
 RGB = tuple[float, float, float]
+# Kernels for which something else takes images once: there is nothing to compile, or no kernel.
+PLAIN = {"compiled": "reference", "torchvision": "reference"}
 
 
 def no_buffers(shape: tuple[int, ...]) -> Batch | None:
@@ -118,7 +120,7 @@ class Loader(ABC):
     def close(self) -> None:
         """Give back memory, files and threads; the loader yields nothing afterwards."""
 
-    def plain(self, stored: Stored, rows: Tensor, kernel: str = "") -> Tensor:
+    def plain(self, stored: Stored, rows: Tensor) -> Tensor:
         """The images of `rows` as they are stored, normalised: float32."""
         return augmentation.apply(
             stored,
@@ -126,7 +128,7 @@ class Loader(ABC):
             augmentation.no_choices(len(rows)),
             mean=self.asked.mean,
             std=self.asked.std,
-            kernel=kernel or self.kernel,
+            kernel=PLAIN.get(self.kernel, self.kernel),
         )
 
     def finished(

@@ -69,7 +69,7 @@ class TorchvisionLoader(ResidentLoader):
 
     def first_images(self, count: int) -> Tensor:
         """The first `count` images, normalised and not augmented: float32 (count,3,H,W), on the device."""
-        return self.plain(self.stored, torch.arange(count), kernel="reference").to(self.target)
+        return super().first_images(count).to(self.target)
 
     def warm_up(self) -> None:
         """Nothing is compiled here."""
