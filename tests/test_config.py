@@ -180,7 +180,7 @@ def test_the_environment_never_overrides(monkeypatch):
             "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?",
         ),
         ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
-        ("train: {xyzzy: 1}", "r.yaml: unknown key train.xyzzy"),
+        ("train: {qqqq: 1}", "r.yaml: unknown key train.qqqq"),
         ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
         ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
         ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import cast
+
+from torch import nn
 
 from fastresnet.models.flops import flops_per_image
 from fastresnet.models.layers import Network
-from fastresnet.models.resnet import ResNet, resnet_from
+from fastresnet.models.resnet import ResNet
 from fastresnet.models.resnet9 import FfcvResNet9, ResNet9
 from fastresnet.models.speednet import SpeedNet
+from fastresnet.settings import parts
+from fastresnet.settings.sections import Model
 
 __all__ = ["FfcvResNet9", "Network", "ResNet", "ResNet9", "SpeedNet", "build", "flops_per_image"]
 
 
-def build(settings: Any, num_classes: int, image_size: int = 32) -> Network:
+Maker = Callable[[Model, int, int], nn.Module]  # (settings, classes, image size in px) -> a network
+
+
+def build(settings: Model, num_classes: int, image_size: int = 32) -> nn.Module:
     """The network that `settings` (the section `model`, or any object with its attributes) describes.
 
     It maps images (N,3,image_size,image_size), floating point, to logits (N,num_classes). Every network here
@@ -24,44 +32,12 @@ def build(settings: Any, num_classes: int, image_size: int = 32) -> Network:
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs at least one class, got {num_classes}")
-    model = _network(settings, num_classes, image_size)
+    make = cast(Maker, parts.find(parts.MODELS, "model.arch", settings.arch))
+    model = make(settings, num_classes, image_size)
     if settings.pretrained:
         from fastresnet.models import pretrained  # late: most runs start from nothing
 
-        model.pretrained_report = str(pretrained.load_into(model, settings.pretrained))
+        report = str(pretrained.load_into(model, settings.pretrained))
+        if isinstance(model, Network):
+            model.pretrained_report = report
     return model
-
-
-def _network(settings: Any, num_classes: int, image_size: int) -> Network:
-    arch = settings.arch
-    if arch == "resnet":
-        return resnet_from(settings, num_classes, image_size)
-    if arch == "speednet":
-        return SpeedNet(
-            num_classes,
-            settings.stage_widths or (64, 256, 256),
-            width=settings.width,
-            convs_per_group=settings.convs_per_block,
-            residual=settings.residual,
-            activation=settings.activation,
-            whiten=settings.whiten,
-            dirac_init=settings.dirac_init,
-            norm_momentum=settings.norm_momentum,
-            head_scale=settings.head_scale or 1 / 9,
-            head_std=settings.head_std,
-        )
-    if arch == "resnet9":
-        return ResNet9(
-            num_classes,
-            width=settings.width,
-            activation=settings.activation,
-            head_scale=settings.head_scale or 0.125,
-        )
-    if arch == "resnet9_ffcv":
-        return FfcvResNet9(
-            num_classes,
-            width=settings.width,
-            activation=settings.activation,
-            head_scale=settings.head_scale or 0.2,
-        )
-    raise ValueError(f"model.arch must be one of resnet, speednet, resnet9, resnet9_ffcv, got {arch!r}")

@@ -7,13 +7,14 @@ torchvision's, so that weights move between the two.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet.models.layers import GlobalAvgPool, Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
+from fastresnet.settings.sections import Model
 
 IMAGENET_FAMILY = {
     18: (2, 2, 2, 2),
@@ -190,9 +191,8 @@ class ResNet(Network):
                     module.zero_last()
 
 
-def resnet_from(settings: Any, num_classes: int, image_size: int) -> ResNet:
-    """The ResNet that the section `model` describes. Raises ValueError where its settings don't go
-    together."""
+def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet:
+    """The ResNet that the section `model` describes. Raises ValueError where it contradicts itself."""
     block = settings.block
     if block == "auto":
         block = "bottleneck" if settings.depth in (50, 101, 152) and not settings.stage_blocks else "basic"
@@ -210,7 +210,7 @@ def resnet_from(settings: Any, num_classes: int, image_size: int) -> ResNet:
             f"model.stage_widths names {len(widths)} stages and model.stage_blocks "
             f"{len(blocks)} ({blocks}): give both, with one number a stage"
         )
-    shortcut = getattr(settings, "shortcut", "auto")
+    shortcut = settings.shortcut
     if shortcut == "auto":
         shortcut = "padding" if cifar_family else "projection"
     return ResNet(

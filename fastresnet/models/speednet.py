@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastresnet.models.layers import GlobalMaxPool, Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
+from fastresnet.settings.sections import Model
 
 WHITEN_KERNEL = 2
 WHITEN_CHANNELS = 2 * 3 * WHITEN_KERNEL**2  # each eigenvector of a patch's 12 values, and its negative
@@ -149,3 +150,20 @@ def _patch_covariance(images: Tensor) -> Tensor:
         patches = torch.stack(shifted, dim=2).flatten(1, 2).transpose(0, 1).reshape(12, -1)
         total += (patches @ patches.T).double()
     return total / (len(images) * height * width)
+
+
+def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:
+    """The small net that the section `model` describes, for images of any size."""
+    return SpeedNet(
+        num_classes,
+        settings.stage_widths or (64, 256, 256),
+        width=settings.width,
+        convs_per_group=settings.convs_per_block,
+        residual=settings.residual,
+        activation=settings.activation,
+        whiten=settings.whiten,
+        dirac_init=settings.dirac_init,
+        norm_momentum=settings.norm_momentum,
+        head_scale=settings.head_scale or 1 / 9,
+        head_std=settings.head_std,
+    )

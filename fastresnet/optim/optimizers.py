@@ -6,12 +6,14 @@ Knows no schedule and no loop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, TypedDict
+from typing import Any, Callable, Iterable, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from fastresnet.optim.muon import Muon, renormalising
+from fastresnet.settings import parts
+from fastresnet.settings.sections import Optim
 
 Group = dict[str, Any]  # a parameter group as torch.optim has it, with "name" and "base_lr" besides
 GROUPS = ("filters", "head", "biases", "whiten_bias")  # in this order; empty ones are left out
@@ -100,6 +102,9 @@ class Run:
     compile: Callable[[Any], Any]
 
 
+Maker = Callable[[list[Group], Optim, Run], list[torch.optim.Optimizer]]
+
+
 class DecoupledSGD(torch.optim.SGD):
     """SGD whose decay shrinks the weights directly, by lr * decay a step, and stays out of the momentum.
 
@@ -154,7 +159,7 @@ def _assert_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -
 
 def build(
     model: nn.Module,
-    settings: Any,
+    settings: Optim,
     *,
     device: torch.device | str,
     capturable: bool = False,
@@ -174,8 +179,7 @@ def build(
     compile:      what makes a fast function of one (torch.compile), for Muon's products of matrices
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
-    if settings.name not in OPTIMIZERS:
-        raise ValueError(f"optim.name must be one of {', '.join(OPTIMIZERS)}, got {settings.name!r}")
+    make = cast(Maker, parts.find(parts.OPTIMIZERS, "optim.name", settings.name))
     groups = [_group(name, members, settings) for name, members in grouped(model).items()]
     if not groups:
         raise ValueError("the model has no trainable parameters")
@@ -183,10 +187,10 @@ def build(
     if capturable:
         for group in groups:
             group["lr"] = torch.tensor(group["lr"], device=run.device)
-    return Optimizers(OPTIMIZERS[settings.name](groups, settings, run))
+    return Optimizers(make(groups, settings, run))
 
 
-def _group(name: str, members: list[nn.Parameter], settings: Any) -> Group:
+def _group(name: str, members: list[nn.Parameter], settings: Optim) -> Group:
     own = {"head": settings.lr_head, "biases": settings.lr_bias, "whiten_bias": settings.lr_bias}.get(name)
     lr = float(settings.lr if own is None else own)
     decays = name in ("filters", "head") or settings.decay_norms_and_biases
@@ -194,11 +198,12 @@ def _group(name: str, members: list[nn.Parameter], settings: Any) -> Group:
     return {"params": members, "name": name, "base_lr": lr, "lr": lr, "weight_decay": decay}
 
 
-def _sgd(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
+def sgd(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:
+    """SGD with momentum."""
     return [_plain_sgd(groups, settings, settings.momentum)]
 
 
-def _plain_sgd(groups: list[Group], settings: Any, momentum: float) -> torch.optim.Optimizer:
+def _plain_sgd(groups: list[Group], settings: Optim, momentum: float) -> torch.optim.Optimizer:
     nesterov = settings.nesterov and momentum > 0
     if settings.decoupled:
         groups = [{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups]
@@ -210,17 +215,28 @@ def _plain_sgd(groups: list[Group], settings: Any, momentum: float) -> torch.opt
     return optimizer
 
 
-def _adam(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
-    kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+def adam(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:
+    """Adam, whose decay goes into the gradient."""
+    return [_an_adam(torch.optim.Adam, groups, settings, run)]
+
+
+def adamw(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:
+    """Adam, whose decay shrinks the weights directly."""
+    return [_an_adam(torch.optim.AdamW, groups, settings, run)]
+
+
+def _an_adam(
+    kind: type[torch.optim.Adam], groups: list[Group], settings: Optim, run: Run
+) -> torch.optim.Adam:
     capturable = run.capturable and run.device.type == "cuda"
     betas = (settings.beta1, settings.beta2)
     optimizer = kind(groups, lr=settings.lr, betas=betas, eps=settings.eps, fused=True, capturable=capturable)
     # A capture needs ordinary steps before it, on which PyTorch would warn that they aren't captured.
     optimizer._warned_capturable_if_run_uncaptured = True
-    return [optimizer]
+    return optimizer
 
 
-def _muon(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Optimizer]:
+def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:
     """Muon for the filters, if any, and SGD for the rest."""
     for group in groups:
         group["weight_decay"] /= settings.lr
@@ -243,12 +259,3 @@ def _muon(groups: list[Group], settings: Any, run: Run) -> list[torch.optim.Opti
     if rest:
         parts.append(_plain_sgd(rest, settings, settings.bias_momentum))
     return parts
-
-
-# optim.name -> what makes its parts of the groups
-OPTIMIZERS: dict[str, Callable[[list[Group], Any, Run], list[torch.optim.Optimizer]]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adam,
-    "muon": _muon,
-}

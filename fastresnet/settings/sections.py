@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fastresnet.settings import parts
 from fastresnet.settings.declarations import Setting, declare, setting
 
 # A table: name and type in one line, default and meaning in the next where it is long, then the rest.
@@ -55,8 +56,9 @@ class Data:
 class Model:
     """The network."""
 
-    arch: Literal["resnet", "speednet", "resnet9", "resnet9_ffcv"] = setting(
-        "resnet", "family; resnet9: DAWNBench's, resnet9_ffcv: the one of FFCV's CIFAR example")
+    arch: str = setting(
+        "resnet", "family; resnet9: DAWNBench's, resnet9_ffcv: FFCV's; or your own, module:function",
+        choices=parts.names(parts.MODELS), pattern=parts.pattern(parts.MODELS))
     depth: int = setting(
         18, "layers: 18 34 50 101 152 (ImageNet family) or 20 32 44 56 110 (CIFAR family)",
         low=1, unit="layers")
@@ -93,8 +95,9 @@ class Model:
 class Optim:
     """The optimizer."""
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = setting(
-        "sgd", "optimizer; muon: Muon on filters, SGD on the rest")
+    name: str = setting(
+        "sgd", "optimizer; muon: Muon on filters, SGD on the rest; or your own, module:function",
+        choices=parts.names(parts.OPTIMIZERS), pattern=parts.pattern(parts.OPTIMIZERS))
     lr: float = setting(0.1, "peak learning rate", above=0, unit="per step")
     momentum: float = setting(0.9, "momentum of SGD and Muon", low=0, high=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")
@@ -126,7 +129,9 @@ class Optim:
 class Schedule:
     """The learning rate over the run."""
 
-    name: Literal["onecycle", "cosine", "linear", "piecewise", "constant"] = setting("onecycle", "shape")
+    name: str = setting(
+        "onecycle", "shape; or your own, module:function",
+        choices=parts.names(parts.SCHEDULES), pattern=parts.pattern(parts.SCHEDULES))
     warmup_fraction: float = setting(
         0.2, "share of the run spent rising to the peak",
         low=0, high=1, unit="share", hint="a share of the run, not epochs")

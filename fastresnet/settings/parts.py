@@ -1,0 +1,64 @@
+"""The parts that a setting chooses by name, and where each lives: adding one is a file and a line here.
+
+Refuses to import a part before it is chosen, so that settings load without torch.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+Places = Mapping[str, str]  # name -> "module:attribute"
+
+MODELS: Places = {
+    "resnet": "fastresnet.models.resnet:from_settings",
+    "speednet": "fastresnet.models.speednet:from_settings",
+    "resnet9": "fastresnet.models.resnet9:from_settings",
+    "resnet9_ffcv": "fastresnet.models.resnet9:ffcv_from_settings",
+}  # (section `model`, classes, image size in px) -> Network
+OPTIMIZERS: Places = {
+    "sgd": "fastresnet.optim.optimizers:sgd",
+    "adam": "fastresnet.optim.optimizers:adam",
+    "adamw": "fastresnet.optim.optimizers:adamw",
+    "muon": "fastresnet.optim.optimizers:muon",
+}  # (parameter groups, section `optim`, Run) -> torch optimizers that step together
+SCHEDULES: Places = {
+    "onecycle": "fastresnet.optim.schedule:onecycle",
+    "cosine": "fastresnet.optim.schedule:cosine",
+    "linear": "fastresnet.optim.schedule:linear",
+    "piecewise": "fastresnet.optim.schedule:piecewise",
+    "constant": "fastresnet.optim.schedule:constant",
+}  # (section `schedule`, total steps, steps an epoch) -> a step's share of the peak rate
+
+# A part of the user's own, in a file of the user's own.
+ELSEWHERE = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
+
+def names(places: Places) -> str:
+    """The names, as a setting's `choices`."""
+    return " ".join(places)
+
+
+def pattern(places: Places) -> str:
+    """What a setting may say: one of the names, or `module:attribute` of the user's own."""
+    return "|".join([*places, ELSEWHERE])
+
+
+def find(places: Places, key: str, name: str) -> object:
+    """The part that setting `key` calls `name`, imported now. ValueError where it isn't there."""
+    place = places.get(name, name if ":" in name else "")
+    module, _, attribute = place.partition(":")
+    if not module:
+        raise ValueError(f"{key} must be one of {', '.join(places)}, got {name!r}")
+    if name not in places and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where the user's own file lies
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if name in places or error.name is None or not module.startswith(error.name):
+            raise
+        raise ValueError(f"{key}={name}: there is no module {error.name} here or on PYTHONPATH") from None
+    except AttributeError:
+        if name in places:
+            raise
+        raise ValueError(f"{key}={name}: the module {module} has no {attribute}") from None
