@@ -10,7 +10,9 @@ from drawn import splits
 from fastresnet import augment, loading
 from fastresnet.loading import choice
 from fastresnet.settings import config
+from fastresnet.training.capture import CapturedStep
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -91,3 +93,34 @@ def test_resolutions_change_at_shares_of_the_run_not_of_an_epoch():
     shown = [images.shape[-1] for epoch in (0, 1) for images, _ in experiment.train_loader.epoch(epoch)]
     experiment.close()
     assert shown == [16, 16, 24, 24, 24, 32, 32, 32]
+
+
+class Eager(CapturedStep):
+    """A captured step where there is no CUDA: it has a graph's buffers, and runs the step each time."""
+
+    def __init__(self, body, restore, images, labels) -> None:
+        self.images, self.labels = images.clone(memory_format=torch.preserve_format), labels.clone()
+        self.graph = SimpleNamespace(replay=lambda: body(self.images, self.labels))
+
+
+def test_a_captured_steps_batches_are_written_where_it_reads_them_and_train_the_same(monkeypatch):
+    changes = {**SETTINGS, "train.resolutions": [[0.5, 16]], "train.epochs": 2.0, "model.width": 0.0625}
+    plain, captured = (Experiment(config.load("rn18.yaml", changes), splits=splits()) for _ in range(2))
+    trainer, placed = captured.trainer, []
+
+    def whole_step(images, labels, frozen) -> None:
+        trainer.rates.set(trainer.steps_done)
+        trainer.update(images, labels, frozen)
+
+    def step(images, labels) -> None:
+        placed.append(any(images is graph.images for graph in trainer._graphs.values()))
+        Trainer.step(trainer, images, labels)
+
+    monkeypatch.setattr("fastresnet.training.trainer.CapturedStep", Eager)
+    trainer.options = replace(trainer.options, cuda_graph=True)
+    trainer.whole_step, trainer.step = whole_step, step
+    for epoch in (0, 1):
+        plain.fit_epoch(epoch)
+        captured.fit_epoch(epoch)
+    assert placed == ([False] + [True] * 3) * 2  # the first of each size is what it was captured with
+    assert all(map(torch.equal, plain.model.parameters(), captured.model.parameters()))

@@ -173,6 +173,25 @@ def test_streamed_jpegs_are_the_pixels_that_the_resident_loader_decodes(tmp_path
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "fields", [("picture", "target"), ("target", "picture"), ("score", "picture", "target")]
+)
+def test_a_beton_with_other_names_and_more_fields_streams(tmp_path, fields):
+    from ffcv.fields import FloatField, IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    kinds = dict(picture=RGBImageField(write_mode="raw"), target=IntField(), score=FloatField())
+    rows = [dict(picture=image, target=number, score=0.5) for number, image in enumerate(images)]
+    writer = DatasetWriter(str(tmp_path / "x.beton"), {name: kinds[name] for name in fields}, num_workers=1)
+    writer.from_indexed_dataset([tuple(row[name] for name in fields) for row in rows])
+    asked = Batching(8, **STATISTICS)
+    stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
+    expected = ResidentLoader(images, np.arange(20), asked)
+    for (one, labels), (other, numbers) in zip(stream.epoch(0), expected.epoch(0), strict=True):
+        assert torch.equal(one, other) and torch.equal(labels, numbers)
+
+
 def test_a_corrupt_jpeg_is_left_out_or_named(varied):
     images, stream = varied
     stream.skipped.clear()

@@ -77,7 +77,9 @@ class CapturedStep:
         restore()
 
     def replay(self, images: Tensor, labels: Tensor) -> None:
-        """Copy one batch into the graph's buffers and run the step."""
-        self.images.copy_(images)
-        self.labels.copy_(labels)
+        """Run the step on one batch, copied into the graph's buffers unless it lies there already."""
+        if images is not self.images:
+            self.images.copy_(images)
+        if labels is not self.labels:
+            self.labels.copy_(labels)
         self.graph.replay()

@@ -143,7 +143,7 @@ class Experiment:
         self, epoch: int, *, limit: int | None = None, on_step: Callable[[Trainer], bool] | None = None
     ) -> EpochResult:
         """Train on epoch `epoch` (from 0), from the batch where the trainer stands; see Trainer.fit_epoch."""
-        batches = self.train_loader.epoch(epoch)
+        batches = self.train_loader.epoch(epoch, self.trainer.buffers)
         try:
             return self.trainer.fit_epoch(
                 batches,

@@ -122,6 +122,11 @@ class Trainer:
         for average in self.averages:
             average.update(self.steps_done)
 
+    def buffers(self, shape: tuple[int, ...]) -> Batch | None:
+        """Where the next step wants its images, of that shape, and labels; None: anywhere."""
+        graph = self._graphs.get((shape, self.freeze.holds(self.steps_done)))
+        return None if graph is None else (graph.images, graph.labels)
+
     def whole_step(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
         """What a captured graph holds: the rates of the device's own step counter, and the step."""
         self.rates.set_on_device()
