@@ -20,7 +20,6 @@ from pathlib import Path
 
 import forked
 
-WHOLE = ("test_plain", "test_promises")
 # Module: the test files that are asked, the quickest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("test_schedule", "test_plain"),
@@ -28,18 +27,21 @@ MODULES: dict[str, tuple[str, ...]] = {
     "optim.averaging": ("test_averaging", "test_plain"),
     "optim.optimizers": ("test_optim", "test_plain"),
     "optim.rates": ("test_rates", "test_trainer", "test_plain"),
-    "training.trainer": ("test_trainer", *WHOLE),
-    "training.selection": ("test_proxy", *WHOLE),
+    "training.step": ("test_trainer", "test_plain", "test_promises"),
+    "training.trainer": ("test_trainer", "test_plain", "test_promises"),
+    "training.selection": ("test_proxy", "test_trainer"),
     "training.evaluation": ("test_evaluate", "test_promises"),
+    "augment.choices": ("test_augment", "test_kernels", "test_promises"),
+    "augment.counter": ("test_counter", "test_augment"),
     "augment.dispatch": ("test_augment", "test_kernels", "test_promises"),
-    "augment.kernels": ("test_augment", "test_kernels"),
     "augment.kernels.reference": ("test_augment", "test_kernels"),
-    "bench.judging.significance": ("test_timing", "test_compare"),
-    "bench.protocol.protocol": ("test_reproduce", "test_promises"),
+    "base.statistics": ("test_statistics",),
+    "bench.judging.significance": ("test_compare",),
+    "bench.protocol.protocol": ("test_protocol", "test_reproduce", "test_promises"),
     "runs.checkpoint": ("test_checkpoint",),
 }
 # Functions and classes that no CPU executes.
-GPU_ONLY = {"CapturedStep", "set_on_device", "_captured", "_time_with_events"}
+GPU_ONLY = {"CapturedStep", "set_on_device", "_captured", "whole_step", "_time_with_events"}
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -32,6 +32,7 @@ def _in(file: str, name: str) -> tuple[str, ...]:
 
 RECORD, RUN = _in("test_promises", "record"), _in("test_promises", "test_a_run_is_judged")
 IMAGES, WHITENING = _in("test_promises", "epoch or bright or resol"), _in("test_promises", "whiten")
+SETTINGS_OF_AUGMENT = r"(= )(\{one\.name: getattr\(train, one\.name\) for one in fields\(Augment\)\})"
 FAULTS = [
     Fault(
         "Muon's momentum not decayed",
@@ -47,7 +48,7 @@ FAULTS = [
     ),
     Fault(
         "a record's TTA figure made without TTA",
-        r'(evaluate\( "test", )tta=cfg\.eval\.tta( \)\.accuracy)',
+        r"(experiment\.evaluate\( split, )tta=tta( \)\.accuracy)",
         r'\1tta="none"\2',
         RECORD,
     ),
@@ -65,8 +66,9 @@ FAULTS = [
     ),
     Fault(
         "whitening off the protocol's clock",
-        r"( clock = timing\.Stopwatch\(device\))( experiment\.reset\(seed\))( experiment\.initialise\(\))",
-        r"\2\3\1",
+        r"( clock = timing\.Stopwatch\(experiment\.device\))"
+        r"( experiment\.reset\(seed\) experiment\.initialise\(\))",
+        r"\2\1",
         RECORD,
     ),
     Fault(
@@ -77,51 +79,58 @@ FAULTS = [
     ),
     Fault(
         "every run of a record with seed 0",
-        r"(Stopwatch\(device\) experiment\.reset\()seed\)",
+        r"(Stopwatch\(experiment\.device\) experiment\.reset\()seed\)",
         r"\g<1>0)",
         RECORD,
     ),
     Fault(
         "resolutions by epoch instead of share of the run",
-        r"step < until \* self\.total_steps",
-        "step < until * self.steps_per_epoch",
+        r"until \* self\.total_steps",
+        "until * self.steps_per_epoch",
         IMAGES,
     ),
-    Fault("the training set never shuffled", r"shuffle=True,( seed)", r"shuffle=False,\1", IMAGES),
+    Fault(
+        "the training set never shuffled",
+        r"shuffle=True(, drop_last=train\.drop_last)",
+        r"shuffle=False\1",
+        IMAGES,
+    ),
     Fault(
         "cutout never handed on",
-        r"cutout_px=train\.cutout_px",
-        "cutout_px=0",
+        SETTINGS_OF_AUGMENT,
+        r'\1\2 | {"cutout_px": 0}',
         _in("test_every_setting", "train.cutout_px"),
     ),
     Fault(
         "brightness and contrast swapped",
-        r"brightness=train\.brightness, contrast=train\.contrast",
-        "brightness=train.contrast, contrast=train.brightness",
+        SETTINGS_OF_AUGMENT,
+        r'\1\2 | {"brightness": getattr(train, "contrast"), "contrast": getattr(train, "brightness")}',
         IMAGES,
     ),
     Fault(
         "label smoothing lost",
-        r"label_smoothing=train\.label_smoothing(, loss_reduction=train\.loss_reduction, clip_norm)",
+        r"label_smoothing=cfg\.train\.label_smoothing"
+        r"(, loss_reduction=cfg\.train\.loss_reduction, clip_norm)",
         r"label_smoothing=0.0\1",
         _in("test_every_setting", "train.label_smoothing"),
     ),
     Fault(
         "clip_norm lost",
-        r"clip_norm=train\.clip_norm",
+        r"clip_norm=cfg\.train\.clip_norm",
         "clip_norm=0.0",
         _in("test_every_setting", "train.clip_norm"),
     ),
     Fault(
         "whitening from unnormalised images",
-        r"(augment\.no_choices\(count\), )mean=self\.splits\.mean, std=self\.splits\.std",
-        r"\1mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)",
+        r"return (self\.plain\(self\.stored, torch\.arange\(count, device=self\.device\)\))",
+        r"std, mean = (torch.tensor(x).view(3, 1, 1) for x in (self.asked.std, self.asked.mean))"
+        r"; return \1 * std + mean",
         WHITENING,
     ),
     Fault(
         "the whitening bias frozen for good",
-        r"requires_grad_\(self\.steps_done < self\.freeze_step\)",
-        "requires_grad_(False)",
+        r"return bool\(self\.names\) and step >= self\.from_step",
+        "return bool(self.names)",
         WHITENING,
     ),
     Fault(

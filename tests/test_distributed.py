@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import betons_by_hand
 import pytest
 import torch
 
 from fastresnet.machine import distributed
 from fastresnet.machine.distributed import World
+from fastresnet.sources import synthetic
 
 ROOT = Path(__file__).parent.parent
 OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -89,9 +91,12 @@ def test_rows_of_different_counts_come_together_in_rank_order(tmp_path):
 
 
 def test_two_processes_train_one_model_and_write_one_record(tmp_path):
+    for split, count in (("train", 303), ("test", 61)):
+        images, labels = synthetic.draw(split, count, 16)
+        betons_by_hand.make(tmp_path / f"{split}.beton", list(images), labels.tolist())
     settings = [
-        "--config=smoke.yaml", "--data.synthetic_train=303", "--data.synthetic_test=61",
-        "--train.batch_size=50", "--train.epochs=2", "--run.dir=run", "--run.report=false", "--run.threads=1",
+        "--config=smoke.yaml", "--data.train=train.beton", "--data.test=test.beton", "--train.batch_size=50",
+        "--train.epochs=2", "--run.dir=run", "--run.report=false", "--run.threads=1",
     ]  # fmt: skip
     done = torchrun(ROOT / "scripts" / "train.py", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -71,11 +71,11 @@ def both(changes):
         return one.model.state_dict(), averaged and averaged.state_dict(), history
 
 
-def agree(ours, theirs):
+def agree(ours, theirs, atol=2e-5):
     for name, value in ours.items():
         if value.is_floating_point():
             torch.testing.assert_close(
-                value.double(), theirs[name].double(), rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}"
+                value.double(), theirs[name].double(), rtol=1e-3, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
             )
 
 
@@ -83,7 +83,8 @@ def agree(ours, theirs):
 def test_a_run_equals_the_plain_one(name):
     ours, _, history = both(RUNS[name])
     assert not observed.same(history[-1], history[-2]), "the plain run learns to its last step"
-    agree(ours, history[-1])
+    # Orthogonalising blows up the rounding of directions that hardly have a gradient.
+    agree(ours, history[-1], atol=2e-4 if "muon" in name else 2e-5)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
