@@ -1,92 +1,146 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in order: is it right, how fast is each part, how fast to accuracy, beside rivals.
+# Everything that is measured on a GPU that is lent for minutes: is it right, how fast to accuracy, beside rivals,
+# how fast each part.
 #
-#   benchmarks/gpu_full.sh OUT [STAGE ...]
+#   benchmarks/gpu_full.sh --pack CARGO [WHEELS]   here: packages and data for that machine, in pieces to send
+#   benchmarks/gpu_full.sh OUT [STAGE ...]         there: unpack what came, run stages, results into OUT
+#   benchmarks/gpu_full.sh --dry [OUT]             here: all of it at tiny size on the CPU, from a tree without git
 #
-# OUT      folder for results and logs; standard.json belongs into benchmarks/results/, loader.json into
-#          benchmarks/results/loaders/, the folders of records/ into benchmarks/records/
-# STAGE    check loader step suite records rn18 rivals (all of them, in this order, where none is named)
+# OUT      gets results.tar.gz, packed anew after each stage: folders of records/ belong into benchmarks/records/,
+#          step.json into benchmarks/results/, loader.json into benchmarks/results/loaders/
+# STAGE    check speed94 rn18-94 loader speed96 rivals step (all, in this order, where none is named); and by name
+#          tune (the loaders' settings) and suite (the standard suite)
 #
-# Settings by environment, because a machine that is lent for minutes is told what fits:
-#   RUNS      runs of each speed recipe (25)
-#   SECONDS_A_STAGE  a stage is stopped after this long (570)
+# Settings by environment, because what fits is told when the machine is there:
+#   CARGO     what was sent, packed by --pack (runs/cargo); pieces may come one call at a time
+#   HOLD      what is kept from call to call: packages, betons, unfinished records (runs/gpu)
+#   RUNS      runs of speed94 (100); the longer recipes make fewer
 #   COMMIT    the commit of this tree, where it came without its git folder
-#   RIVALS    folder with rivals' scripts, each printing {"seconds": .., "accuracy": ..} as its last line (none: no rivals)
-#   FASTRESNET_DATA  the real CIFAR-10, as everywhere
-# A stage that fails or runs out of time is reported at the end, and the others still run. Exit code 1 if any failed.
+#   RIVALS    folder with rivals' scripts, each printing {"seconds": .., "accuracy": ..} as its last line
+#   PYTHON    the interpreter
+# Each stage ends in time, whatever happens: a record stops before a run that would end too late, says how many are
+# done, and the same command goes on with it. A missed target is a result; exit code 1 where a stage failed.
 set -u
 cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+STAGES="check speed94 rn18-94 loader speed96 rivals step"
+
+pack() {  # pack CARGO [WHEELS]
+    "$PYTHON" benchmarks/cargo.py pack "$1" ${2:+--wheels "$2"} ${FASTRESNET_DATA:+--data "$FASTRESNET_DATA"}
+}
+
+dry() {  # dry OUT: the script itself, in a copy of the tree, on what it packed
+    local work python=$PYTHON
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    mkdir -p "$work/tree" "$work/data" "$work/rivals"
+    git archive "$(git stash create || true)$([ -n "$(git status --porcelain -uno)" ] || git rev-parse HEAD)" |
+        tar -x -C "$work/tree" || exit 1
+    case $python in /*) ;; *) python=$(command -v "$python" || echo "$PWD/$python") ;; esac
+    "$python" tests/bare_image.py "$work" || exit 1
+    echo 'print("{\"seconds\": 1.0, \"accuracy\": 0.1}")' > "$work/rivals/other94.py"
+    FASTRESNET_DATA=$work/data pack "$work/cargo" "${WHEELS:-}" || exit 1
+    env -u FASTRESNET_DATA CARGO="$work/cargo" HOLD="$work/hold" DRY=1 RUNS=2 RIVALS="$work/rivals" \
+        COMMIT="$(git rev-parse HEAD)" PYTHON="$work/python" \
+        bash "$work/tree/benchmarks/gpu_full.sh" "$1" || exit 1
+}
+
+case ${1:-} in
+--pack) pack "${2:?usage: benchmarks/gpu_full.sh --pack CARGO [WHEELS]}" "${3:-}"; exit ;;
+--dry) dry "$(realpath -m "${2:-runs/gpu-dry}")"; exit ;;
+esac
+
 OUT=${1:?usage: benchmarks/gpu_full.sh OUT [STAGE ...]}
 shift
-STAGES=${*:-check loader step suite records rn18 rivals}
-RUNS=${RUNS:-25}
-LIMIT=${SECONDS_A_STAGE:-570}
-PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
-commit=${COMMIT:+--commit $COMMIT}
-mkdir -p "$OUT/records"
+STAGES=${*:-$STAGES}
+CARGO=${CARGO:-runs/cargo}
+HOLD=$(realpath -m "${HOLD:-runs/gpu}")
+RESULTS=$HOLD/results
+RUNS=${RUNS:-100}
+mkdir -p "$OUT" "$RESULTS/records"
+export PYTHONPATH=$PWD:$HOLD/packages${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 failed=
 
-limited() {  # limited NAME COMMAND...: run with the stage's time limit, keep its output, report its code
-    local name=$1 code
-    shift
-    echo "== $name: $*"
-    timeout --signal=INT --kill-after=20 "$LIMIT" "$@" 2>&1 | tee "$OUT/$name.log" | tail -n 25
-    code=${PIPESTATUS[0]}
-    [ "$code" -eq 0 ] || { failed="$failed $name($code)"; echo "== $name: exit code $code"; }
-}
+if [ -n "${DRY:-}" ]; then  # tiny: does it run?
+    TINY="--train.epochs=1 --train.batch_size=64 --eval.batch_size=64 --model.width=0.125 --train.precision=fp32
+        --train.compile=off --train.cuda_graph=false --run.device=cpu --data.kernel=rows"
+    LOADER="--images 300 --seconds 0.3 --batch-size 100 --device cpu" STEP="--scale tiny --device cpu"
+fi
 
-record() {  # record RECIPE RUNS [more]: a record of one recipe, by the protocol
-    local recipe=$1 runs=$2
+limited() {  # limited NAME SECONDS COMMAND...: run at most so long, keep its output, report its code
+    local name=$1 seconds=$2 code
     shift 2
-    # shellcheck disable=SC2086  # $commit is an option and its value, or nothing
-    limited "record-$recipe" "$PYTHON" benchmarks/reproduce.py --config "$recipe.yaml" --runs "$runs" \
-        --out "$OUT/records/$recipe" $commit "$@"
+    echo "== $name (at most $seconds s): $*"
+    timeout --signal=INT --kill-after=20 "$seconds" "$@" 2>&1 | tee "$RESULTS/$name.log" | tail -n 25
+    code=${PIPESTATUS[0]}
+    [ "$code" -eq 0 ] && return
+    # a record that is written is a result, be its target missed or its time up
+    case $name in record-*) [ -f "$RESULTS/records/${name#record-}/record.json" ] && return ;; esac
+    failed="$failed $name($code)"
+    echo "== $name: exit code $code"
 }
 
+record() {  # record NAME RECIPE RUNS SECONDS [more]: a record of one recipe, by the protocol
+    local name=$1 recipe=$2 runs=$3 seconds=$4
+    shift 4
+    # shellcheck disable=SC2086  # options and their values, or nothing
+    limited "record-$name" "$seconds" "$PYTHON" benchmarks/reproduce.py --config "$recipe.yaml" --runs "$runs" \
+        --seconds "$((seconds - 60))" --out "$RESULTS/records/$name" ${COMMIT:+--commit $COMMIT} ${TINY:-} "$@"
+}
+
+rivals() {
+    local script name recipe
+    for script in ${RIVALS:+"$RIVALS"/*.py}; do
+        name=$(basename "$script" .py)
+        case $name in *96*) recipe=speed96 ;; *) recipe=speed94 ;; esac
+        record "$recipe-versus-$name" "$recipe" "$((RUNS / 10 + 2))" 150 --versus "$PYTHON $script" --versus-name "$name"
+    done
+}
+
+results() {  # all but weights in one archive under 16 MiB; traces go first where it is too large
+    local more
+    for more in "" "--exclude=profile" "--exclude=*.log"; do
+        # shellcheck disable=SC2086
+        tar -czf "$OUT/results.tar.gz" -C "$HOLD" --exclude=checkpoints --exclude='*.pt' $more results
+        [ "$(stat -c %s "$OUT/results.tar.gz")" -lt $((16 * 1024 * 1024)) ] && return
+    done
+    failed="$failed results(larger than 16 MiB)"
+}
+
+"$PYTHON" benchmarks/cargo.py unpack "$CARGO" "$HOLD" || exit 1
+[ -d "$HOLD/betons" ] && export FASTRESNET_DATA=$HOLD/betons
 "$PYTHON" - <<'PY' || exit 1
+import os
 import torch
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    print(torch.cuda.get_device_name(0), "torch", torch.__version__)
+elif "DRY" not in os.environ:
     raise SystemExit("error: this script measures a CUDA GPU, and PyTorch sees none here")
-print(torch.cuda.get_device_name(0), "torch", torch.__version__)
 PY
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu --format=csv \
+    > "$RESULTS/gpu.csv" 2> /dev/null || true
 
 for stage in $STAGES; do
+    # shellcheck disable=SC2086
     case $stage in
-    check) limited check "$PYTHON" -m pytest -m gpu -q tests ;;
-    loader)
-        limited tune "$PYTHON" benchmarks/loader.py --tune --json "$OUT/tune.json"
-        limited loader "$PYTHON" benchmarks/loader.py --json "$OUT/loader.json" --plot "$OUT/loader.png"
-        ;;
-    step) limited step "$PYTHON" benchmarks/run.py --suite standard --only ceilings,step --out "$OUT/step.json" \
-        --profile "$OUT/profile" ;;
-    suite) limited suite "$PYTHON" benchmarks/run.py --suite standard --out "$OUT/standard.json" ;;
-    records)
-        record speed94 "$RUNS"
-        record speed95 "$((RUNS / 5 + 1))"
-        record speed96 "$((RUNS / 5 + 1))"
-        ;;
-    rn18)
-        limited rn18 "$PYTHON" scripts/train.py --config rn18.yaml --run.dir="$OUT/rn18" --run.report=false
-        record rn18-94 3
-        record rn18-96 3
-        ;;
-    rivals)
-        for script in ${RIVALS:+"$RIVALS"/*.py}; do
-            name=$(basename "$script" .py)
-            case $name in *96*) recipe=speed96 ;; *) recipe=speed94 ;; esac
-            # shellcheck disable=SC2086
-            limited "versus-$name" "$PYTHON" benchmarks/reproduce.py --config "$recipe.yaml" --runs "$((RUNS / 5 + 1))" \
-                --out "$OUT/records/$recipe-versus-$name" --versus "$PYTHON $script" --versus-name "$name" $commit
-        done
-        ;;
+    check) limited check 150 "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider \
+        $(grep -l "mark\.gpu" tests/test_*.py) ;;
+    speed94) record speed94 speed94 "$RUNS" 300 ;;
+    rn18-94) record rn18-94 rn18-94 "$((RUNS / 25 + 1))" 200 ;;
+    loader) limited loader 120 "$PYTHON" benchmarks/loader.py --json "$RESULTS/loader.json" ${LOADER:-} ;;
+    speed96) record speed96 speed96 "$((RUNS / 5 + 1))" 240 ;;
+    rivals) rivals ;;
+    step) limited step 150 "$PYTHON" benchmarks/run.py --suite quick --only ceilings,step \
+        --out "$RESULTS/step.json" ${STEP:-} ;;
+    tune) limited tune 300 "$PYTHON" benchmarks/loader.py --tune --json "$RESULTS/tune.json" ;;
+    suite) limited suite 530 "$PYTHON" benchmarks/run.py --suite standard --budget 500 \
+        --out "$RESULTS/standard.json" ;;
     *)
-        echo "unknown stage $stage: check loader step suite records rn18 rivals" >&2
+        echo "unknown stage $stage: $STAGES tune suite" >&2
         exit 2
         ;;
     esac
+    results
 done
-
-nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu --format=csv > "$OUT/gpu.csv"
 echo "== done${failed:+, failed:$failed}"
 [ -z "$failed" ]

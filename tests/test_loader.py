@@ -1,5 +1,8 @@
 """The resident loader: which image comes when, on which rank, and that it depends on (seed, epoch) alone."""
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +143,33 @@ def test_foreign_arrays_are_refused_with_their_shape():
         ResidentLoader(images, labels[:-1], Batching(4, **STATISTICS))
 
 
+@contextlib.contextmanager
+def no_waiting():
+    """A synchronisation in the block is an error. Asking for that warns, and would stay on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_watch_for_waits_is_taken_down_even_where_setting_it_up_warns(monkeypatch):
+    modes = []
+
+    def mode(name):
+        modes.append(name)
+        warnings.warn("a prototype feature", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", mode)
+    with no_waiting():
+        assert modes == ["error"]
+    with pytest.raises(RuntimeError), no_waiting():
+        raise RuntimeError("waited")
+    assert modes == ["error", "default"] * 2
+
+
 @pytest.mark.gpu
 def test_an_epoch_on_a_gpu_never_waits_for_the_device():
     subject = loader(augment=SPEC, shuffle=True, device="cuda")
@@ -147,9 +177,6 @@ def test_an_epoch_on_a_gpu_never_waits_for_the_device():
     torch.cuda.synchronize()
     batches = subject.epoch(1)
     next(batches)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for _ in batches:
             pass
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
