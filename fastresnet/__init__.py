@@ -18,14 +18,27 @@ _HOMES = {
     "load_config": "settings.config",
     "Config": "settings.config",
     "load_model": "runs.checkpoint",
+    "Callback": "runs.callbacks",
+    "EarlyStopping": "runs.callbacks",
     "build_model": "models",
 }  # public name -> the module it lives in
 _NAMES_THERE = {"load_config": "load", "build_model": "build"}
 
-__all__ = ["Config", "Run", "__version__", "build_model", "load_config", "load_model", "train"]
+__all__ = [
+    "Callback",
+    "Config",
+    "EarlyStopping",
+    "Run",
+    "__version__",
+    "build_model",
+    "load_config",
+    "load_model",
+    "train",
+]
 
 if TYPE_CHECKING:
     from fastresnet.models import build as build_model
+    from fastresnet.runs.callbacks import Callback, EarlyStopping
     from fastresnet.runs.checkpoint import load_model
     from fastresnet.runs.start import Run, train
     from fastresnet.settings.config import Config

@@ -88,6 +88,7 @@ class Result(TypedDict):
     loader: str
     world_size: int
     steps: int
+    own: list[str]
     per_epoch: list[Row]
 
 

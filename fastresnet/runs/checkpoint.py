@@ -149,10 +149,13 @@ def find(path: str | Path) -> Path:
     return path
 
 
-def load_model(path: str | Path, *, averaged: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(
+    path: str | Path, *, averaged: bool = True, model: nn.Module | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The trained model in evaluation mode on the CPU, and the checkpoint's other fields.
 
-    averaged: take the averaged (EMA, tail) weights where the run kept them, as its own evaluation did.
+    averaged:  take the averaged (EMA, tail) weights where the run kept them, as its own evaluation did
+    model:     the caller's own network, which the run was trained with: a checkpoint never names code to run
     Raises ValueError where the weights don't fit the model that the stored settings describe.
     """
     payload = load(path)
@@ -160,6 +163,14 @@ def load_model(path: str | Path, *, averaged: bool = True) -> tuple[nn.Module, d
     settings = stored.replace({"model.pretrained": None}).model
     weights = (payload.get("averaged") if averaged else None) or payload["model"]
     shape = (len(payload["class_names"]), payload["image_size"])
+    if model is None and ":" in settings.arch:
+        raise ValueError(
+            f"{path}: was trained with a network of its user's own ({settings.arch}), which no "
+            "checkpoint may import: build it and give it as load_model(path, model=...)"
+        )
+    if model is not None:
+        load_weights(model, weights, str(path))
+        return model.eval(), {key: value for key, value in payload.items() if key not in TENSORS}
     with torch.device("meta"):  # takes no memory: settings that ask for more than the file holds are refused
         compare(models.build(settings, *shape), weights, str(path))
     model = models.build(settings, *shape)

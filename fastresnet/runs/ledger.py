@@ -145,6 +145,7 @@ class Ledger:
             "loader": experiment.loader_name,
             "world_size": place.size,
             "steps": experiment.trainer.steps_done,
+            "own": experiment.own.names(),
             "per_epoch": self.history,
         }
 

@@ -5,7 +5,7 @@ Trains an Experiment epoch by epoch and answers a signal with a checkpoint that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from fastresnet.base import interrupt
 from fastresnet.base.interrupt import Interrupted
+from fastresnet.data import Splits
 from fastresnet.machine import distributed, meters, timing
 from fastresnet.machine.distributed import World
 from fastresnet.reports import plots
 from fastresnet.reports.finished import Predictions, Result, Row
 from fastresnet.runs import folder as folders
 from fastresnet.runs import loggers, record
+from fastresnet.runs.callbacks import Callback, Callbacks
 from fastresnet.runs.folder import RunFolder
 from fastresnet.runs.keeping import Keeper
 from fastresnet.runs.ledger import Ledger
@@ -28,6 +30,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training import evaluation
 from fastresnet.training.evaluation import Score
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.trainer import EpochResult, Trainer
 
 
@@ -58,6 +61,15 @@ class Run:
         return plots.curves(self.history, self.dir / "plots" / "curves.png")
 
 
+@dataclass(frozen=True)
+class Handed:
+    """What a caller of `train` hands in beside settings: data, parts of the experiment, callbacks."""
+
+    splits: Splits | None = None
+    own: Own = NOTHING
+    callbacks: Sequence[Callback] = ()
+
+
 class Session:
     """The state of one call of `train`.
 
@@ -74,9 +86,11 @@ class Session:
         payload: Mapping[str, Any] | None,
         where: Path | None,
         began: float,
+        handed: Handed = Handed(),
     ) -> None:
         self.cfg, self.place, self.progress = cfg, place, progress
-        self.payload, self.where, self.began = payload, where, began
+        self.payload, self.where, self.began, self.handed = payload, where, began, handed
+        self.callbacks = Callbacks(handed.callbacks)
         self.predictions: tuple[Tensor, Tensor] | None = None  # of the test set, newest
         self.record: Result | None = None  # until the run is finished
         self.folder: RunFolder | None = None  # in the first process
@@ -84,7 +98,8 @@ class Session:
 
     def run(self) -> Run:
         """Everything. Raises Interrupted after a signal, with all that continuing needs on the disk."""
-        self.experiment = Experiment(self.cfg, self.place, notes=self.progress.note)
+        handed = self.handed
+        self.experiment = Experiment(self.cfg, self.place, handed.splits, self.progress.note, handed.own)
         self.ledger = Ledger(self.experiment)
         try:
             self._open()
@@ -142,6 +157,7 @@ class Session:
             if self.folder:
                 self.folder.finished(experiment.trainer.steps_done)
         self.limit = min(self.cfg.train.max_steps or experiment.total_steps, experiment.total_steps)
+        self.callbacks.call("on_run_begin", self.folder.path if self.folder else None)
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -182,10 +198,12 @@ class Session:
         stop, keep = self.stop_vote.cast(self.stop.asked, self.keeper.due())
         if keep and not stop and trainer.steps_done % self.experiment.steps_per_epoch:
             self.keeper.keep_last(since=timing.now(self.experiment.device) - self.epoch_began)
-        return stop
+        if self.callbacks.call("on_step_end", trainer):
+            self.limit = trainer.steps_done
+        return stop or trainer.steps_done == self.limit
 
     def _finish_epoch(self, result: EpochResult, *, last: bool) -> None:
-        every, scores = self.cfg.eval.every, {}
+        every, scores, self.predictions = self.cfg.eval.every, {}, None
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
             scores = {name: self._score(name) for name in self.experiment.evaluation_splits}
@@ -199,6 +217,8 @@ class Session:
             log.epoch(row)
         if best:
             self.keeper.keep_best()
+        if self.callbacks.call("on_epoch_end", row):
+            self.limit = self.experiment.trainer.steps_done
 
     def _score(self, split: str) -> Score:
         logits_NK, labels_N = self.experiment.predict(split)
@@ -237,6 +257,7 @@ class Session:
             self.folder.write_result(self.record, answers, report=cfg.run.report)
             self.progress.note(f"results in {self.folder.path}")
             self.progress.say(record.line(self.record))
+        self.callbacks.call("on_run_end", self.record)
         path = self.folder.path if self.folder else Path()
         return Run(path, self.record, model.eval(), self.ledger.history, tuple(names))
 

@@ -4,24 +4,30 @@ call."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping, Sequence, cast
+from typing import Any, Callable, Mapping, Sequence, cast
 
 import torch
+from torch import Tensor, nn
 
 from fastresnet.base.interrupt import Interrupted
+from fastresnet.data import Splits
+from fastresnet.data.own import splits_of
 from fastresnet.machine import distributed, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.runs import checkpoint, folder
+from fastresnet.runs.callbacks import Callback
 from fastresnet.runs.folder import State
 from fastresnet.runs.progress import Progress
-from fastresnet.runs.session import Run, Session
+from fastresnet.runs.session import Handed, Run, Session
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE
+from fastresnet.training.own import Own, place
 
 __all__ = ["Interrupted", "Run", "train"]
 
 DEFAULT_RECIPE = "rn18.yaml"
+CALLER = "the caller"  # who set what `train` was handed beside its settings
 AUTO = "auto"  # run.resume: go on with what run.dir holds, or begin anew
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
 FREE_ON_RESUME = (
@@ -53,12 +59,21 @@ def train(
     settings: str | Path | Config = DEFAULT_RECIPE,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     *,
+    model: nn.Module | Callable[[int, int], nn.Module] | None = None,
+    data: object = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
 ) -> Run:
     """Train as `settings` say and return the finished Run.
 
     settings:   name of a recipe, path of a YAML file, or a Config
     overrides:  {"train.epochs": 1}, stands above the recipe; beside a name or path also ["--train.epochs=1"]
+    model, loss, augment:  the caller's own, see training.own.Own
+    data:       a folder or a pair (training set, test set): tensors, arrays or Datasets (see data.own), or
+                the paths of two betons
+    callbacks:  see runs.callbacks.Callback
     A run that was killed goes on where its folder holds a checkpoint, and begins anew where it doesn't.
     Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number,
     Interrupted on Ctrl-C.
@@ -67,6 +82,12 @@ def train(
     cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
     if cfg is settings and overrides:
         cfg = cfg.replace(dict(cast(Mapping[str, Any], overrides)), origin=COMMAND_LINE)
+    own = Own(model, loss, augment)
+    own.check()
+    cfg, splits = _with_data(cfg, data)
+    if model is not None:
+        cfg = cfg.replace({"model.arch": place(model), "model.pretrained": None}, origin=CALLER)
+    handed = Handed(splits, own, callbacks)
     going_on = _going_on(cfg)
     payload = checkpoint.load(going_on) if going_on else None
     where = None
@@ -77,11 +98,25 @@ def train(
         )
         where = _folder_of(cfg, going_on)
     device_type = choose_device(cfg.run.device).type
-    with distributed.world(device_type) as place:
+    with distributed.world(device_type) as world:
         progress = progress or Progress(
-            cfg.run.progress if place.is_main else "off", peek=device_type == "cpu"
+            cfg.run.progress if world.is_main else "off", peek=device_type == "cpu"
         )
-        return Session(cfg, place, progress, payload, where, began).run()
+        return Session(cfg, world, progress, payload, where, began, handed).run()
+
+
+def _with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
+    """The settings that find the caller's data, or the data itself."""
+    if given is None:
+        return cfg, None
+    if isinstance(given, (str, Path)):
+        return cfg.replace({"data.source": "auto", "data.root": str(given)}, origin=CALLER), None
+    if isinstance(given, (tuple, list)) and all(isinstance(one, (str, Path)) for one in given):
+        if len(given) != 2:
+            raise ValueError(f"data: two betons are wanted, training and test, got {len(given)} paths")
+        train, test = map(str, given)
+        return cfg.replace({"data.train": train, "data.test": test}, origin=CALLER), None
+    return cfg, splits_of(given, cfg.data.subset, cfg.data.val_fraction)
 
 
 def _going_on(cfg: Config) -> Path | None:

@@ -6,7 +6,7 @@ Knows no data and no loader; `experiment` has these.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from fastresnet.optim import averaging, schedule
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
+from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.selection import HardExamples, ProxyNet
 from fastresnet.training.step import Freeze, StepOptions
 from fastresnet.training.trainer import Trainer
@@ -46,7 +47,9 @@ def compile_mode(cfg: Config, device: torch.device) -> str:
     return "default" if device.type == "cuda" else "off"
 
 
-def new_trainer(cfg: Config, model: nn.Module, proxy: nn.Module | None, course: Course) -> Trainer:
+def new_trainer(
+    cfg: Config, model: nn.Module, proxy: nn.Module | None, course: Course, own: Own = NOTHING
+) -> Trainer:
     """What trains `model` as the settings say; `proxy` is the small net of train.proxy_width, if any."""
     optimizer = new_optimizer(cfg, model, course)
     table = schedule.table(cfg.schedule, course.total_steps, course.steps_per_epoch)
@@ -62,7 +65,7 @@ def new_trainer(cfg: Config, model: nn.Module, proxy: nn.Module | None, course: 
         table.lr_factor,
         device=course.device,
         precision=course.precision,
-        options=step_options(cfg, course.device),
+        options=replace(step_options(cfg, course.device), loss=own.loss),
         momentum=table.momentum,
         group_factor=falling,
         averages=averaging.build(model, cfg, course.total_steps),

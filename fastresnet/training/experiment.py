@@ -21,6 +21,7 @@ from fastresnet.optim.averaging import Ema, TailAverage
 from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score
+from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.selection import ProxyNet
 from fastresnet.training.trainer import EpochResult, Trainer
 
@@ -35,6 +36,7 @@ class Experiment:
     place:   this process among those of torchrun
     splits:  the data, where the caller has it already (several runs on one set)
     notes:   called with one line for each choice made on the user's behalf
+    own:     the caller's own network, loss or augmentation
     Raises ValueError for settings that can't work together or on this device.
     """
 
@@ -44,8 +46,9 @@ class Experiment:
         place: World = ALONE,
         splits: data.Splits | None = None,
         notes: Callable[[str], None] = lambda line: None,
+        own: Own = NOTHING,
     ) -> None:
-        self.cfg, self.place, self.seed = cfg, place, cfg.run.seed
+        self.cfg, self.place, self.seed, self.own = cfg, place, cfg.run.seed, own
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
         notes(f"precision {self.precision.name} ({self.precision.reason})")
@@ -61,7 +64,7 @@ class Experiment:
         width = cfg.train.proxy_width
         proxy = self._placed(self._new_model(self.seed, width)) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
-        self.trainer = assembly.new_trainer(cfg, self.model, proxy, course)
+        self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         self._averaged: nn.Module | None = None
 
@@ -77,6 +80,8 @@ class Experiment:
             cfg = cfg.replace({"model.width": width, "model.pretrained": None})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            if self.own.model is not None and width is None:
+                return self.own.new_model(len(self.splits.class_names), self.image_size)
             return models.build(cfg.model, len(self.splits.class_names), self.image_size)
 
     def _placed(self, model: nn.Module) -> nn.Module:
@@ -146,7 +151,7 @@ class Experiment:
         batches = self.train_loader.epoch(epoch, self.trainer.buffers)
         try:
             return self.trainer.fit_epoch(
-                batches,
+                self.own.augmented(batches) if self.own.augment else batches,
                 epoch,
                 skip=self.trainer.steps_done - epoch * self.steps_per_epoch,
                 limit=limit,

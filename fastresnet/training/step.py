@@ -29,6 +29,7 @@ class StepOptions:
     accumulate:       micro-batches that a batch is cut into; the optimizer still steps once a batch
     compile:          off, or torch.compile's mode
     cuda_graph:       capture the whole step, optimizer included, and replay it (CUDA only)
+    loss:             instead of cross-entropy: (logits (B,K) fp32, labels (B,)) -> the mean or sum, as above
     """
 
     label_smoothing: float = 0.0
@@ -37,6 +38,7 @@ class StepOptions:
     accumulate: int = 1
     compile: str = "off"
     cuda_graph: bool = False
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,18 @@ class Step:
         with self.precision.autocast(self.device):
             logits_NK = self._logits(images, frozen)
         logits_NK = logits_NK.float()
-        loss = F.cross_entropy(
-            logits_NK, labels, label_smoothing=options.label_smoothing, reduction=options.loss_reduction
-        )
+        loss = self._loss(logits_NK, labels)
         with torch.no_grad():
             loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
             hits = (logits_NK.argmax(1) == labels).sum().to(loss.dtype)
         return loss, loss_sum.detach(), hits
+
+    def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:
+        options = self.options
+        if options.loss is not None:
+            return options.loss(logits_NK, labels)
+        smoothing, reduction = options.label_smoothing, options.loss_reduction
+        return F.cross_entropy(logits_NK, labels, label_smoothing=smoothing, reduction=reduction)
 
     def _logits(self, images: Tensor, frozen: bool) -> Tensor:
         # `frozen` is an argument because a compiled step asks no parameter whether it learns.

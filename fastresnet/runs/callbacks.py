@@ -1,0 +1,75 @@
+"""What a caller may do while a run goes on: look, and stop it early. Refuses to change what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastresnet.reports.finished import Result, Row
+from fastresnet.training.trainer import Trainer
+
+HOOKS = ("on_run_begin", "on_step_end", "on_epoch_end", "on_run_end")
+
+
+class Callback:
+    """Override what is wanted. A hook that returns True ends the run there, as if it were whole.
+
+    Called in every process of several; `folder` and `record` are None in all but the first.
+    """
+
+    def on_run_begin(self, folder: Path | None) -> None:
+        """Before the first step; the folder exists."""
+
+    def on_step_end(self, trainer: Trainer) -> bool | None:
+        """After each step; `trainer.steps_done` counts it. Reading a tensor here makes the host wait."""
+
+    def on_epoch_end(self, row: Row) -> bool | None:
+        """After each epoch; `row` is its entry in the record's per_epoch."""
+
+    def on_run_end(self, record: Result | None) -> None:
+        """After the record was written."""
+
+
+class EarlyStopping(Callback):
+    """Stop when `figure`, a column of per_epoch, hasn't improved by `least` for `patience` of its values.
+
+    Falling is better for names that end in `loss`, rising for all others.
+    """
+
+    def __init__(self, figure: str = "val_accuracy", patience: int = 3, least: float = 0.0) -> None:
+        if patience < 1 or least < 0:
+            raise ValueError(f"early stopping needs patience >= 1 and least >= 0, got {patience} and {least}")
+        self.figure, self.patience, self.least = figure, patience, least
+        self.best: float | None = None
+        self.waited = 0
+
+    def on_epoch_end(self, row: Row) -> bool | None:
+        if self.figure not in row:
+            raise ValueError(f"early stopping: per_epoch has no {self.figure}; it has {', '.join(row)}")
+        value: Any = row[self.figure]  # type: ignore[literal-required]
+        if value is None:
+            return None
+        gain = 0.0 if self.best is None else float(value) - self.best
+        if self.figure.endswith("loss"):
+            gain = -gain
+        if self.best is None or gain > self.least:
+            self.best, self.waited = float(value), 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+class Callbacks:
+    """Several as one."""
+
+    def __init__(self, parts: Sequence[Callback] = ()) -> None:
+        for part in parts:
+            if not any(callable(getattr(part, hook, None)) for hook in HOOKS):
+                raise ValueError(f"a callback has {', '.join(HOOKS)}; {type(part).__name__} has none of them")
+        self.parts = list(parts)
+
+    def call(self, hook: str, *arguments: object) -> bool:
+        """Whether one of them asks for the end; all are called."""
+        hooks = [getattr(part, hook, None) for part in self.parts]
+        return any([each(*arguments) is True for each in hooks if each is not None])
