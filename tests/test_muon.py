@@ -117,3 +117,9 @@ def test_decay_shrinks_weights_by_lr_times_decay():
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"Muon needs matrices or filters, got a parameter of shape \(3,\)"):
         Muon([torch.nn.Parameter(torch.zeros(3))])
+
+
+def test_the_pauses_between_renormalisings_grow_with_the_share_of_the_run():
+    due = [step + 1 for step, now in enumerate(renormalising(20, 2, 4.0)) if now]
+    assert due == [2, 4, 7, 11, 16], "after 2 + int(4 * step / 20) steps each"
+    assert renormalising(20, 3, 0.0) == [False, False, True] and renormalising(20, 0, 4.0) == []

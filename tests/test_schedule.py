@@ -84,6 +84,7 @@ def test_a_run_of_one_step_takes_it_at_the_peak(name):
     [
         (dict(name="piecewise"), "schedule.points must be a list"),
         (dict(name="piecewise", points=[[2.0, 1.0], [1.0, 0.0]]), "epochs that don't fall"),
+        (dict(name="piecewise", points=[[0.0, 1.0, 2.0]]), "schedule.points must be a list"),
         (dict(name="linear", momentum_low=0.8, momentum_high=0.9), "belong to schedule.name=onecycle"),
         (dict(momentum_low=0.9, momentum_high=0.8), "low at most high"),
         (dict(momentum_low=0.9), "go together"),
