@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastresnet import beton
+from fastresnet.beton.pages import checksums
+from fastresnet.beton.sidecar import write_sidecar
+
 PAGE = 1 << 21
 FIELDS_END = 24 + 2 * 1041
 STRIDE = 24
@@ -73,3 +77,28 @@ def read(content: bytes | mmap) -> tuple[list[np.ndarray | None], list[int]]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             images.append(None)
     return images, labels
+
+
+def beside(path: Path, facts: dict) -> Path:
+    """The sidecar that the writer puts beside a beton of these facts."""
+    layout = beton.open_beton(path)
+    write_sidecar(path, {"stored_digest": beton.stored_digest(layout), **facts}, checksums(layout))
+    return beton.sidecar_path(path)
+
+
+def with_fields(path: Path, fields: list[tuple[int, bytes, list[int]]]) -> Path:
+    """A beton of three 8 px images whose other fields are these: (type, name, values)."""
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(3)]
+    kinds = [(2, b"picture"), *((kind, name) for kind, name, _ in fields)]
+    descriptors = b"".join(struct.pack("<B16s1024x", kind, name) for kind, name in kinds)
+    start = PAGE
+    rows = b"".join(
+        struct.pack("<BHHQ3x", 1, 8, 8, start + 192 * i)
+        + b"".join(struct.pack("<d" if kind == 0 else "<q", values[i]) for kind, _, values in fields)
+        for i in range(3)
+    )
+    front = struct.pack("<HHIQQ", 2, len(kinds), start, 3, 2 * start) + descriptors + rows
+    pixels = b"".join(image.tobytes() for image in images)
+    table = b"".join(struct.pack("<QQQ", i, start + 192 * i, 192) for i in range(3))
+    path.write_bytes(front.ljust(start, b"\0") + pixels.ljust(start, b"\0") + table)
+    return path

@@ -93,15 +93,15 @@ def judge(path: Path, skip: bool) -> str:
     """What beton made of the file: refused, same as the witness, or (an assertion) something wrong."""
     try:
         if skip:
-            images, labels, skipped = beton.read_whole(path, on_error="skip", threads=1)
+            images, labels, skipped = beton.read_whole(beton.open_beton(path), on_error="skip", threads=1)
         else:
             (images, labels), skipped = beton.read(path, threads=1), np.arange(0)
     except beton.BetonError as error:
         assert str(path) in str(error) and "\n" not in str(error), f"a poor message: {error}"
         if "differ in size" not in str(error):
             return "refused"
-        seen = list(beton.each_image(path)) if beton.inspect(path) and _decodes(path) else None
-        images, labels, skipped = seen, beton.labels(path), np.arange(0)
+        seen = list(beton.each_image(beton.open_beton(path))) if _decodes(path) else None
+        images, labels, skipped = seen, beton.open_beton(path).labels, np.arange(0)
         if seen is None:
             return "refused"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

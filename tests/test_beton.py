@@ -1,6 +1,5 @@
 """Betons: what FFCV wrote is read pixel for pixel, damage is refused by name, nothing half-written stays."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from fastresnet import beton
+from fastresnet.base.digest import content_digest
 from fastresnet.sources import FolderSet
 
 needs_ffcv = pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
@@ -82,7 +82,7 @@ def test_all_write_modes_read_as_ffcv_reads_them(writer: beton.Writer, tmp_path:
 def test_the_jpegs_that_ffcv_wrote_come_out_as_jpegs(writer: beton.Writer, tmp_path: Path) -> None:
     images, labels = smooth(5, 32)
     writer.write(tmp_path / "x.beton", images, labels, mode="jpg")
-    payloads = beton.jpeg_payloads(tmp_path / "x.beton")
+    payloads = beton.jpeg_payloads(beton.open_beton(tmp_path / "x.beton"))
     assert len(payloads) == 5 and all(p[:2] == b"\xff\xd8" and p[-2:] == b"\xff\xd9" for p in payloads)
 
 
@@ -177,7 +177,7 @@ def test_jpeg_and_raw_images_mix_in_one_beton(tmp_path: Path) -> None:
         assert np.array_equal(beton.read(path, threads=threads)[0], np.stack(expected))
     assert beton.inspect(path).modes == {"jpg": 3, "raw": 6}
     with pytest.raises(beton.BetonError, match="sample 1 is stored raw"):
-        beton.jpeg_payloads(path)
+        beton.jpeg_payloads(beton.open_beton(path))
 
 
 def test_a_corrupt_jpeg_is_named_or_left_out(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_corrupt_jpeg_is_named_or_left_out(tmp_path: Path) -> None:
         beton.read(path)
     with pytest.raises(beton.BetonError, match="sample 4"):
         beton.verify(path)
-    read, read_labels, skipped = beton.read_whole(path, on_error="skip")
+    read, read_labels, skipped = beton.read_whole(beton.open_beton(path), on_error="skip")
     assert skipped.tolist() == [4] and len(read) == 8 and np.array_equal(read_labels, np.delete(labels, 4))
 
 
@@ -201,7 +201,11 @@ def test_images_of_several_sizes_are_described_but_not_read_whole(tmp_path: Path
     path = betons_by_hand.make(tmp_path / "x.beton", images, [0, 1, 2])
     info = beton.inspect(path)
     assert (info.uniform, info.height, info.max_height, info.max_width) == (False, 0, 10, 10)
-    assert [image.shape for image in beton.each_image(path)] == [(8, 10, 3), (9, 10, 3), (10, 10, 3)]
+    assert [image.shape for image in beton.each_image(beton.open_beton(path))] == [
+        (8, 10, 3),
+        (9, 10, 3),
+        (10, 10, 3),
+    ]
     with pytest.raises(beton.BetonError, match="images differ in size .*sample 1 is 10x9 px"):
         beton.read(path)
 
@@ -231,14 +235,71 @@ def test_missing_empty_foreign_and_cut_off_files_are_refused_in_one_line(tmp_pat
     refused(whole[: 24 + 1041] + b"\x00" + whole[24 + 1042 :], "integer label field")
 
 
-def test_a_beton_with_more_fields_is_read_by_its_image_and_label(tmp_path: Path) -> None:
-    path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(4, 8)[0]), [3, 2, 1, 0])
+def test_the_label_is_the_field_called_so_or_the_only_integer_or_the_one_asked_for(tmp_path: Path) -> None:
+    path, index, target = tmp_path / "x.beton", (1, b"index", [0, 1, 2]), (1, b"target", [5, 6, 7])
+    betons_by_hand.with_fields(path, [index, target])
+    with pytest.raises(
+        beton.BetonError, match="several integer fields: index, target; name .* data.label_field"
+    ):
+        beton.open_beton(path)
+    layout = beton.open_beton(path, "target")
+    assert layout.labels.tolist() == [5, 6, 7] and layout.label_field == "target"
+    assert layout.field_names == ("picture", "index", "target") and layout.image_field == "picture"
+    with pytest.raises(
+        beton.BetonError, match="data.label_field=fine: there is no such integer field, but index, t"
+    ):
+        beton.open_beton(path, "fine")
+    betons_by_hand.with_fields(path, [index, (1, b"label", [3, 2, 1])])
+    assert beton.open_beton(path).labels.tolist() == [3, 2, 1]
+    betons_by_hand.with_fields(path, [(0, b"weight", [1, 1, 1]), (1, b"class", [3, 2, 1])])
+    assert beton.read(path)[1].tolist() == [3, 2, 1]
+    assert [int(image.max()) for image in beton.read(path)[0]] == [0, 1, 2]
+
+
+def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    for wrong in (-1, 1 << 40):
+        path = betons_by_hand.make(tmp_path / "x.beton", list(smooth(3, 8)[0]), [0, wrong, 1])
+        with pytest.raises(beton.BetonError, match=f"label {wrong} of sample 1 is no class"):
+            beton.open_beton(path)
+
+
+def test_pages_are_compared_when_they_are_first_touched(tmp_path: Path) -> None:
+    images, labels = smooth(60, 128)  # 48 KiB each: 42 to a page of 2 MiB
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), labels.tolist())
+    betons_by_hand.beside(path, {**FACTS, "count": 60, "digest": content_digest(images, labels)})
     content = bytearray(path.read_bytes())
-    content[24 + 1041 + 1 : 24 + 1041 + 17] = b"class".ljust(
-        16, b"\0"
-    )  # any integer field will do when none is called label
+    content[2 * betons_by_hand.PAGE + 5] ^= 1  # in the second page
     path.write_bytes(content)
-    assert beton.read(path)[1].tolist() == [3, 2, 1, 0]
+    layout = beton.open_beton(path)
+    _, check = beton.read_sidecar(layout)
+    check.check(np.arange(42))
+    with pytest.raises(beton.BetonError, match=r"page 1 \(samples 42 to 59\) is not what was written"):
+        check.check(np.array([3, 50]))
+    content[2 * betons_by_hand.PAGE + 5] ^= 1
+    content[betons_by_hand.PAGE + 5] ^= 1
+    path.write_bytes(content)
+    check.check(np.array([3, 50]))  # page 0 was compared already: it isn't read a second time
+
+
+def test_verify_reads_hashes_and_decodes_everything(tmp_path: Path) -> None:
+    images, labels = smooth(6, 16)
+    path = betons_by_hand.make(tmp_path / "x.beton", list(images), (labels % 2).tolist())
+    facts = {**FACTS, "digest": content_digest(images, labels % 2)}
+    betons_by_hand.beside(path, facts)
+    info, found = beton.verify(path)
+    assert info.num_samples == 6 and found["digest"] == facts["digest"]
+    betons_by_hand.beside(path, {**facts, "digest": content_digest(images, 1 - labels % 2)})
+    with pytest.raises(beton.BetonError, match="its images are not those that its sidecar speaks of"):
+        beton.verify(path)
+    betons_by_hand.beside(path, {**facts, "class_names": ["a"]})
+    with pytest.raises(beton.BetonError, match=r"lies outside 0\.\.0"):
+        beton.verify(path)
+    noise = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    betons_by_hand.beside(path, facts)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(images.tobytes(), noise.tobytes()))
+    with pytest.raises(beton.BetonError, match="page 0"):
+        beton.verify(path)
 
 
 def test_labels_out_of_range_are_found_by_verify(tmp_path: Path) -> None:
@@ -265,20 +326,27 @@ def test_a_beton_changed_while_it_is_read_is_an_error(
 def test_a_sidecar_belongs_to_its_beton_alone(writer: beton.Writer, tmp_path: Path) -> None:
     path = tmp_path / "train.beton"
     images, labels = smooth(6, 8)
-    writer.write(path, images, labels % 2, sidecar=FACTS)
-    facts = beton.read_sidecar(path)
-    assert facts is not None and {key: facts[key] for key in FACTS} == FACTS
+    with pytest.raises(beton.BetonError, match="differs from what was to be written"):
+        beton.write(path, images, labels % 2, sidecar={**FACTS, "digest": content_digest(images, labels)})
+    assert os.listdir(tmp_path) == []
+    facts = {**FACTS, "digest": content_digest(images, labels % 2)}
+    writer.write(path, images, labels % 2, sidecar=facts)
+    found, check = beton.read_sidecar(beton.open_beton(path))
+    check.check(np.arange(6))
+    assert {key: found[key] for key in facts} == facts and found["stored_digest"] == facts["digest"]
+    sidecar = beton.sidecar_path(path)
+    text = sidecar.read_text()
     betons_by_hand.make(path, list(images), (1 - labels % 2).tolist())
     with pytest.raises(beton.BetonError, match=r"train\.beton\.json belongs to another beton"):
-        beton.read_sidecar(path)
-    sidecar = beton.sidecar_path(path)
+        beton.read_sidecar(beton.open_beton(path))
     for broken, message in (("{", "not readable JSON"), ("[]", "is missing or of the wrong type"),
-                            (json.dumps({**facts, "std": [1, 2, 3.0]}), "between 0 and 1")):  # fmt: skip
+                            (text.replace("0.5", "0.6"), "was edited"), ("[" * 99999, "not readable JSON"),
+                            (text.replace("0.5", "5.0"), "from 0 to 1")):  # fmt: skip
         sidecar.write_text(broken)
         with pytest.raises(beton.BetonError, match=message):
-            beton.read_sidecar(path)
+            beton.read_sidecar(beton.open_beton(path))
     sidecar.unlink()
-    assert beton.read_sidecar(path) is None
+    assert beton.read_sidecar(beton.open_beton(path)) is None
 
 
 def test_several_threads_can_read_one_beton(tmp_path: Path) -> None:

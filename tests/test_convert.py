@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import betons_by_hand
@@ -55,8 +58,8 @@ def test_a_folder_becomes_two_betons_that_training_finds_again(
     source = sources.load("imagefolder", "train", sources.Request(root))
     images, labels = beton.read(tmp_path / "out/train.beton")
     assert content_digest(images, labels) == source.digest
-    facts = beton.read_sidecar(tmp_path / "out/test.beton")
-    assert facts is not None and facts["class_names"] == list(CLASSES) and facts["count"] == 4
+    facts, _ = beton.read_sidecar(beton.open_beton(tmp_path / "out/test.beton"))
+    assert facts["class_names"] == list(CLASSES) and facts["count"] == 4
     assert np.allclose(facts["mean"], images.mean((0, 1, 2)) / 255)  # of the training set
 
     monkeypatch.chdir(tmp_path)
@@ -79,7 +82,9 @@ def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path) -> Non
     done = convert("--source=imagefolder", f"--root={root}", "--out=out", "--mode=jpg", "--max-size=20",
                    "--data.image_size=8", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    shapes = {image.shape for image in beton.each_image(tmp_path / "out/train.beton")}
+    facts, _ = beton.read_sidecar(beton.open_beton(tmp_path / "out/train.beton"))
+    assert facts["name"] == "insects-20px" and facts["origin"]["max_size"] == 20 and facts["mode"] == "jpg"
+    shapes = {image.shape for image in beton.each_image(beton.open_beton(tmp_path / "out/train.beton"))}
     assert shapes == {(8, 8, 3), (15, 20, 3)}
     splits = data.prepare(config.load(None, {"data.root": str(tmp_path / "out"), "data.image_size": 8}))
     assert splits.train.images is None and splits.train.image_shape == (15, 20) and len(splits.train) == 13
@@ -92,8 +97,10 @@ def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path) -> Non
         (["--source=imagefolder"], "data.source=imagefolder needs data.root"),
         (["--source=imagefolder", "--root=empty", "--out=out"], "no class folders under train/"),
         (["--root=empty"], "data.root=empty holds no betons, Parquet shards"),
-        (["--source=png"], "invalid choice: 'png'"),
+        (["--source=png"], "there is no source 'png'; there are torchvision"),
         (["--quality=0"], "data.jpeg_quality"),
+        (["--max-size=0"], "--max-size must be at least 1"),
+        (["--source=synthetic", "--data.synthetic_train=999999999999"], "GiB of memory"),
         (["--verify=none.beton"], "none.beton does not exist"),
     ],
 )
@@ -105,17 +112,81 @@ def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], message: str, 
     assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*.beton*"))
 
 
-def test_verify_describes_a_sound_beton_and_refuses_a_cut_one(tmp_path: Path) -> None:
+def test_verify_describes_a_sound_beton_and_refuses_a_cut_or_changed_one(tmp_path: Path, call_script) -> None:
     images = [np.full((8, 8, 3), i, np.uint8) for i in range(3)]
     path = betons_by_hand.make(tmp_path / "x.beton", images, [0, 1, 2], {1})
-    done = convert("--verify=x.beton", cwd=tmp_path)
+    code, output, _ = call_script("scripts/convert.py", f"--verify={path}")
+    assert code == 0 and "x.beton: sound; 3 images of 8x8 px (1 jpg, 2 raw), labels 0..2" in output
+    assert "nothing to compare with" in output
+    whole = path.read_bytes()
+    facts = {"name": "three", "split": "train", "digest": "", "class_names": list("abc"), "mean": [0.5] * 3,
+             "std": [0.5] * 3, "count": 3, "source": "parquet", "synthetic": False}  # fmt: skip
+    betons_by_hand.beside(path, facts)
+    assert "three, every byte as it was written" in call_script("scripts/convert.py", f"--verify={path}")[1]
+    path.write_bytes(whole[: betons_by_hand.PAGE] + b"\1" + whole[betons_by_hand.PAGE + 1 :])
+    code, _, errors = call_script("scripts/convert.py", f"--verify={path}")
+    assert code == 2 and "page 0 (samples 0 to 2) is not what was written" in errors
+    path.write_bytes(whole[:-1])
+    code, _, errors = call_script("scripts/convert.py", f"--verify={path}")
+    assert code == 2 and "cut off" in errors
+
+
+def test_a_shrunk_set_has_its_own_name_digest_and_statistics(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    images = sources.ImageSet(pixels, np.arange(6) % 2, CLASSES, "cifar10", "train", "parquet")
+    small = images.shrunk(4)
     assert (
-        done.returncode == 0
-        and "x.beton: sound; 3 images of 8x8 px (1 jpg, 2 raw), labels 0..2" in done.stdout
+        small.images.shape == (6, 4, 4, 3) and small.name == "cifar10-4px" and small.digest != images.digest
     )
-    os.truncate(path, path.stat().st_size - 1)
-    done = convert("--verify=x.beton", cwd=tmp_path)
-    assert done.returncode == 2 and "cut off" in done.stderr
+    by_area = images.images.reshape(6, 4, 2, 4, 2, 3).mean((2, 4))
+    assert np.abs(small.images - by_area).max() <= 1  # rounded twice
+    assert images.shrunk(8) is images
+    root = write_folder(tmp_path / "insects")
+    Image.new("RGB", (40, 30)).save(root / "train/ant/large.png")
+    listed = sources.load("imagefolder", "train", sources.Request(root, image_size=8))
+    shrunk = listed.shrunk(4)
+    assert {image.shape for image in shrunk} == {(4, 4, 3), (3, 4, 3)} == set(shrunk.shapes)
+    assert shrunk.name == "insects-4px" and listed.shrunk(40) is listed
+
+
+def test_only_one_conversion_writes_into_a_folder_and_what_a_killed_one_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is played here: what is looked at is who may write when, and what is left."""
+    inside, most, order = [0], [0], []
+
+    class Played:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def write(self, path, images, labels, *, mode, **options):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.05)
+            order.append(mode)
+            path.touch()
+            inside[0] -= 1
+
+    monkeypatch.setattr(beton, "Writer", Played)
+    root = write_folder(tmp_path / "insects")
+    (tmp_path / "out").mkdir()
+    left = [tmp_path / "out" / name for name in (".train.beton.1a2b.tmp", ".train.beton.json.3c4d.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    settings = [config.load(None, {"data.write_mode": mode}).data for mode in ("raw", "jpg")]
+    notes: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        convert = partial(data.convert, "imagefolder", str(root), out=tmp_path / "out", notes=notes.append)
+        runs = [pool.submit(convert, one) for one in settings]
+        for run in runs:
+            run.result()
+    assert most[0] == 1 and order in (["raw", "raw", "jpg", "jpg"], ["jpg", "jpg", "raw", "raw"])
+    assert any("waiting for another conversion" in note for note in notes)
+    assert sorted(os.listdir(tmp_path / "out")) == ["test.beton", "train.beton"]
 
 
 def test_without_ffcv_converting_says_what_is_missing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From settings to data: the order of auto, betons found or refused, subset, validation, facts."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,7 @@ import torch
 
 from fastresnet import beton, data, sources
 from fastresnet.base.digest import content_digest
-from fastresnet.beton.sidecar import seal, write_sidecar
-from fastresnet.data import conversion, reading
+from fastresnet.data import conversion, finding, reading
 from fastresnet.settings import config
 from fastresnet.sources import SourceError
 
@@ -40,11 +40,11 @@ def write_betons(folder: Path, images: Images, *, sidecar: bool = True, **facts)
     for split, (pixels, labels) in images.items():
         path = betons_by_hand.make(folder / f"{split}.beton", list(pixels), labels.tolist())
         if sidecar:
-            write_sidecar(path, {
-                "name": "cifar10", "split": split, "digest": content_digest(pixels, labels),
+            betons_by_hand.beside(path, {
+                "name": "mine", "split": split, "digest": content_digest(pixels, labels),
                 "class_names": list("abcd"), "mean": list(mean), "std": list(std), "count": len(labels),
                 "source": "parquet", "synthetic": False, "mode": "raw", **facts,
-            }, seal(path))  # fmt: skip
+            })  # fmt: skip
     return folder
 
 
@@ -67,12 +67,12 @@ def test_betons_given_by_path_need_no_source_and_no_ffcv(images: Images, tmp_pat
     assert np.allclose(splits.mean, images["train"][0].mean((0, 1, 2)) / 255)
     assert np.allclose(splits.std, images["train"][0].std((0, 1, 2)) / 255)
     assert (
-        splits.info["name"] == "cifar10"
+        splits.info["name"] == "mine"
         and splits.info["synthetic"] is False
         and splits.info["train_size"] == 40
     )
     assert splits.info["digest"] == content_digest(*images["train"]) and splits.info["beton"] is True
-    assert notes[-1] == "data: cifar10 (parquet), 40 training and 12 test images"
+    assert notes[-1] == "data: mine (parquet), 40 training and 12 test images"
 
 
 def test_a_beton_without_a_sidecar_speaks_for_itself(images: Images, tmp_path: Path) -> None:
@@ -84,6 +84,95 @@ def test_a_beton_without_a_sidecar_speaks_for_itself(images: Images, tmp_path: P
         and splits.class_names == tuple("0123")
     )
     assert splits.info["digest"] == content_digest(*images["train"])
+
+
+def flip(path: Path, at: int, count: int = 1) -> None:
+    """Turn one bit of `count` bytes."""
+    content = bytearray(path.read_bytes())
+    content[at : at + count] = bytes(byte ^ 4 for byte in content[at : at + count])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("jpegs", [set(), set(range(40))], ids=["raw", "jpg"])
+def test_every_bit_that_is_read_is_compared_with_what_was_written(images: Images, jpegs, tmp_path: Path):
+    folder = write_betons(tmp_path / "mine", images)
+    path = betons_by_hand.make(
+        folder / "train.beton", list(images["train"][0]), images["train"][1].tolist(), jpegs
+    )
+    betons_by_hand.beside(path, json.loads(beton.sidecar_path(path).read_text()))
+    layout, rng = beton.open_beton(path), np.random.default_rng(0)
+    data.prepare(settings(root=str(folder)))
+    used = int((layout.pointers + layout.sizes).max())
+    for at in [layout.data_start, used - 1, *rng.integers(layout.data_start, used, 10).tolist()]:
+        flip(path, at)
+        with pytest.raises(
+            beton.BetonError, match=r"train\.beton: page 0 \(samples 0 to 39\) is not what was"
+        ):
+            data.prepare(settings(root=str(folder)))
+        flip(path, at)
+    for at in rng.integers(0, betons_by_hand.FIELDS_END + 40 * betons_by_hand.STRIDE, 20).tolist():
+        flip(path, at)
+        with pytest.raises(beton.BetonError):
+            data.prepare(settings(root=str(folder)))
+        flip(path, at)
+    data.prepare(settings(root=str(folder)))
+
+
+def test_an_edited_sidecar_is_refused_and_a_resealed_one_does_not_make_cifar10(
+    images: Images, tmp_path: Path
+) -> None:
+    folder = write_betons(tmp_path / "mine", images, synthetic=True, name="synthetic-8px")
+    sidecar = beton.sidecar_path(folder / "train.beton")
+    text = sidecar.read_text()
+    for old, new in (("true", "false"), ("synthetic-8px", "cifar10"), ('"count": 40', '"count": 41')):
+        sidecar.write_text(text.replace(old, new))
+        with pytest.raises(beton.BetonError, match="was edited since it was written"):
+            data.prepare(settings(root=str(folder)))
+    folder = write_betons(tmp_path / "mine", images, name="cifar10")
+    with pytest.raises(beton.BetonError, match="is called cifar10, and its digest isn't"):
+        data.prepare(settings(root=str(folder)))
+    folder = write_betons(tmp_path / "mine", images, name="cifar10", digest=sources.CIFAR10_DIGESTS["train"])
+    with pytest.raises(beton.BetonError, match="its images are not those that its sidecar speaks of"):
+        data.prepare(settings(root=str(folder)))
+
+
+def test_the_record_says_what_was_hashed_not_what_the_jpegs_were_made_of(
+    images: Images, tmp_path: Path
+) -> None:
+    pixels, labels = images["train"]
+    folder = write_betons(tmp_path / "mine", images)
+    path = betons_by_hand.make(folder / "train.beton", list(pixels), labels.tolist(), set(range(40)))
+    facts = json.loads(beton.sidecar_path(path).read_text()) | {"mode": "jpg", "quality": 90}
+    betons_by_hand.beside(path, {key: facts[key] for key in facts if key != "stored_digest"})
+    info = data.prepare(settings(root=str(folder))).info
+    encoded = [np.frombuffer(betons_by_hand.jpeg(image), np.uint8) for image in pixels]
+    assert info["digest"] == content_digest(encoded, labels)
+    assert info["source_digest"] == content_digest(pixels, labels) and info["jpeg_quality"] == 90
+    assert info["checked"] == "all bytes, with the checksums beside them"
+
+
+def test_betons_of_another_mode_or_quality_than_asked_for_are_not_used_again(
+    images: Images, tmp_path: Path
+) -> None:
+    write_betons(tmp_path / "data/betons/svhn", images, name="svhn", mode="jpg", quality=95)
+    wanted = {"name": "svhn", "synthetic_train": 30, "synthetic_test": 10}
+    assert data.prepare(settings(**wanted)).info["name"] == "svhn"
+    assert data.prepare(settings(**wanted, write_mode="jpg", jpeg_quality=95)).info["name"] == "svhn"
+    for other in ({"write_mode": "raw"}, {"jpeg_quality": 10}, {"write_mode": "jpg", "jpeg_quality": 90}):
+        cfg = settings(**wanted, **other, source="auto", root=None)
+        kept = reading.Wanted(cfg.data, frozenset(other), None, print)
+        assert finding._made_before(kept, lambda facts: True) is None
+
+
+def test_a_subset_is_another_data_set(images: Images, tmp_path: Path) -> None:
+    folder = str(write_betons(tmp_path / "mine", images))
+    splits = data.prepare(settings(root=folder, subset=20))
+    pixels, labels = images["train"][0][splits.train.indices], images["train"][1][splits.train.indices]
+    assert splits.info["name"] == "mine-20" and splits.info["digest"] == content_digest(pixels, labels)
+    assert (splits.mean, splits.std) == conversion.statistics(pixels)
+    streamed = data.prepare(settings(root=folder, subset=20, loader="ffcv"))
+    assert streamed.train.images is None and streamed.info["digest"] == splits.info["digest"]
+    assert streamed.info["checked"].startswith("each page when it is first read")
 
 
 def test_a_sidecar_of_another_beton_is_an_error(images: Images, tmp_path: Path) -> None:
@@ -99,17 +188,19 @@ def test_auto_takes_betons_made_before_then_the_named_folder(
     other = {split: (255 - pixels, labels) for split, (pixels, labels) in images.items()}
     monkeypatch.setenv("FASTRESNET_DATA", str(write_betons(tmp_path / "named", other, name="other")))
     assert data.prepare(settings()).info["name"] == "other"
-    write_betons(tmp_path / "data/betons/cifar10", images)
-    assert data.prepare(settings()).info["name"] == "cifar10"
+    write_betons(tmp_path / "data/betons/svhn", images, name="svhn")
+    assert data.prepare(settings(name="svhn")).info["name"] == "svhn"
     assert data.prepare(settings(name="cifar100")).info["name"] == "other"
-    write_betons(tmp_path / "data/betons/cifar10", images, name="synthetic-8px", synthetic=True)
-    assert data.prepare(settings()).info["name"] == "other"  # synthetic betons don't stand in for real ones
+    write_betons(tmp_path / "data/betons/svhn", images, name="synthetic-8px", synthetic=True)
+    assert (
+        data.prepare(settings(name="svhn")).info["name"] == "other"
+    )  # synthetic betons don't stand in for real ones
 
 
 def test_broken_betons_made_before_are_passed_over_and_told_of(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_betons(tmp_path / "data/betons/cifar10", images)
+    folder = write_betons(tmp_path / "data/betons/mine", images)
     (folder / "train.beton").write_bytes((folder / "train.beton").read_bytes()[:-1])
     monkeypatch.setenv("FASTRESNET_DATA", str(write_betons(tmp_path / "named", images, name="other")))
     notes: list[str] = []
@@ -225,12 +316,12 @@ def test_a_beton_of_jpegs_is_decoded_for_the_device_and_the_record_says_by_what(
     pixels, labels = images["train"]
     every = set(range(len(labels)))
     path = betons_by_hand.make(tmp_path / "train.beton", list(pixels), labels.tolist(), every)
-    info = beton.inspect(path)
+    layout = beton.open_beton(path)
     on_threads = reading.Wanted(settings().data, frozenset(), None, print)
     on_device = replace(on_threads, device=torch.device("cpu"))  # the way of a GPU, on the CPU
     expected, expected_labels = beton.read(path)
     for wanted in (on_threads, on_device):
-        found, found_labels, skipped, decoder = reading._pixels(path, info, wanted)
+        found, found_labels, skipped, decoder = reading._pixels(layout, None, wanted)
         assert decoder == "pillow" and not len(skipped)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(found_labels, expected_labels)

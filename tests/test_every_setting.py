@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import betons_by_hand
 import numpy as np
 import observed
 import pytest
@@ -55,8 +56,8 @@ machinery, beginning, run = observed.machinery, observed.beginning, observed.run
 PICTURES = {"data.source": "imagefolder", "data.root": "{pictures}", "data.betons": "{nothing}"}
 DRAWN = {"data.source": "synthetic", "data.synthetic_train": 24, "data.synthetic_test": 10,
          "data.synthetic_size": 16, "data.betons": "{nothing}"}  # fmt: skip
-BY_NAME = {"data.source": "auto", "data.name": "cifar10", "data.betons": "{betons}"}
-GIVEN = {"data.train": "{betons}/cifar10/train.beton", "data.test": "{betons}/cifar10/test.beton"}
+BY_NAME = {"data.source": "auto", "data.name": "cifar100", "data.betons": "{betons}"}
+GIVEN = {"data.train": "{betons}/cifar100/train.beton", "data.test": "{betons}/cifar100/test.beton"}
 
 TABLE: dict[str, Row] = {
     "data.source": Row("synthetic", data, PICTURES),
@@ -64,6 +65,7 @@ TABLE: dict[str, Row] = {
     "data.name": Row("svhn", data, BY_NAME),
     "data.train": Row("{betons}/svhn/train.beton", data, GIVEN),
     "data.test": Row("{betons}/svhn/test.beton", data, GIVEN),
+    "data.label_field": Row("other", data, {"data.train": "{fields}", "data.test": "{fields}"}),
     "data.betons": Row("{more_betons}", data, BY_NAME),
     "data.loader": Row("torchvision", machinery, {"data.loader": "resident"}, "torchvision"),
     "data.subset": Row(0.5, data, DRAWN),
@@ -189,15 +191,17 @@ def places(tmp_path_factory) -> Callable[[str], str]:
     pictures("uneven", sizes=(16, 20, 24))
     pictures("spoilt", spoilt=True)
     for folder in ("betons", "more_betons"):
-        for name in ("cifar10", "svhn"):
+        for name in ("cifar100", "svhn"):
             images = {split: (random.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 4)
                       for split, n in (("train", 12), ("test", 8))}  # fmt: skip
             write_betons(root / folder / name, images, name=name)
+    betons_by_hand.with_fields(root / "fields", [(1, b"label", [0, 1, 2]), (1, b"other", [2, 1, 0])])
     started = observed.experiment(settings({"run.seed": 5}, lambda text: text))
     with started as one:
         torch.save(one.model.state_dict(), root / "weights.pt")
     made = {
-        name: str(root / name) for name in ("pictures", "others", "uneven", "spoilt", "betons", "more_betons")
+        name: str(root / name)
+        for name in ("pictures", "others", "uneven", "spoilt", "betons", "more_betons", "fields")
     }
     made["weights"] = str(root / "weights.pt")
 

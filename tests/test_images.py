@@ -1,8 +1,10 @@
 """Image files of every kind that people have, and what isn't one."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +79,27 @@ def test_a_text_that_calls_itself_an_image_is_named(tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match="a.png is not a readable image"):
         images.read(path, 32)
+
+
+def test_only_the_formats_meant_are_opened(tmp_path, colours, monkeypatch):
+    """EPS is drawn by Ghostscript, a program, whatever the file calls itself."""
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **options: pytest.fail("started a program"))
+    path = tmp_path / "x.png"
+    Image.fromarray(colours).save(path, "EPS")
+    with pytest.raises(ValueError, match="x.png is not a readable image: unknown format"):
+        images.read(path, 32)
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"):
+        Image.fromarray(colours).save(path, kind)
+        assert images.read(path, 32).shape == (32, 32, 3)
+
+
+def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="it is no file but a pipe, a device or a folder"):
+            images.read(path, 32)
+        with pytest.raises(ValueError, match="no such file"):
+            images.find([str(path)])
 
 
 def test_a_file_cut_off_is_named(tmp_path, colours):

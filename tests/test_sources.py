@@ -280,6 +280,47 @@ def test_images_of_several_sizes_come_one_by_one(images: dict, tmp_path: Path) -
         found[0]
 
 
+def test_a_folder_larger_than_memory_comes_one_by_one(images: dict, tmp_path: Path) -> None:
+    root = write_imagefolder(tmp_path / "shapes", images)
+    found = sources.load("imagefolder", "train", Request(root, memory=15 * 3072 - 1))
+    assert isinstance(found, sources.FolderSet) and len(found) == 15
+    assert isinstance(sources.load("imagefolder", "train", Request(root, memory=15 * 3072)), ImageSet)
+    with pytest.raises(SourceError, match=r"needs 0.0 GiB of memory, and only"):
+        sources.load("parquet", "train", Request(write_parquet(tmp_path / "rows", images), memory=100))
+    huge = Request(counts={"train": 10**12, "test": 1})
+    with pytest.raises(SourceError, match="data.synthetic_train=1000000000000 needs 2,861,022.9 GiB"):
+        sources.load("synthetic", "train", huge)
+
+
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(images: dict, tmp_path: Path) -> None:
+    root = write_imagefolder(tmp_path / "shapes", images)
+    os.mkfifo(root / "train/ant/z.png")
+    with pytest.raises(ValueError, match=r"z\.png is not a readable image: it is no file but a pipe"):
+        sources.load("imagefolder", "train", Request(root))
+    assert len(sources.load("imagefolder", "train", Request(root, on_error="skip"))) == 15
+
+
+def test_a_source_is_one_file_and_one_line(
+    images: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new source brings is all that finding, reading and telling it apart need."""
+
+    def read(request: Request, split: str) -> ImageSet:
+        pixels, labels = images[split]
+        return ImageSet(pixels, labels, CLASSES, request.folder("ours").name, split, "ours")
+
+    ours = sources.Source(read, holds=lambda folder: any(folder.glob("*.ours")), endings=(".ours",))
+    monkeypatch.setitem(sources.SOURCES, "ours", ours)
+    (tmp_path / "a.ours").touch()
+    assert sources.resolve_auto(root=str(tmp_path)) == ("ours", tmp_path)
+    before = sources.origin("ours", Request(tmp_path))
+    assert len(sources.load("ours", "test", Request(tmp_path))) == 6
+    (tmp_path / "a.ours").write_text("more")
+    assert sources.origin("ours", Request(tmp_path)) != before
+    with pytest.raises(SourceError, match="there is no source 'theirs'; there are torchvision, .*, ours"):
+        sources.load("theirs", "test")
+
+
 def test_labels_and_shapes_are_checked() -> None:
     good = np.zeros((2, 4, 4, 3), np.uint8)
     for pixels, labels, message in [

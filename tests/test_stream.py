@@ -12,6 +12,7 @@ import torch
 
 from fastresnet import beton
 from fastresnet.augment import Augment
+from fastresnet.beton.pages import checksums
 from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.loading.stream import StreamLoader, clamped_workers
@@ -106,6 +107,19 @@ def test_an_exception_in_a_stage_ends_the_epoch_with_that_exception(raw, monkeyp
     with pytest.raises(RuntimeError, match="the stage failed"):
         list(stream.epoch(0))
     assert ffcv_threads() == before
+
+
+def test_a_page_is_compared_with_its_checksum_before_its_images_are_given(raw, monkeypatch):
+    path, _, _, loader = raw
+    sums = checksums(loader.layout)["pages"]
+    monkeypatch.setattr(loader, "pages", beton.PageCheck(loader.layout, sums))
+    assert sum(len(labels) for _, labels in loader.epoch(0)) == COUNT
+    monkeypatch.setattr(loader, "pages", beton.PageCheck(loader.layout, [sums[0][::-1]]))
+    with pytest.raises(
+        beton.BetonError, match=r"raw.beton: page 0 \(samples 0 to 49\) is not what was written"
+    ):
+        next(iter(loader.epoch(0)))
+    assert ffcv_threads() == 0
 
 
 def test_a_beton_that_changes_during_the_run_is_an_error(raw, monkeypatch):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from errno import EINVAL
 from pathlib import Path
 
@@ -45,3 +45,32 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file (UTF-8, line ends as given) in one move; returns where it lies."""
     return write_bytes(path, text.encode())
+
+
+@contextmanager
+def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """The block runs in one process at a time for a folder, which is made where missing.
+
+    waiting:  called once where another process is in its block
+    The system lets go when a process ends. A file system without locks gives none.
+    """
+    import fcntl  # not on Windows
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_left(folder: Path, pattern: str = "*") -> None:
+    """Delete what killed processes left half-written of files of this pattern; for holders of the lock."""
+    for path in folder.glob(f".{pattern}.*.tmp"):
+        path.unlink(missing_ok=True)

@@ -1,13 +1,18 @@
-"""Betons of (image, label): write through FFCV, read whole with numpy alone, verify. Imports nothing else of
-the package."""
+"""Betons, FFCV's file format: written through FFCV, read whole with numpy alone, hashed, verified.
 
-from fastresnet.beton.layout import BetonError, Layout, open_beton
+Refuses to know settings, sources and training.
+"""
+
+from fastresnet.beton.file import BetonError
+from fastresnet.beton.layout import Layout, open_beton
+from fastresnet.beton.pages import PageCheck, stored_digest
 from fastresnet.beton.reader import (
     BetonInfo,
+    check_digests,
+    describe,
     each_image,
     inspect,
     jpeg_payloads,
-    labels,
     read,
     read_one,
     read_whole,
@@ -21,19 +26,22 @@ __all__ = [
     "BetonInfo",
     "Facts",
     "Layout",
+    "PageCheck",
     "Stored",
     "Writer",
     "can_write",
+    "check_digests",
+    "describe",
     "each_image",
     "inspect",
     "jpeg_payloads",
-    "labels",
     "open_beton",
     "read",
-    "read_whole",
     "read_one",
     "read_sidecar",
+    "read_whole",
     "sidecar_path",
+    "stored_digest",
     "verify",
     "write",
 ]

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from fastresnet.base import pictures, words
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import PictureError, Pixels
-from fastresnet.base.threads import blocks, on_threads
-from fastresnet.beton.layout import CHANNELS, JPEG, RAW, BetonError, Layout, open_beton
-
-JPEG_BLOCK = 128  # images a thread decodes between looks at the queue
-Samples = NDArray[np.int64]  # numbers of samples in a beton
+from fastresnet.beton.file import BetonError
+from fastresnet.beton.layout import CHANNELS, JPEG, RAW, Layout, open_beton
+from fastresnet.beton.pages import Page, PageCheck, Samples, each_page, stored_digest
+from fastresnet.beton.sidecar import Facts, read_sidecar
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,11 @@ class BetonInfo:
 
 def inspect(path: str | Path) -> BetonInfo:
     """Sizes and modes of a checked beton; BetonError when it is not one."""
-    return _describe(open_beton(path))
+    return describe(open_beton(path))
 
 
-def _describe(layout: Layout) -> BetonInfo:
+def describe(layout: Layout) -> BetonInfo:
+    """Sizes and modes of an opened beton."""
     uniform = layout.uniform
     jpegs = int((layout.modes == JPEG).sum())
     return BetonInfo(
@@ -58,24 +58,36 @@ def _describe(layout: Layout) -> BetonInfo:
     )
 
 
-def labels(path: str | Path) -> Labels:
-    """The labels alone, int64 (N,)."""
-    return open_beton(path).labels
+def verify(
+    path: str | Path, *, threads: int = 0, classes: int | None = None
+) -> tuple[BetonInfo, Facts | None]:
+    """Read, hash and decode everything, and compare it with the sidecar; BetonError names what is wrong.
 
-
-def verify(path: str | Path, *, threads: int = 0, decode: int = -1, classes: int | None = None) -> BetonInfo:
-    """Check everything a beton promises; BetonError names the first thing that is wrong.
-
-    decode: so many JPEGs, evenly spread, are decoded too (-1: all); classes: labels must lie in 0..classes-1.
+    classes:  labels must lie in 0..classes-1 (None: in what the sidecar says)
     """
     layout = open_beton(path)
+    beside = read_sidecar(layout)
+    facts, check = beside if beside else (None, None)
+    classes = len(facts["class_names"]) if facts and classes is None else classes
     if classes is not None:
         _check_labels(layout, classes)
-    jpegs = np.flatnonzero(layout.modes == JPEG)
-    if 0 <= decode < len(jpegs):
-        jpegs = jpegs[np.linspace(0, len(jpegs) - 1, decode).astype(np.int64)]
-    _decode_into(None, layout, jpegs, threads, skip=False)
-    return _describe(layout)
+    if facts is not None:
+        check_digests(layout, facts, stored_digest(layout, check=check, threads=threads))
+    _each_sample(layout, None, check, threads, skip=False)
+    layout.file.check_unchanged()
+    return describe(layout), facts
+
+
+def check_digests(layout: Layout, facts: Facts, stored: str) -> None:
+    """BetonError unless the digest of what is stored is what the sidecar says of it, and of its images."""
+    count, raw = len(layout), bool((layout.modes == RAW).all())
+    if facts["count"] != count:
+        raise BetonError(f"{layout.path} holds {count} samples and its sidecar speaks of {facts['count']}")
+    if stored != facts["stored_digest"] or (raw and stored != facts["digest"]):
+        raise BetonError(
+            f"{layout.path}: its images are not those that its sidecar speaks of (digest {stored[:12]}…, said"
+            f" to be {facts['digest'][:12]}…); convert again"
+        )
 
 
 def _check_labels(layout: Layout, classes: int) -> None:
@@ -94,28 +106,29 @@ class Read(NamedTuple):
 
 
 def read(path: str | Path, *, threads: int = 0) -> tuple[Pixels, Labels]:
-    """(images uint8 (N,H,W,3), labels int64 (N,)) of a beton; BetonError where sizes differ, too."""
-    whole = read_whole(path, threads=threads)
+    """(images uint8 (N,H,W,3), labels int64 (N,)) of a beton; BetonError where sizes differ, too.
+
+    Pages are compared with the checksums beside it, where there are any.
+    """
+    layout = open_beton(path)
+    beside = read_sidecar(layout)
+    whole = read_whole(layout, beside[1] if beside else None, threads=threads)
     return whole.images, whole.labels
 
 
-def read_whole(path: str | Path, *, threads: int = 0, on_error: str = "raise") -> Read:
-    """As `read`; on_error="skip" leaves out JPEGs that can't be decoded (BetonError where none can)."""
-    whole = _read(path, threads, skip=on_error == "skip")
-    good = np.setdiff1d(np.arange(len(whole.labels)), whole.skipped)
-    if not len(good):
-        raise BetonError(f"{path}: not one image can be decoded")
-    return whole if not len(whole.skipped) else Read(whole.images[good], whole.labels[good], whole.skipped)
-
-
-def _read(path: str | Path, threads: int, skip: bool) -> Read:
-    """All samples; what stands in the places of those skipped is undefined."""
-    layout = open_beton(path)
+def read_whole(
+    layout: Layout, check: PageCheck | None = None, *, threads: int = 0, on_error: str = "raise"
+) -> Read:
+    """All of an opened beton; on_error="skip" leaves out JPEGs that can't be decoded (but not all)."""
     images = _space_for(layout)
-    _copy_raw(layout, np.flatnonzero(layout.modes == RAW), images)
-    skipped = _decode_into(images, layout, np.flatnonzero(layout.modes == JPEG), threads, skip)
+    skipped = _each_sample(layout, images, check, threads, skip=on_error == "skip")
     layout.file.check_unchanged()
-    return Read(images, layout.labels, skipped)
+    if not len(skipped):
+        return Read(images, layout.labels, skipped)
+    good = np.setdiff1d(np.arange(len(layout)), skipped)
+    if not len(good):
+        raise BetonError(f"{layout.path}: not one image can be decoded")
+    return Read(images[good], layout.labels[good], skipped)
 
 
 def _space_for(layout: Layout) -> Pixels:
@@ -134,63 +147,75 @@ def _space_for(layout: Layout) -> Pixels:
         raise BetonError(f"{layout.path}: {size} of pixels don't fit in memory") from None
 
 
-def _copy_raw(layout: Layout, samples: Samples, images: Pixels) -> None:
-    """Raw images into their places, straight from the file: one read for each run of neighbouring samples."""
+def _each_sample(
+    layout: Layout, images: Pixels | None, check: PageCheck | None, threads: int, skip: bool
+) -> Samples:
+    """Decode all samples to their places in `images` (None: to see whether it works); those skipped."""
+    skipped: list[int] = []
+
+    def work(page: Page) -> None:
+        raw = layout.modes[page.samples] == RAW
+        if images is not None:
+            _copy_raw(page, raw, images)
+        for (sample, payload), is_raw in zip(page.payloads(), raw.tolist(), strict=True):
+            if is_raw:
+                continue
+            try:
+                image = _decoded(layout, sample, bytes(payload))
+            except BetonError:
+                if not skip:
+                    raise
+                skipped.append(sample)
+            else:
+                if images is not None:
+                    images[sample] = image
+
+    each_page(layout, work, check, threads)
+    return np.asarray(sorted(skipped), np.int64)
+
+
+def _copy_raw(page: Page, raw: NDArray[np.bool_], images: Pixels) -> None:
+    """A page's raw images, all of one size, to their places: run by run of neighbours in one move each."""
+    samples, offsets = page.samples[raw], page.offsets[raw]
     if not len(samples):
         return
     size = images[0].nbytes
-    pointers = layout.pointers[samples]
-    even = (np.diff(pointers) == size) & (np.diff(samples) == 1)
-    starts = np.concatenate([[0], np.flatnonzero(~even) + 1])
-    ends = np.append(starts[1:], len(samples))
-    flat = images.reshape(len(images), size)
-    for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
-        run = flat[samples[first] : samples[first] + last - first].reshape(-1)
-        layout.file.read_into(int(pointers[first]), memoryview(run))
+    starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 1) != size)
+    for first, last in zip(starts.tolist(), [*starts[1:].tolist(), len(samples)], strict=True):
+        run = page.content[offsets[first] : offsets[first] + (last - first) * size]
+        images[samples[first:last]] = run.reshape(-1, *images.shape[1:])
 
 
 def read_one(layout: Layout, index: int) -> Pixels:
     """One image of an opened beton, uint8 (H,W,3); BetonError names the sample when it can't be decoded."""
-    size = int(layout.heights[index]), int(layout.widths[index])
-    if layout.modes[index] == RAW:
-        return np.frombuffer(layout.payload(index), np.uint8).reshape(*size, CHANNELS)
+    if layout.modes[index] == JPEG:
+        return _decoded(layout, index, layout.payload(index))
+    shape = int(layout.heights[index]), int(layout.widths[index]), CHANNELS
+    return np.frombuffer(layout.payload(index), np.uint8).reshape(shape)
+
+
+def _decoded(layout: Layout, index: int, payload: bytes) -> Pixels:
     try:
-        return pictures.decode_jpeg(layout.payload(index), size)
+        return pictures.decode_jpeg(payload, (int(layout.heights[index]), int(layout.widths[index])))
     except PictureError as error:
         raise BetonError(f"{layout.path}: the JPEG of sample {index} can't be decoded: {error}") from None
 
 
-def _decode_into(images: Pixels | None, layout: Layout, jpegs: Samples, threads: int, skip: bool) -> Samples:
-    """Decode these samples to their places in `images` (None: to see whether it works); those skipped."""
-
-    def work(block: Samples) -> list[int]:
-        skipped = []
-        for index in block.tolist():
-            try:
-                image = read_one(layout, index)
-            except BetonError:
-                if not skip:
-                    raise
-                skipped.append(index)
-            else:
-                if images is not None:
-                    images[index] = image
-        return skipped
-
-    found = on_threads(work, blocks(jpegs, JPEG_BLOCK), threads)
-    return np.asarray(sorted(sum(found, [])), np.int64)
-
-
-def jpeg_payloads(path: str | Path) -> list[bytes]:
+def jpeg_payloads(layout: Layout, check: PageCheck | None = None, *, threads: int = 0) -> list[bytes]:
     """The encoded bytes of every image, for decoding on a device; BetonError when an image is stored raw."""
-    layout = open_beton(path)
     if (layout.modes != JPEG).any():
         raw = int(np.argmax(layout.modes != JPEG))
-        raise BetonError(f"{path}: sample {raw} is stored raw, not as a JPEG")
-    return [layout.payload(i) for i in range(len(layout))]
+        raise BetonError(f"{layout.path}: sample {raw} is stored raw, not as a JPEG")
+    payloads = [b""] * len(layout)
+
+    def work(page: Page) -> None:
+        for sample, payload in page.payloads():
+            payloads[sample] = bytes(payload)
+
+    each_page(layout, work, check, threads)
+    return payloads
 
 
-def each_image(path: str | Path) -> Iterator[Pixels]:
+def each_image(layout: Layout) -> Iterator[Pixels]:
     """Every image in sample order, uint8 (H,W,3), of one size or several; BetonError names a corrupt one."""
-    layout = open_beton(path)
     return (read_one(layout, i) for i in range(len(layout)))

@@ -1,29 +1,14 @@
-"""The .json beside a beton: what the images are. A sidecar that does not fit its beton is an error, not a
-hint."""
+"""The .json beside a beton: what the images are, and checksums of every byte. A wrong one is an error."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import TypedDict, cast
-
-import numpy as np
+from typing import Any, TypedDict, cast
 
 from fastresnet.base import files
-from fastresnet.beton.layout import BetonError, open_beton
-
-SEALED_BLOCKS, SEALED_BLOCK = 64, 4096  # so many pieces of so many bytes of the data
-KEYS = {
-    "name": str,
-    "split": str,
-    "digest": str,
-    "class_names": list,
-    "mean": list,
-    "std": list,
-    "count": int,
-    "source": str,
-    "synthetic": bool,
-    "seal": str,
-}
+from fastresnet.beton.file import BetonError
+from fastresnet.beton.layout import Layout
+from fastresnet.beton.pages import Checksums, PageCheck, ends
 
 
 class Stored(TypedDict, total=False):
@@ -32,6 +17,7 @@ class Stored(TypedDict, total=False):
     mode: str  # raw, jpg, proportion or smart
     quality: int  # of its JPEGs
     origin: dict[str, str | int]  # of its images: the source, its files, a size they were shrunk to
+    stored_digest: str  # of labels and images as they are stored; equal to `digest` where all are raw
 
 
 class Facts(Stored):
@@ -48,59 +34,78 @@ class Facts(Stored):
     synthetic: bool
 
 
+TEXTS = ("name", "split", "digest", "stored_digest", "source", "seal")
+LISTS = ("class_names", "mean", "std")
+KINDS: dict[str, type] = {key: str for key in TEXTS} | {key: list for key in LISTS}
+KINDS |= {"count": int, "synthetic": bool, "checksums": dict}
+
+
 def sidecar_path(path: str | Path) -> Path:
     """train.beton -> train.beton.json"""
     return Path(f"{path}.json")
 
 
-def seal(path: str | Path) -> str:
-    """Identifies the bytes of a beton in milliseconds: sha256 of header, metadata, table, blocks of data."""
-    layout = open_beton(path)
-    file, start, end = layout.file, layout.data_start, layout.table_start
-    hashed = hashlib.sha256(str(file.length).encode())
-    hashed.update(file.read(0, start))
-    hashed.update(file.read(end, file.length - end))
-    for block in np.linspace(start, end - SEALED_BLOCK, SEALED_BLOCKS).astype(np.int64).tolist():
-        hashed.update(file.read(block, SEALED_BLOCK))
-    return hashed.hexdigest()
+def read_sidecar(layout: Layout) -> tuple[Facts, PageCheck] | None:
+    """The facts beside an opened beton and what checks its pages, or None where there is no sidecar.
 
-
-def read_sidecar(path: str | Path) -> Facts | None:
-    """The checked facts beside the beton at `path`, or None where there is no sidecar.
-
-    Keys: name, split, digest (content_digest of the images before any JPEG compression), class_names,
-    mean and std (0..1 units, per channel), count, source, synthetic.
-    BetonError when it is broken or belongs to another beton.
+    BetonError when it is broken, was edited, or belongs to another beton.
     """
-    file = sidecar_path(path)
+    file = sidecar_path(layout.path)
+    content = _content(file)
+    if content is None:
+        return None
+    sums: Checksums = content["checksums"]
+    pages = (layout.table_start - layout.data_start) // layout.page_size
+    same_ends = ends(layout) == {"front": sums["front"], "table": sums["table"]}
+    if not same_ends or len(sums["pages"]) != pages or content["count"] != len(layout):
+        raise BetonError(
+            f"{file} belongs to another beton than {layout.path.name} (count, labels or bytes differ);"
+            " convert again"
+        )
+    return cast(Facts, content), PageCheck(layout, sums["pages"])
+
+
+def write_sidecar(path: str | Path, facts: Facts, sums: Checksums) -> None:
+    """Write the facts beside `path`, atomically, with the checksums of the beton they describe."""
+    content = {**facts, "checksums": sums}
+    files.write_text(sidecar_path(path), json.dumps({**content, "seal": _seal(content)}, indent=1) + "\n")
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Of all that a sidecar says: what was edited no longer bears it."""
+    text = json.dumps({key: content[key] for key in content if key != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(file: Path) -> dict[str, Any] | None:
+    """All that a sidecar says, checked as far as it goes without the beton; None where there is none."""
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BetonError(f"{file} is not readable JSON ({error}); delete it or convert again") from None
     wrong = [
-        key
-        for key, kind in KEYS.items()
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind)
+        key for key in KINDS if not isinstance(content, dict) or not isinstance(content.get(key), KINDS[key])
     ]
     if wrong:
         raise BetonError(
-            f"{file}: {wrong[0]} is missing or of the wrong type; delete the file or convert again"
+            f"{file}: {wrong[0]} is missing or of the wrong type; convert again, or delete the file"
         )
-    if any(
-        len(facts[key]) != 3 or not all(isinstance(x, float) and 0 <= x <= 1 for x in facts[key])
-        for key in ("mean", "std")
-    ):
-        raise BetonError(f"{file}: mean and std must be three numbers between 0 and 1")
-    if facts["seal"] != seal(path):
+    if not _are_facts(content):
         raise BetonError(
-            f"{file} belongs to another beton than {Path(path).name} (count, labels or bytes differ); convert"
-            " again"
+            f"{file}: classes are names, mean and std three numbers from 0 to 1, checksums texts"
         )
-    return cast(Facts, facts)
+    if content["seal"] != _seal(content):
+        raise BetonError(f"{file} was edited since it was written; convert again, or delete the file")
+    return content
 
 
-def write_sidecar(path: str | Path, facts: Facts, sealed: str) -> None:
-    """Write the facts beside `path`, atomically, with the seal of the beton they describe."""
-    files.write_text(sidecar_path(path), json.dumps({**facts, "seal": sealed}, indent=1) + "\n")
+def _are_facts(content: dict[str, Any]) -> bool:
+    """Whether what lies inside the lists of a sidecar is what should lie there."""
+    sums, shares = content["checksums"], (content["mean"], content["std"])
+    texts = [*content["class_names"], sums.get("front"), sums.get("table"), *(sums.get("pages") or [None])]
+    numbers = all(
+        len(values) == 3 and all(isinstance(x, float) and 0 <= x <= 1 for x in values) for values in shares
+    )
+    return numbers and all(isinstance(text, str) for text in texts)

@@ -1,5 +1,4 @@
-"""The process that holds ffcv: takes pickled jobs on standard input, says how it goes as JSON lines on
-standard output.
+"""The process that holds ffcv: jobs come pickled on standard input, how it goes is told as JSON lines.
 
 FFCV's writer waits for ever when one of its workers fails. Here every worker reports its failure, a watchdog
 sees workers that died without a word, and the first failure ends the whole process group.
@@ -13,17 +12,50 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
-from typing import Any
+from typing import Protocol
 
 import numpy as np
+
+from fastresnet.base.digest import Labels
+from fastresnet.base.pictures import Pixels
 
 _OUT = os.dup(1)  # the real standard output; what ffcv prints goes elsewhere
 _POLL_SECONDS = 0.2
 _STALL_SECONDS = 600.0  # no image finished for so long: something hangs
 
 
-def _say(**message: Any) -> None:
+class Images(Protocol):
+    """uint8 (N,H,W,3), or anything that gives images (H,W,3) by number; its `shapes` save a look at each."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Pixels: ...
+    def __iter__(self) -> Iterator[Pixels]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One beton to write."""
+
+    images: Images  # uint8 (N,H,W,3), or (H,W,3) each
+    labels: Labels
+    mode: str
+    quality: int
+    workers: int
+    page_size: int  # bytes
+    smart_threshold: int  # bytes from which mode smart makes JPEGs
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Pixels, int]:
+        """What FFCV's writer wants of a sample."""
+        return self.images[index], int(self.labels[index])
+
+
+def _say(**message: str | int | bool | None) -> None:
     """One line in one write, so that lines of several processes don't mix."""
     os.write(_OUT, (json.dumps(message) + "\n").encode())
 
@@ -77,30 +109,14 @@ def _watch(parent: int) -> None:
         dead = [worker for worker in _Worker.started if worker.exitcode not in (None, 0)]
         if dead:
             if dead[0].exitcode != 3:  # 3: it has reported by itself
-                _say(
-                    error=(
-                        f"a worker of ffcv was ended by signal or memory limit (exit code {dead[0].exitcode})"
-                    )
-                )
+                code = dead[0].exitcode
+                _say(error=f"a worker of ffcv was ended by signal or memory limit (exit code {code})")
             _end_group()
         if _Worker.started and time.monotonic() - _Progress.moved > _STALL_SECONDS:
             _say(error=f"no image was finished in {_STALL_SECONDS:.0f} s")
             _end_group()
         if os.getppid() != parent:
             _end_group()
-
-
-class _Pairs:
-    """What FFCV's writer indexes: (image, label) as it wants them."""
-
-    def __init__(self, images: Any, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self.images[index], int(self.labels[index])
 
 
 def main() -> None:
@@ -118,20 +134,18 @@ def main() -> None:
     ffcv_writer.Process, ffcv_writer.tqdm = _Worker, _Progress
     while True:
         try:
-            job = pickle.load(sys.stdin.buffer)
+            path, job = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
             np.random.seed(0)  # mode proportion draws from it
             image = RGBImageField(
-                write_mode=job["mode"], jpeg_quality=job["quality"], smart_threshold=job["smart_threshold"]
+                write_mode=job.mode, jpeg_quality=job.quality, smart_threshold=job.smart_threshold
             )
+            fields = {"image": image, "label": IntField()}
             ffcv_writer.DatasetWriter(
-                job["path"],
-                {"image": image, "label": IntField()},
-                page_size=job["page_size"],
-                num_workers=job["workers"],
-            ).from_indexed_dataset(_Pairs(job["images"], job["labels"]))
+                path, fields, page_size=job.page_size, num_workers=job.workers
+            ).from_indexed_dataset(job)
         except Exception as error:
             _say(error=str(error) or type(error).__name__, errno=getattr(error, "errno", None))
             _end_group()

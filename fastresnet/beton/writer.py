@@ -1,8 +1,6 @@
-"""Writes betons through FFCV's DatasetWriter in a process of its own, so that its hangs, prints and forks
-stay there.
+"""Writes betons through FFCV's DatasetWriter, in a process of its own: hangs, prints and forks stay there.
 
-A beton appears under its name only when it is whole: it is written to a temporary name, verified, and
-renamed.
+A beton appears under its name only when it is whole: written to a temporary name, verified, renamed.
 """
 
 import contextlib
@@ -15,33 +13,27 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
 
 import numpy as np
 
-from fastresnet.base import files
+from fastresnet.base import files, words
 from fastresnet.base.cores import cores_usable
-from fastresnet.beton.layout import CHANNELS, LARGEST_PAGE, SMALLEST_PAGE, BetonError
-from fastresnet.beton.reader import labels as read_labels
-from fastresnet.beton.reader import read, verify
-from fastresnet.beton.sidecar import Facts, seal, sidecar_path, write_sidecar
+from fastresnet.base.digest import Labels
+from fastresnet.beton.file import BetonError
+from fastresnet.beton.layout import CHANNELS, JPEG, LARGEST_PAGE, SMALLEST_PAGE, Layout, open_beton
+from fastresnet.beton.pages import checksums, stored_digest
+from fastresnet.beton.reader import read_one, read_whole
+from fastresnet.beton.sidecar import Facts, sidecar_path, write_sidecar
+from fastresnet.beton.worker import Images, Job
 
 MODES = ("raw", "jpg", "proportion", "smart")
 SMART_THRESHOLD = 128 * 128 * CHANNELS  # bytes: larger images become JPEGs in mode smart
 DEFAULT_PAGE = 4 * SMALLEST_PAGE
 VERIFIED_JPEGS = 1000  # JPEGs decoded again before a beton gets its name
 _START = "import sys; sys.path[0] = sys.argv[1]; from fastresnet.beton import worker; worker.main()"
-
-
-class Images(Protocol):
-    """uint8 (N,H,W,3), or anything that gives images (H,W,3) by number; its `shapes` save a look at each."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 def can_write() -> bool:
@@ -52,7 +44,7 @@ def can_write() -> bool:
 def write(
     path: str | Path,
     images: Images,
-    labels: np.ndarray,
+    labels: Labels,
     *,
     mode: str = "raw",
     quality: int = 90,
@@ -125,7 +117,7 @@ class Writer:
         self,
         path: str | Path,
         images: Images,
-        labels: np.ndarray,
+        labels: Labels,
         *,
         mode: str = "raw",
         quality: int = 90,
@@ -133,13 +125,15 @@ class Writer:
         sidecar: Facts | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Write images (uint8 (N,H,W,3), or a sequence of (H,W,3)) and labels (int64 (N,)) to `path`,
-        whole or not at all.
+        """Write images and labels to `path`, whole or not at all; BetonError when it can't be done.
 
-        mode: raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px); quality:
-        1..100 of JPEGs; sidecar: facts for the .json beside it;
-        progress(done, total).
-        BetonError when it can't be done.
+        images:    uint8 (N,H,W,3), or a sequence of (H,W,3)
+        labels:    int64 (N,)
+        mode:      raw, jpg, proportion (half of them JPEG) or smart (JPEG above 128x128 px)
+        quality:   1..100, of JPEGs
+        workers:   processes (0: one a core)
+        sidecar:   facts for the .json beside it; None: there will be none
+        progress:  called with (done, total)
         """
         path = Path(path)
         largest = _check(path, images, labels, mode, quality)
@@ -149,41 +143,33 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, images, labels, mode, page)
         workers = max(1, min(workers or cores_usable(), cores_usable(), -(-len(labels) // 100)))
+        job = Job(images, labels, mode, quality, workers, page, SMART_THRESHOLD)
         try:
             with files.replacing(path) as temporary:
-                self._send(
-                    dict(
-                        path=str(temporary),
-                        images=images,
-                        labels=labels,
-                        mode=mode,
-                        quality=quality,
-                        workers=workers,
-                        page_size=page,
-                        smart_threshold=SMART_THRESHOLD,
-                    )
-                )
+                self._send(temporary, job)
                 self._follow(path, progress)
-                _verify_written(temporary, path, images, labels)
-                sealed = seal(temporary)
+                written = _verified(temporary, path, images, labels)
+                stored = stored_digest(written) if sidecar else ""
+                if sidecar and _all_raw(written) and stored != sidecar["digest"]:
+                    raise _differs(path)
                 sidecar_path(path).unlink(missing_ok=True)
             if sidecar is not None:
-                write_sidecar(path, sidecar, sealed)
+                facts: Facts = {**sidecar, "stored_digest": stored}
+                write_sidecar(path, facts, checksums(written))
         except BaseException:
             self.close()
             raise
 
-    def _send(self, job: dict[str, Any]) -> None:
+    def _send(self, path: Path, job: Job) -> None:
         assert self._process.stdin is not None
         try:
-            pickle.dump(job, self._process.stdin, protocol=5)
+            pickle.dump((str(path), job), self._process.stdin, protocol=5)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise BetonError(f"the writing process ended: {self._last_words()}") from None
 
     def _follow(self, path: Path, progress: Callable[[int, int], None] | None) -> None:
-        """Pass on the process's progress until the beton is written; BetonError when it says error, or falls
-        silent."""
+        """Pass on the process's progress until the beton is written; BetonError when it fails."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
@@ -203,7 +189,7 @@ class Writer:
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {code}")
 
 
-def _check(path: Path, images: Images, labels: np.ndarray, mode: str, quality: int) -> int:
+def _check(path: Path, images: Images, labels: Labels, mode: str, quality: int) -> int:
     """Refuse what would make the writer fail half-way; the bytes of the largest image, uncompressed."""
     if mode not in MODES:
         raise BetonError(f"write mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -227,35 +213,43 @@ def _check(path: Path, images: Images, labels: np.ndarray, mode: str, quality: i
     return max(int(np.prod(shape)) for shape in shapes)
 
 
-def _check_space(path: Path, images: Images, labels: np.ndarray, mode: str, page: int) -> None:
+def _check_space(path: Path, images: Images, labels: Labels, mode: str, page: int) -> None:
     """Refuse early when the disk can't hold the beton; JPEGs are counted as a tenth of their pixels."""
-    pixels = (
-        images.nbytes
-        if isinstance(images, np.ndarray)
-        else sum(int(np.prod(s)) for s in getattr(images, "shapes", ()))
-    )
+    shapes = [images.shape] if isinstance(images, np.ndarray) else getattr(images, "shapes", ())
+    pixels = sum(int(np.prod(shape)) for shape in shapes)
     share = {"raw": 1.0, "jpg": 0.1, "proportion": 0.55, "smart": 0.1}[mode]
     needed, free = int(pixels * share) + 48 * len(labels) + page, shutil.disk_usage(path.parent).free
     if free < needed:
         raise BetonError(
-            f"{path} can't be written: it needs about {needed >> 20} MiB and the disk has {free >> 20} MiB"
-            " free"
+            f"{path} can't be written: it needs about {words.size(needed)} and the disk has"
+            f" {words.size(free)} free"
         )
 
 
-def _verify_written(temporary: Path, path: Path, images: Images, labels: np.ndarray) -> None:
-    """The written file against what was to be written: labels always, pixels where they are exact."""
+def _verified(temporary: Path, path: Path, images: Images, labels: Labels) -> Layout:
+    """The written file, compared with what was to be written: labels always, pixels where they are exact."""
     try:
-        info = verify(temporary, decode=VERIFIED_JPEGS)
-        exact = isinstance(images, np.ndarray) and not info.modes["jpg"]
-        same = np.array_equal(read_labels(temporary), labels) and (
-            not exact or np.array_equal(read(temporary)[0], np.asarray(images))
-        )
+        layout = open_beton(temporary)
+        jpegs = np.flatnonzero(layout.modes == JPEG)
+        for place in np.linspace(0, len(jpegs) - 1, min(VERIFIED_JPEGS, len(jpegs))).astype(np.int64):
+            read_one(layout, int(jpegs[place]))
+        same = np.array_equal(layout.labels, labels)
+        if same and _all_raw(layout) and isinstance(images, np.ndarray):
+            same = np.array_equal(read_whole(layout).images, images)
     except BetonError as error:
-        free = shutil.disk_usage(path.parent).free
+        reason = str(error).replace(str(temporary), path.name)
+        free = words.size(shutil.disk_usage(path.parent).free)
         raise BetonError(
-            f"{path} can't be written: what was written does not verify "
-            f"({str(error).replace(str(temporary), path.name)}; {free >> 20} MiB free on the disk)"
+            f"{path} can't be written: what was written does not verify ({reason}; {free} free on the disk)"
         ) from None
     if not same:
-        raise BetonError(f"{path} can't be written: what was read back differs from what was to be written")
+        raise _differs(path)
+    return layout
+
+
+def _all_raw(layout: Layout) -> bool:
+    return not bool((layout.modes == JPEG).any())
+
+
+def _differs(path: Path) -> BetonError:
+    return BetonError(f"{path} can't be written: what was read back differs from what was to be written")

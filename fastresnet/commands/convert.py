@@ -1,5 +1,7 @@
-"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER` writes
-train.beton and test.beton, each with a .json of facts beside it. Both appear whole or not at all."""
+"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER`.
+
+Writes train.beton and test.beton, each with a .json of facts and checksums beside it, whole or not at all.
+"""
 
 import argparse
 import sys
@@ -8,8 +10,10 @@ from pathlib import Path
 
 from fastresnet import beton, sources
 from fastresnet.base import words
+from fastresnet.base.sinks import for_terminal
 from fastresnet.data import conversion
 from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.config import Config
 from fastresnet.settings.sections import SETTINGS
 
 SHORT = {  # option of this script: the setting it stands for
@@ -33,9 +37,10 @@ def options(parser: argparse.ArgumentParser) -> None:
             metavar=None if rule.choices else option.upper(),
             help=f"{SETTINGS[key].help} (the same as --{key})",
         )
+    shrink = "shrink larger images to this longer side, which makes another data set"
     parser.add_argument("--out", type=Path, help="folder of the betons (default: one under data.betons)")
-    parser.add_argument("--max-size", type=int, metavar="PX", help="shrink larger images to this longer side")
-    parser.add_argument("--verify", type=Path, metavar="BETON", help="check a beton, write nothing")
+    parser.add_argument("--max-size", type=int, metavar="PX", help=shrink)
+    parser.add_argument("--verify", type=Path, metavar="BETON", help="read, hash and decode all of a beton")
 
 
 def main() -> None:
@@ -43,18 +48,12 @@ def main() -> None:
     if args.verify:
         print(verified(args.verify))
         return
+    if args.max_size is not None and args.max_size < 1:
+        raise ValueError(f"--max-size must be at least 1 (px), got {args.max_size}")
     cfg = cfg.replace(
         {key: getattr(args, option) for option, key in SHORT.items() if getattr(args, option) is not None}
     )
-    source: str = cfg.data.source
-    root = cfg.data.root
-    if source == "auto":
-        source, found = sources.resolve_auto(cfg.data.name, root)
-        root = str(found)
-        if source == "betons":
-            raise ValueError(
-                f"{found} holds betons already: nothing to convert (--source and --root name another source)"
-            )
+    source, root = _source(cfg)
     bar, started = Bar(), time.monotonic()
     folder, facts = conversion.convert(
         source, root, cfg.data, out=args.out, max_size=args.max_size, notes=bar.note, progress=bar
@@ -62,21 +61,38 @@ def main() -> None:
     bar.end()
     for split, fact in facts.items():
         path = folder / f"{split}.beton"
-        size = path.stat().st_size / 2**20
-        print(f"{path}  {fact['count']} images  {size:.1f} MiB  {fact['name']}  {fact['digest']}")
+        size, name = words.size(path.stat().st_size), for_terminal(fact["name"])
+        print(f"{for_terminal(path)}  {fact['count']} images  {size}  {name}  {fact['digest']}")
     print(f"converted in {words.duration(time.monotonic() - started)}")
 
 
+def _source(cfg: Config) -> tuple[str, str | None]:
+    """The source to convert and its folder; ValueError where betons are there already."""
+    source, root = cfg.data.source, cfg.data.root
+    if source != "auto":
+        return source, root
+    source, found = sources.resolve_auto(cfg.data.name, root)
+    if source == "betons":
+        raise ValueError(
+            f"{found} holds betons already: nothing to convert (--source and --root name another source)"
+        )
+    return source, str(found)
+
+
 def verified(path: Path) -> str:
-    """One line about a beton that passed every check; BetonError otherwise."""
-    info, facts = beton.verify(path), beton.read_sidecar(path)
-    size = (
-        f"{info.width}x{info.height} px" if info.uniform else f"up to {info.max_width}x{info.max_height} px"
-    )
+    """One line about a beton of which every byte was read and is right; BetonError otherwise."""
+    info, facts = beton.verify(path)
+    size = f"{info.width}x{info.height} px"
+    if not info.uniform:
+        size = f"up to {info.max_width}x{info.max_height} px"
     stored = ", ".join(f"{count} {mode}" for mode, count in info.modes.items() if count)
-    name = facts["name"] if facts else "no sidecar"
+    name = (
+        f"{facts['name']}, every byte as it was written"
+        if facts
+        else "no sidecar, so nothing to compare with"
+    )
     labels = f"labels {info.labels[0]}..{info.labels[1]}"
-    return f"{path}: sound; {info.num_samples} images of {size} ({stored}), {labels}; {name}"
+    return for_terminal(f"{path}: sound; {info.num_samples} images of {size} ({stored}), {labels}; {name}")
 
 
 class Bar:
@@ -89,16 +105,15 @@ class Bar:
         """`done` of `total` images of a split are written."""
         if self.live:
             full = BAR_WIDTH * done // total
-            print(
-                f"\r{split:5} [{'#' * full:{BAR_WIDTH}}] {done}/{total}", end="", file=sys.stderr, flush=True
-            )
+            bar = f"\r{split:5} [{'#' * full:{BAR_WIDTH}}] {done}/{total}"
+            print(bar, end="", file=sys.stderr, flush=True)
         elif done == total:
             print(f"{split}: {total} images written", file=sys.stderr, flush=True)
 
     def note(self, line: str) -> None:
         """One line of news, below the bar."""
         self.end()
-        print(line, file=sys.stderr, flush=True)
+        print(for_terminal(line), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the bar's line."""

@@ -107,10 +107,11 @@ def read_split(cfg: Config, split: str) -> tuple:
 def read_beton(path: str) -> tuple:
     """The same of a beton; class names, mean and std come from the file beside it, or are counted."""
     images, labels = beton.read(path)
-    beside = beton.read_sidecar(path) if beton.sidecar_path(path).is_file() else {}
-    names = beside.get("class_names") or [str(index) for index in range(int(labels.max()) + 1)]
+    beside = beton.read_sidecar(beton.open_beton(path))
+    known = beside[0] if beside else None
+    names = known["class_names"] if known else [str(index) for index in range(int(labels.max()) + 1)]
     facts = dataview.statistics(images, labels, names)
-    mean, std = (beside.get(key) or [value / 255 for value in facts[key]] for key in ("mean", "std"))
+    mean, std = (known[key] if known else [value / 255 for value in facts[key]] for key in ("mean", "std"))
     return images, labels, names, mean, std, Path(path).name
 
 

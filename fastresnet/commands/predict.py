@@ -77,7 +77,7 @@ def gather(files: list[str], network: trained.Trained) -> tuple[list[str], np.nd
     for item in files:
         for path in [item] if item == "-" else images.find([item]):
             names.append(str(path))
-            pixels.append(images.read(sys.stdin.buffer.read() if path == "-" else path, size))
+            pixels.append(images.read(sys.stdin.buffer.read() if path == "-" else Path(path), size))
             labels.append(None if path == "-" else classes.get(Path(path).resolve().parent.name.lower()))
     return names, np.stack(pixels), labels
 

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastresnet import beton, sources
+from fastresnet.base import files
 from fastresnet.base.pictures import Pixels
+from fastresnet.base.sinks import for_path
 from fastresnet.beton import Facts, Stored
 from fastresnet.machine import memory
+from fastresnet.settings.sections import Data
 from fastresnet.sources import SPLITS, FolderSet, ImageSet, Request
 
 HOST_MEMORY_SHARE = 0.5  # a set whose pixels need more of the free memory than this is streamed
@@ -26,7 +28,7 @@ Sets = dict[str, ImageSet | FolderSet]  # by split
 def convert(
     source: str,
     root: str | None,
-    settings: Any,
+    settings: Data,
     *,
     out: Path | None = None,
     max_size: int | None = None,
@@ -49,19 +51,21 @@ def convert(
         stored: Stored = {"mode": settings.write_mode, "quality": settings.jpeg_quality, "origin": origin}
         folder = out or Path(settings.betons) / _folder_name(sets["train"], stored)
         facts: dict[str, Facts] = {}
-        for split, images in sets.items():
-            facts[split] = {**facts_of(images, mean, std), **stored}
-            notes(f"writing {len(images)} images to {folder / split}.beton ({settings.write_mode})")
-            writer.write(
-                folder / f"{split}.beton",
-                images.pixels,
-                images.labels,
-                mode=settings.write_mode,
-                quality=settings.jpeg_quality,
-                workers=settings.workers,
-                sidecar=facts[split],
-                progress=partial(progress, split) if progress else None,
-            )
+        with files.locked(folder, lambda: notes(f"waiting for another conversion into {folder}")):
+            files.remove_left(folder, "*.beton*")
+            for split, images in sets.items():
+                facts[split] = {**facts_of(images, mean, std), **stored}
+                notes(f"writing {len(images)} images to {folder / split}.beton ({settings.write_mode})")
+                writer.write(
+                    folder / f"{split}.beton",
+                    images.pixels,
+                    images.labels,
+                    mode=settings.write_mode,
+                    quality=settings.jpeg_quality,
+                    workers=settings.workers,
+                    sidecar=facts[split],
+                    progress=partial(progress, split) if progress else None,
+                )
     return folder, facts
 
 
@@ -69,10 +73,10 @@ def _folder_name(images: ImageSet | FolderSet, stored: Stored) -> str:
     """Known sets by their names, others with a mark of their origin; lossy ones by mode and quality."""
     mark = hashlib.sha256(repr({**stored["origin"], "files": ""}).encode()).hexdigest()[:6]
     name = images.name if images.name in sources.COUNTS else f"{images.name}-{mark}"
-    return name if stored["mode"] == "raw" else f"{name}-{stored['mode']}{stored['quality']}"
+    return for_path(name if stored["mode"] == "raw" else f"{name}-{stored['mode']}{stored['quality']}")
 
 
-def request_of(settings: Any, root: str | None) -> Request:
+def request_of(settings: Data, root: str | None) -> Request:
     """What the section `data` asks of a source."""
     return Request(
         root=None if root is None else Path(root),
@@ -86,7 +90,7 @@ def request_of(settings: Any, root: str | None) -> Request:
     )
 
 
-def load_both(source: str, root: str | None, settings: Any, notes: Notes) -> Sets:
+def load_both(source: str, root: str | None, settings: Data, notes: Notes) -> Sets:
     """Training and test set of a source; their classes must be the same."""
     notes(f"reading {source}" + (f" from {root}" if root else ""))
     request = request_of(settings, root)
@@ -101,6 +105,7 @@ def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[
         "name": images.name,
         "split": images.split,
         "digest": images.digest,
+        "stored_digest": images.digest,
         "class_names": list(images.class_names),
         "mean": list(mean),
         "std": list(std),

@@ -1,8 +1,12 @@
-"""Parts of a set, the classes in proportion: a subset, a validation split. Functions of labels and seed."""
+"""Parts of a set, the classes in proportion: a subset, which is another data set, and a validation split."""
 
 import numpy as np
 
-from fastresnet.base.digest import Labels
+from fastresnet import beton
+from fastresnet.base.digest import Labels, content_digest
+from fastresnet.beton import Facts, Layout
+from fastresnet.data.conversion import statistics
+from fastresnet.data.reading import Part
 from fastresnet.data.splits import Indices, Split
 from fastresnet.sources import SourceError
 
@@ -20,6 +24,30 @@ def cut(whole: Split, subset: float | None, val_fraction: float) -> tuple[Split,
             f"data.val_fraction={val_fraction:g} of {len(kept)} images leaves none for training"
         )
     return kept.take(train), kept.take(held)
+
+
+def subset_facts(whole: Part, subset: float | None) -> Facts:
+    """What is known of the training set after data.subset: a part has its own name, digest and statistics.
+
+    Of a streamed set, whose pixels aren't read here, the statistics stay those of the whole.
+    """
+    if subset is None:
+        return whole.facts
+    part = whole.split.take(stratified_subset(whole.split.labels, subset, SPLIT_SEED))
+    facts: Facts = {**whole.facts, "name": f"{whole.facts['name']}-{len(part)}", "count": len(part)}
+    facts["digest"] = facts["stored_digest"] = _digest_of(part, whole.layout)
+    if part.images is not None:
+        mean, std = statistics(part.images)
+        facts |= {"mean": list(mean), "std": list(std)}
+    return facts
+
+
+def _digest_of(part: Split, layout: Layout | None) -> str:
+    """The digest of a split: of what its beton stores, or of the pixels where there is none."""
+    if layout is not None:
+        return beton.stored_digest(layout, part.indices)
+    assert part.images is not None
+    return content_digest(part.images, part.labels)
 
 
 def stratified_subset(labels: Labels, count_or_share: float, seed: int) -> Indices:

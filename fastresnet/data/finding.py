@@ -1,4 +1,4 @@
-"""Which data the settings mean: betons given, betons made before that fit, or a source, converted where possible."""
+"""Which data the settings mean: betons given, betons made before that fit, or a source to be converted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastresnet import beton, sources
+from fastresnet.base.files import locked
 from fastresnet.beton import Facts
 from fastresnet.data import conversion
 from fastresnet.data.reading import Found, Part, Wanted, read_betons
@@ -40,12 +41,16 @@ def _of_source(source: str, root: str | None, wanted: Wanted) -> Found:
     """Betons made from this source before, else the source, by way of betons where ffcv is installed."""
     settings, notes = wanted.settings, wanted.notes
     origin = sources.origin(source, conversion.request_of(settings, root))
-    ready = _made_before(wanted, lambda facts: facts.get("origin") == origin)
-    if ready:
+
+    def made_before() -> dict[str, Path] | None:
+        return _made_before(wanted, lambda facts: facts.get("origin") == origin)
+
+    ready = made_before()
+    if ready is None and beton.can_write():
+        with locked(Path(settings.betons), lambda: notes("waiting for another conversion")):
+            ready = made_before() or _in(conversion.convert(source, root, settings, notes=notes)[0])
+    if ready is not None:
         return read_betons(ready, wanted)
-    if beton.can_write():
-        folder, _ = conversion.convert(source, root, settings, notes=notes)
-        return read_betons(_in(folder), wanted)
     notes(f"ffcv is not installed, so no beton is written: reading straight from {source} each time")
     return _without_betons(conversion.load_both(source, root, settings, notes))
 
@@ -55,11 +60,12 @@ def _made_before(wanted: Wanted, fits: Callable[[Facts], bool]) -> dict[str, Pat
     for first in sorted(Path(wanted.settings.betons).glob("*/train.beton.json")):
         paths = _in(first.parent)
         try:
-            facts = [beton.read_sidecar(path) for path in paths.values()]
+            found = [beton.read_sidecar(beton.open_beton(path)) for path in paths.values()]
         except beton.BetonError as error:
             wanted.notes(f"not used: {error}")
             continue
-        if all(fact is not None and fits(fact) and wanted.stored_as_asked(fact) for fact in facts):
+        facts = [beside[0] for beside in found if beside]
+        if len(facts) == len(paths) and all(fits(fact) and wanted.stored_as_asked(fact) for fact in facts):
             return paths
     return None
 
@@ -78,8 +84,9 @@ def _without_betons(sets: dict[str, ImageSet | FolderSet]) -> Found:
 def _part(images: ImageSet | FolderSet, facts: Facts) -> Part:
     if isinstance(images, FolderSet):
         raise SourceError(
-            "images of several sizes, or too many for memory, are streamed from a beton, and writing one needs"
-            " ffcv: run scripts/setup.sh"
+            "images of several sizes, or too many for memory, are streamed from a beton, and writing one"
+            " needs ffcv: run scripts/setup.sh"
         )
     height, width = images.images.shape[1:3]
-    return Part(Split(images.images, images.labels, None, None, (height, width), images.images.nbytes), facts)
+    split = Split(images.images, images.labels, None, None, (height, width), images.images.nbytes)
+    return Part(split, facts, "all bytes, hashed as read")

@@ -1,6 +1,6 @@
 """From settings to splits: what is found is read, checked against each other, and cut. Trains nothing.
 
-Where the images came from is in `info`, for the record. Synthetic images never stand in for real ones unasked.
+Where images came from is in `info`, for the record. Synthetic ones never stand in for real ones unasked.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from fastresnet import sources
+from fastresnet.beton import Facts
 from fastresnet.data import finding
 from fastresnet.data.conversion import Notes
-from fastresnet.data.cutting import cut
+from fastresnet.data.cutting import cut, subset_facts
 from fastresnet.data.reading import Found, Wanted
 from fastresnet.data.splits import Splits
+from fastresnet.settings.config import Config
 from fastresnet.sources import SourceError
 
 BANNER = """\
@@ -26,7 +28,7 @@ BANNER = """\
 **************************************************************************"""
 
 
-def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
+def prepare(cfg: Config, progress: Notes | None = None) -> Splits:
     """The data that `cfg.data` describes, converted to betons first where there are none yet.
 
     progress is called with one line for each choice and step. ValueError (SourceError, BetonError) where
@@ -39,43 +41,43 @@ def prepare(cfg: Any, progress: Notes | None = None) -> Splits:
         print(BANNER, file=sys.stderr, flush=True)
     class_names = _check_agree(found)
     train, val = cut(found["train"].split, cfg.data.subset, cfg.data.val_fraction)
-    facts = found["train"].facts
-    splits = Splits(
-        train, val, found["test"].split, _triple(facts["mean"]), _triple(facts["std"]), class_names, {}
-    )
-    splits.info.update(_info(found, splits))
-    held = f", {len(val)} validation" if val else ""
-    sizes = f"{len(train)} training{held} and {len(splits.test)} test images"
-    notes(f"data: {facts['name']} ({facts['source']}), {sizes}")
-    return splits
+    facts = subset_facts(found["train"], cfg.data.subset)
+    info = _info(found, facts, len(class_names))
+    info |= {"train_size": len(train), "val_size": len(val) if val else 0}
+    sizes = f"{len(train)} training{f', {len(val)} validation' if val else ''}"
+    notes(f"data: {facts['name']} ({facts['source']}), {sizes} and {info['test_size']} test images")
+    mean, std = _triple(facts["mean"]), _triple(facts["std"])
+    return Splits(train, val, found["test"].split, mean, std, class_names, info)
 
 
-def _is_set(cfg: Any, key: str) -> bool:
+def _is_set(cfg: Config, key: str) -> bool:
     """Whether somebody asked for this setting's value."""
     return bool(cfg.provenance.get(key, "default") != "default")
 
 
-def _decoding_device(cfg: Any) -> torch.device | None:
+def _decoding_device(cfg: Config) -> torch.device | None:
     """The GPU, where the run may use one; None: JPEGs are decoded by CPU threads."""
     return torch.device("cuda") if cfg.run.device != "cpu" and torch.cuda.is_available() else None
 
 
-def _info(found: Found, splits: Splits) -> dict[str, Any]:
-    """What the record says of the data."""
-    train, whole = found["train"].facts, found["train"].split
+def _info(found: Found, train: Facts, classes: int) -> dict[str, Any]:
+    """What the record says of the data. The digests are those of what was read; see `Facts`."""
+    whole, test = found["train"].split, found["test"].facts
     return {
         "name": train["name"],
-        "digest": train["digest"],
-        "test_digest": found["test"].facts["digest"],
+        "digest": train["stored_digest"],
+        "source_digest": train["digest"],
+        "test_digest": test["stored_digest"],
+        "checked": found["train"].checked,
         "synthetic": train["synthetic"],
         "source": train["source"],
         "beton": whole.path is not None,
-        "train_size": len(splits.train),
-        "val_size": len(splits.val) if splits.val else 0,
-        "test_size": len(splits.test),
+        "write_mode": train.get("mode"),
+        "jpeg_quality": train.get("quality") if train.get("mode") != "raw" else None,
+        "test_size": len(found["test"].split),
         "full_train_size": len(whole),
-        "classes": len(splits.class_names),
-        "image_shape": list(splits.train.image_shape),
+        "classes": classes,
+        "image_shape": list(whole.image_shape),
         "decoder": whole.decoder,
     }
 

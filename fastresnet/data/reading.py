@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +11,20 @@ import torch
 from fastresnet import beton, sources
 from fastresnet.base.digest import Labels, content_digest
 from fastresnet.base.pictures import Pixels
-from fastresnet.beton import Facts
+from fastresnet.beton import Facts, Layout, PageCheck
+from fastresnet.beton.layout import JPEG, RAW
 from fastresnet.data import conversion, jpeg
 from fastresnet.data.conversion import HOST_MEMORY_SHARE, Notes
 from fastresnet.data.splits import Indices, Split
 from fastresnet.machine import memory
+from fastresnet.settings.sections import Data
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: the section `data`, which of its keys were set, what decodes JPEGs, who hears of it."""
+    """What is asked for: the section `data`, which keys were set, what decodes JPEGs, who hears of it."""
 
-    settings: Any
+    settings: Data
     asked: frozenset[str]
     device: torch.device | None  # a GPU that decodes JPEGs; None: CPU threads do
     notes: Notes
@@ -41,10 +41,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Part:
-    """A split and what is known of it."""
+    """A split, what is known of it, and which of its bytes were compared with what."""
 
     split: Split
     facts: Facts
+    checked: str
+    layout: Layout | None = None  # of the beton, where there is one
 
 
 Found = dict[str, Part]  # by the name of the split
@@ -56,52 +58,70 @@ def read_betons(paths: dict[str, Path], wanted: Wanted) -> Found:
 
 
 def _read_beton(path: Path, name: str, wanted: Wanted) -> Part:
-    known = beton.read_sidecar(path)
-    split = _read_split(path, wanted, stream=wanted.settings.loader == "ffcv" and name == "train")
-    wanted.notes(f"{name} set read from {path}" + ("" if known else " (no sidecar beside it)"))
-    return Part(split, known or _facts_of_bare_beton(path, name, split))
+    layout = beton.open_beton(path, wanted.settings.label_field)
+    beside = beton.read_sidecar(layout)
+    facts, check = beside if beside else (None, None)
+    split = _read_split(layout, wanted, check, stream=wanted.settings.loader == "ffcv" and name == "train")
+    wanted.notes(f"{name} set read from {path}" + ("" if facts else " (no sidecar beside it)"))
+    if facts is None:
+        return Part(split, _facts_of_bare_beton(layout, name, split), "all bytes, hashed as read", layout)
+    _check_name(layout, facts, split)
+    if split.images is None:
+        return Part(split, facts, "each page when it is first read, with the checksums beside it", layout)
+    return Part(split, facts, "all bytes, with the checksums beside them", layout)
 
 
-def _read_split(path: Path, wanted: Wanted, stream: bool) -> Split:
+def _check_name(layout: Layout, facts: Facts, split: Split) -> None:
+    """BetonError where a set is called cifar10 and isn't: pixels in memory are hashed for that name."""
+    if facts["name"] != "cifar10":
+        return
+    if facts["digest"] not in sources.CIFAR10_DIGESTS.values():
+        raise beton.BetonError(f"{layout.path} is called cifar10, and its digest isn't CIFAR-10's")
+    if split.images is not None and split.indices is None and (layout.modes == RAW).all():
+        beton.check_digests(layout, facts, content_digest(split.images, split.labels))
+
+
+def _read_split(layout: Layout, wanted: Wanted, check: PageCheck | None, stream: bool) -> Split:
     """A beton as a Split: pixels in memory where they are of one size and fit, else left to be streamed."""
-    info = beton.inspect(path)
+    path, info = layout.path, beton.describe(layout)
     shape = (info.max_height, info.max_width)
     if stream or not info.uniform or info.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
-        return Split(None, beton.labels(path), path, None, shape, info.nbytes_pixels)
-    images, labels, skipped, decoder = _pixels(path, info, wanted)
+        return Split(None, layout.labels, path, None, shape, info.nbytes_pixels)
+    images, labels, skipped, decoder = _pixels(layout, check, wanted)
     kept = None
     if len(skipped):
         some = ", ".join(map(str, skipped[:8])) + (", …" if len(skipped) > 8 else "")
         wanted.notes(f"{path}: {len(skipped)} images can't be decoded and are left out (samples {some})")
-        kept = np.setdiff1d(np.arange(info.num_samples), skipped)
+        kept = np.setdiff1d(np.arange(len(layout)), skipped)
     return Split(images, labels, path, kept, shape, images.nbytes, decoder)
 
 
-def _pixels(path: Path, info: beton.BetonInfo, wanted: Wanted) -> tuple[Pixels, Labels, Indices, str | None]:
-    """Pixels and labels of a beton, the samples left out, and what decoded its JPEGs (None: there are none)."""
-    on_error, workers, jpegs = wanted.settings.on_error, wanted.settings.workers, info.modes["jpg"]
-    if wanted.device is None or jpegs != info.num_samples or on_error == "skip":
-        whole = beton.read_whole(path, threads=workers, on_error=on_error)
+def _pixels(
+    layout: Layout, check: PageCheck | None, wanted: Wanted
+) -> tuple[Pixels, Labels, Indices, str | None]:
+    """Pixels and labels of a beton, the samples left out, and what decoded its JPEGs (None: it has none)."""
+    on_error, workers = wanted.settings.on_error, wanted.settings.workers
+    jpegs = int((layout.modes == JPEG).sum())
+    if wanted.device is None or jpegs != len(layout) or on_error == "skip":
+        whole = beton.read_whole(layout, check, threads=workers, on_error=on_error)
         return *whole, "pillow" if jpegs else None
-    payloads, size = beton.jpeg_payloads(path), (info.height, info.width)
+    size = int(layout.heights[0]), int(layout.widths[0])
+    payloads = beton.jpeg_payloads(layout, check, threads=workers)
     decoded, _, decoder = jpeg.decode(payloads, size, wanted.device, threads=workers)
-    return decoded.cpu().numpy(), beton.labels(path), np.arange(0), decoder
+    return decoded.cpu().numpy(), layout.labels, np.arange(0), decoder
 
 
-def _facts_of_bare_beton(path: Path, split: str, part: Split) -> Facts:
+def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:
     """What can be known of a beton without a sidecar: CIFAR-10 by its digest, else numbers as class names."""
-
-    def images() -> Iterable[Pixels]:
-        return beton.each_image(path) if part.images is None else part.images
-
-    digest = content_digest(images(), part.labels)
-    mean, std = conversion.statistics(images())
+    digest = beton.stored_digest(layout)
+    mean, std = conversion.statistics(beton.each_image(layout) if part.images is None else part.images)
     is_cifar10 = digest == sources.CIFAR10_DIGESTS[split]
     names = sources.CIFAR10_CLASSES if is_cifar10 else sources.numbered(int(part.labels.max(initial=0)) + 1)
     return {
-        "name": "cifar10" if is_cifar10 else path.parent.name or "beton",
+        "name": "cifar10" if is_cifar10 else layout.path.parent.name or "beton",
         "split": split,
         "digest": digest,
+        "stored_digest": digest,
         "class_names": list(names),
         "mean": list(mean),
         "std": list(std),

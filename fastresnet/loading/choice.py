@@ -135,6 +135,7 @@ def open_loader(
             split.path,
             asked,
             indices=indices[piece],
+            label_field=settings.label_field,
             order=settings.order,
             workers=settings.workers,
             image_size=settings.image_size,

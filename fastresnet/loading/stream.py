@@ -49,9 +49,11 @@ class StreamLoader(Loader):
                  for quasi_random, else page
     image_size:  height and width of batches: training crops at random and resizes, testing cuts the centre;
                  0: images as stored, all of one size
+    label_field: as in beton.open_beton
     on_error:    raise: a corrupt JPEG ends the run, named by its sample; skip: it is left out, see `skipped`
     skipped:     the samples left out so far
 
+    Where checksums lie beside the beton, a page is compared before the first batch of its images is given.
     FFCV compiles its pipeline in the first epoch or `warm_up`, which takes 5 to 40 s.
     """
 
@@ -66,10 +68,13 @@ class StreamLoader(Loader):
         cache: str = "auto",
         image_size: int = 0,
         on_error: str = "raise",
+        label_field: str | None = None,
     ) -> None:
         if order not in ORDERS:
             raise ValueError(f"data.order must be one of {', '.join(ORDERS)}, got {order!r}")
-        self.layout = beton.open_beton(path)
+        self.layout = beton.open_beton(path, label_field)
+        beside = beton.read_sidecar(self.layout)
+        self.pages = beside[1] if beside else None
         self.samples = np.arange(len(self.layout)) if indices is None else np.asarray(indices, dtype=np.int64)
         super().__init__(asked, len(self.samples))
         self.order, self.on_error = order if asked.shuffle else "sequential", on_error
@@ -164,6 +169,8 @@ class StreamLoader(Loader):
         try:
             for step, (images, labels, status) in enumerate(running):
                 self.layout.file.check_unchanged()
+                if self.pages is not None:
+                    self.pages.check(samples[step * self.batch_size :][: self.batch_size], self.workers)
                 bad = samples[step * self.batch_size + np.flatnonzero(status)]
                 if len(bad) and self.on_error == "raise":
                     raise beton.BetonError(

@@ -20,13 +20,16 @@ from fastresnet.settings.declarations import Setting, declare, setting
 class Data:
     """Where the images come from and how they reach the device."""
 
-    source: Literal["auto", "torchvision", "batches", "parquet", "imagefolder", "synthetic"] = setting(
-        "auto", "where images come from; auto: betons, FASTRESNET_DATA, data/, download")
+    source: str = setting(
+        "auto", "where images come from: torchvision, parquet, batches, imagefolder, synthetic; "
+        "auto: betons, FASTRESNET_DATA, data/, download")
     root: str | None = setting(None, "folder that the source reads (null: the source's usual place)")
     name: Literal["cifar10", "cifar100", "svhn", "stl10"] = setting(
         "cifar10", "which data set, for torchvision and batches")
     train: str | None = setting(None, "training beton (null: <data.betons>/<name>/train.beton)")
     test: str | None = setting(None, "test beton (null: <data.betons>/<name>/test.beton)")
+    label_field: str | None = setting(
+        None, "integer field of a beton that holds the labels (null: the one called label, or the only one)")
     betons: str = setting("data/betons", "folder where converted betons are kept")
     loader: Literal["auto", "resident", "ffcv", "torchvision"] = setting(
         "auto", "who makes the batches; auto: resident where the set fits on the device")

@@ -1,0 +1,26 @@
+"""Names that strangers gave (of files, classes, recipes) made harmless for where they go.
+
+Refuses to guess what was meant: what is no plain text there is shown as its escape, or replaced.
+"""
+
+import re
+
+LONGEST_NAME = 80  # characters of a file or folder name made from a stranger's word
+
+
+def for_terminal(text: object) -> str:
+    """On one line of plain text: control characters, line ends and turns of direction as codes."""
+    return "".join(
+        letter if letter == " " or letter.isprintable() else _escape(letter) for letter in str(text)
+    )
+
+
+def for_path(text: object) -> str:
+    """As one name inside a folder: no separator, no leading dot, nothing that a shell or a terminal reads."""
+    name = re.sub(r"[^\w.+=-]+", "-", str(text), flags=re.ASCII).lstrip(".-")[:LONGEST_NAME]
+    return name or "unnamed"
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
