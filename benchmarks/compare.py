@@ -1,4 +1,4 @@
-"""Compare benchmark files. See fastresnet/bench/judging/compare.py."""
+"""Compare benchmark files. See fastresnet/bench/commands/compare.py."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
 from fastresnet.base.exits import run_main
-from fastresnet.bench.judging.compare import main
+from fastresnet.bench.commands.compare import main
 
 if __name__ == "__main__":
     run_main(main)

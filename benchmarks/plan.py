@@ -1,4 +1,4 @@
-"""Predict time and memory of a run on another machine. See fastresnet/bench/judging/plan.py."""
+"""Predict time and memory of a run on another machine. See fastresnet/bench/commands/plan.py."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
 from fastresnet.base.exits import run_main
-from fastresnet.bench.judging.plan import main
+from fastresnet.bench.commands.plan import main
 
 if __name__ == "__main__":
     run_main(main)

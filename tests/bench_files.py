@@ -1,13 +1,11 @@
-"""Imaginary benchmark files for the tests: valid by the schema, fast to make, with a speed that the test
-chooses."""
+"""Imaginary benchmark files for the tests: valid by the schema, with a speed that the test chooses."""
 
 import copy
 from typing import Any
 
 import numpy as np
 
-from fastresnet.base import statistics
-from fastresnet.bench.measuring import harness
+from fastresnet.bench.measuring import processes
 
 HARDWARE = {
     "gpu": None,
@@ -18,6 +16,10 @@ HARDWARE = {
     "system": {},
 }
 DATA = {"name": "cifar10", "digest": "d" * 64, "synthetic": False, "train_size": 50000, "test_size": 10000}
+
+
+# fresh processes that an imaginary file has, and samples of each
+PROCESSES, SAMPLES = 5, 8
 
 
 def samples(
@@ -32,12 +34,27 @@ def samples(
     return [float(mean * np.exp(spread * x)) for x in noise]
 
 
+def by_process(
+    seed: int, mean: float, between: float = 0.004, count: int = PROCESSES, spread: float = 0.01
+) -> list[list[float]]:
+    """Correlated samples of `count` processes, whose means scatter by `between` (of their logarithms)."""
+    shifts = np.random.default_rng([seed, 7]).normal(0.0, between, count)
+    return [
+        samples(1000 * seed + index, mean * float(np.exp(shift)), spread, SAMPLES, correlation=0.7)
+        for index, shift in enumerate(shifts)
+    ]
+
+
 def row(
-    part: str, name: str, values: list[float], unit: str = "s", settings: Any = None, figures: Any = None
+    part: str,
+    name: str,
+    values: list[list[float]],
+    unit: str = "s",
+    settings: Any = None,
+    figures: Any = None,
 ) -> dict:
-    """One case that went well."""
-    why = harness.noise(values)
-    return {
+    """One case that went well, of one list of samples a process."""
+    once = {
         "id": f"{part}/{name}",
         "part": part,
         "name": name,
@@ -46,14 +63,14 @@ def row(
         "message": None,
         "unit": unit,
         "better": "lower" if unit == "s" else "higher",
-        "samples": values,
-        "quantiles": statistics.quantiles(values),
-        "noisy": why is not None,
-        "noise": why,
+        "quantiles": None,
+        "noisy": False,
+        "noise": None,
         "figures": figures or {},
         "condition": {},
         "seconds": 1.0,
     }
+    return dict(processes.merged_row([{**once, "samples": process} for process in values]))
 
 
 def step_row(seed: int, batch: int, seconds: float, model: str = "resnet18") -> dict:
@@ -78,7 +95,7 @@ def step_row(seed: int, batch: int, seconds: float, model: str = "resnet18") -> 
         "peak_memory_bytes": 10**9,
         "joules_per_image": 0.5,
     }
-    return row("step", f"{model}/b{batch}", samples(seed, seconds), settings=settings, figures=figures)
+    return row("step", f"{model}/b{batch}", by_process(seed, seconds), settings=settings, figures=figures)
 
 
 def benchmark(seed: int = 0, slowdown: float = 1.0, name: str = "Test CPU") -> dict:
@@ -87,31 +104,31 @@ def benchmark(seed: int = 0, slowdown: float = 1.0, name: str = "Test CPU") -> d
     hardware = copy.deepcopy(HARDWARE)
     hardware["cpu"]["model"] = name
     cases = [
-        row("ceilings", "cpu/matmul-fp32", samples(seed + 1, 1e11 / s), "FLOP/s"),
-        row("ceilings", "cpu/memory-copy", samples(seed + 2, 1e10 / s), "B/s"),
-        row("ceilings", "cpu/launch", samples(seed + 3, 2e-6 * s)),
+        row("ceilings", "cpu/matmul-fp32", by_process(seed + 1, 1e11 / s), "FLOP/s"),
+        row("ceilings", "cpu/memory-copy", by_process(seed + 2, 1e10 / s), "B/s"),
+        row("ceilings", "cpu/launch", by_process(seed + 3, 2e-6 * s)),
         row(
             "loader",
             "resident/crop+flip",
-            samples(seed + 4, 0.01 * s),
+            by_process(seed + 4, 0.01 * s),
             figures={"images_per_second": 51200 / s},
         ),
         *(step_row(seed + 10 + i, batch, 0.05 * batch * s) for i, batch in enumerate((8, 32, 128))),
         row(
             "endtoend",
             "epoch/cpu.yaml",
-            samples(seed + 20, 1.5 * s),
+            by_process(seed + 20, 1.5 * s),
             figures={"images_per_second": 80 / s, "waiting_for_data": 0.02},
         ),
         row(
             "accuracy",
             "cpu.yaml",
-            samples(seed + 21, 600 * s, count=5),
+            by_process(seed + 21, 600 * s),
             settings={"recipe": "cpu.yaml"},
-            figures={"accuracy": 0.86, "accuracy_std": 0.002, "runs": 5, "target": 0.85},
+            figures={"accuracy": 0.86, "accuracy_std": 0.002, "runs": 1, "target": 0.85},
         ),
     ]
-    failed = row("step", "resnet50/largest", [1.0]) | {
+    failed = row("step", "resnet50/largest", [[1.0]]) | {
         "status": "out of memory",
         "message": "no room",
         "samples": [],
@@ -136,4 +153,7 @@ def benchmark(seed: int = 0, slowdown: float = 1.0, name: str = "Test CPU") -> d
         "condition": {"before": {}, "after": {}, "throttle": []},
         "harness": {"overhead_share": 1e-4},
         "cases": [*cases, failed],
+        "cases_planned": len(cases) + 1,
+        "processes_planned": PROCESSES,
+        "processes_done": PROCESSES,
     }

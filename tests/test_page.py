@@ -11,7 +11,7 @@ from html import unescape
 import bench_files
 import pytest
 
-from fastresnet.bench.judging import compare
+from fastresnet.bench.judging import comparison
 from fastresnet.bench.pages import compare_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -40,7 +40,7 @@ def a_page() -> str:
         1, 40.0
     )
     return compare_page.render(
-        compare.compare([bench_files.benchmark(), slow], ["Base <machine>", "Other CPU"])
+        comparison.compare([bench_files.benchmark(), slow], ["Base <machine>", "Other CPU"])
     )
 
 

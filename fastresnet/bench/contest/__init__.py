@@ -1,4 +1,4 @@
-"""Loaders against each other, ours and rivals', proved alike first.
+"""Loaders against each other, ours and rivals', proved alike first and timed in turns.
 
 Refuses to time what disagrees.
 """

@@ -1,4 +1,4 @@
-"""What samples say: differences beyond noise, the ceiling that explains them, predictions.
+"""What measurements mean: which differences are real, what explains them, what runs cost and will take.
 
 Refuses to measure.
 """

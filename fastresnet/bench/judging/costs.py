@@ -104,7 +104,7 @@ def of(cfg: Config) -> Cost:
         "train.cuda_graph": False,
         "train.precision": "bf16",
     }
-    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=_blank())
+    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=blank())
     try:
         launches, moved, fused = 0, 0.0, 0.0
         by_size: dict[int, tuple[Operations, Operations]] = {}
@@ -142,11 +142,11 @@ def _at(batch: int, small: float, large: float) -> float:
     return small + slope * (batch - PROBES[0])
 
 
-def _blank() -> data.Splits:
-    """A set of CIFAR-10's shape whose pages nobody touches."""
+def blank(images: int = TRAIN) -> data.Splits:
+    """A set of CIFAR-10's shape, of so many training images, whose pages nobody touches."""
     train, test = (
         data.Split(np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int64), None, None, (32, 32), n * 3072)
-        for n in (TRAIN, TEST)
+        for n in (images, TEST)
     )
     half = (0.5, 0.5, 0.5)
     return data.Splits(train, None, test, half, half, tuple("0123456789"), {"name": "blank"})

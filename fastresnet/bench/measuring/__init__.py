@@ -1,4 +1,4 @@
-"""Cases and how they are timed: ceilings, loaders, steps, epochs, time to accuracy.
+"""Cases and how they are timed: the time each gets, its row, suites, and the processes that repeat them.
 
 Refuses to compare machines.
 """

@@ -1,15 +1,16 @@
-"""What the benchmarks of one run share: the device, the suite's size, the measured ceilings, the data. All of
-it made late."""
+"""What the benchmarks of one run share, made late: device, size, measured ceilings, data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from fastresnet import data, sources
-from fastresnet.bench.measuring.ceilings import DTYPES
+from fastresnet.bench.measuring.file import DataFacts, Figure
+from fastresnet.bench.measuring.harness import sample
+from fastresnet.bench.measuring.operations import DTYPES, convolution, matmul_precision
 from fastresnet.machine import precision
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings import config
@@ -19,13 +20,17 @@ SUITES = ("quick", "standard", "full")
 
 @dataclass
 class Context:
-    """suite: quick, standard or full; tiny: sizes for CI, where only «does it run» counts."""
+    """The device and the size of what is measured on it.
+
+    suite:  quick, standard or full
+    tiny:   sizes for CI, where only «does it run» counts
+    """
 
     device: torch.device
     suite: str = "quick"
     tiny: bool = False
     _ceilings: dict[str, float] = field(default_factory=dict)
-    _splits: Any = None
+    _splits: data.Splits | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -36,16 +41,35 @@ class Context:
         return precision.resolve("auto", self.device).name
 
     def ceiling(self, name: str) -> float:
-        """FLOP/s of large matrix products in a precision, measured once."""
+        """FLOP/s in a precision: the best of matrix products and of a 3x3 convolution, measured once."""
         if name not in self._ceilings:
-            short: dict[str, Any] = {"seconds": 0.01, "sizes": (256,)} if self.tiny else {"seconds": 0.4}
-            self._ceilings[name] = matmul_ceiling(self.device, DTYPES[name], tf32=name == "tf32", **short)
+            self._ceilings[name] = self._measured_ceiling(name)
         return self._ceilings[name]
 
-    def config(self, recipe: str | None, changes: dict[str, Any] | None = None) -> config.Config:
-        """A recipe as the benchmarks run it: on this device, quiet, without files, synthetic data where there
-        is no other."""
-        quiet = {
+    def _measured_ceiling(self, name: str) -> float:
+        seconds = 0.01 if self.tiny else 0.4
+        rate = matmul_ceiling(self.device, DTYPES[name], tf32=name == "tf32", seconds=seconds)
+        with matmul_precision(name), torch.inference_mode():
+            flops, call = convolution(self.device, name, 8 if self.tiny else 512 if self.on_gpu else 64)
+            return max(rate, flops / min(sample(call, self.device, seconds / 2)))
+
+    def utilisation(self, name: str, flops_per_second: float) -> dict[str, Figure]:
+        """The figures that hold a rate of arithmetic against the ceiling of its precision.
+
+        A ceiling that was beaten is measured once more: the machine may have been busy the first time.
+        """
+        if flops_per_second > self.ceiling(name):
+            self._ceilings[name] = max(self._ceilings[name], self._measured_ceiling(name))
+        limit = self._ceilings[name]
+        return {
+            "flops_per_second": flops_per_second,
+            "mfu": flops_per_second / limit,
+            "ceiling_flops_per_second": limit,
+        }
+
+    def config(self, recipe: str | None, changes: Mapping[str, object] | None = None) -> config.Config:
+        """A recipe as the benchmarks run it: here, quiet, without files, on synthetic data if need be."""
+        quiet: dict[str, object] = {
             "run.device": self.device.type,
             "run.save_checkpoints": False,
             "run.report": False,
@@ -55,21 +79,26 @@ class Context:
         if self.tiny:
             quiet |= {"data.source": "synthetic", "data.synthetic_train": 256, "data.synthetic_test": 64}
             quiet |= {"train.batch_size": 64, "eval.batch_size": 64}
-        return config.load(recipe, quiet | (changes or {}))
+        return config.load(recipe, quiet | dict(changes or {}))
 
     def splits(self) -> data.Splits:
-        """The data set that the benchmarks train on: the real one where it is found, else a synthetic one,
-        marked."""
+        """What the benchmarks train on: the real set where it is found, else a synthetic one, marked."""
         if self._splits is None:
             self._splits = tiny_splits() if self.tiny else data.prepare(self.config("rn18.yaml"))
         return self._splits
 
-    def data_info(self) -> dict[str, Any] | None:
+    def data_info(self) -> DataFacts | None:
         """What the cases trained on, for the result file; None where none needed data."""
         if self._splits is None:
             return None
         info = self._splits.info
-        return {key: info[key] for key in ("name", "digest", "synthetic", "train_size", "test_size")}
+        return {
+            "name": info["name"],
+            "digest": info["digest"],
+            "synthetic": info["synthetic"],
+            "train_size": info["train_size"],
+            "test_size": info["test_size"],
+        }
 
 
 def tiny_splits() -> data.Splits:
@@ -85,5 +114,5 @@ def tiny_splits() -> data.Splits:
         "train_size": len(train),
         "test_size": len(test),
     }
-    half = (0.5, 0.5, 0.5)
-    return data.Splits(train, None, test, half, (0.25, 0.25, 0.25), tuple(first.class_names), info)
+    half, quarter = (0.5,) * 3, (0.25,) * 3
+    return data.Splits(train, None, test, half, quarter, tuple(first.class_names), info)

@@ -1,5 +1,4 @@
-"""What every benchmark shares: cases with a time slice, raw samples, marks for noise, and rows that say what
-went wrong.
+"""What every benchmark shares: cases with a time slice, samples, marks for noise, rows for mishaps.
 
 Knows nothing of models or loaders. A case that fails, runs out of memory or out of time is a row, never the
 end of the suite.
@@ -13,22 +12,27 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 import torch
 
-from fastresnet.base import statistics, words
+from fastresnet.base import words
+from fastresnet.base.statistics import quantiles
+from fastresnet.bench.measuring.file import Figure, Row
 from fastresnet.machine import memory, meters, timing
 
 # seconds; calls are grouped until a sample lasts this long, so that the clock costs far below 1 %
 SHORTEST_SAMPLE = 2e-3
-FEWEST, MOST = 5, 400  # samples a case
-SPREAD_LIMIT, DRIFT_LIMIT = 0.06, 0.03  # above these a row is marked noisy
-CPU_CHUNK, GPU_CHUNK = 1, 20  # samples between two looks at the clock
-LONG_CALL = 0.2  # seconds; a call of that length needs no grouping
+# samples a case
+FEWEST, MOST = 5, 400
+# of the median; above these a row is marked noisy
+SPREAD_LIMIT, DRIFT_LIMIT = 0.06, 0.03
+# samples between two looks at the clock
+CPU_CHUNK, GPU_CHUNK = 1, 20
+# seconds; a call of that length needs no grouping
+LONG_CALL = 0.2
 
 
 class NotAvailable(Exception):
@@ -48,7 +52,7 @@ class Measured:
     """What a case brings back: raw samples in the case's unit, and figures derived from them."""
 
     samples: list[float]
-    figures: dict[str, float | str | bool | None] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,22 @@ class Case:
 
     part: str
     name: str
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
     measure: Callable[[float], Measured]
     unit: str = "s"
     weight: float = 1.0
-    estimate: Callable[[], float] | None = None
+    estimate: Callable[[], float] = lambda: 0.0
 
     @property
     def id(self) -> str:
         return f"{self.part}/{self.name}"
 
 
+# ---- samples -----------------------------------------------------------------------------------------------
+
+
 def sample(
-    function: Callable[[], Any],
+    function: Callable[[], object],
     device: torch.device,
     seconds: float,
     *,
@@ -88,27 +95,43 @@ def sample(
     up, what there is must do: few samples mark the row as noisy.
     """
     began = time.perf_counter()
-    once = timing.time_calls(function, 1, device)[0]
-    if once < LONG_CALL:
-        once = min(timing.time_calls(function, 2, device))
-    repeats = max(1, math.ceil(SHORTEST_SAMPLE / max(once, 1e-9)))
-    if repeats > 1:  # a call alone includes the wait for the device, many in a row don't
-        once = min(timing.time_calls(function, 2, device, repeats=repeats))
-        repeats = max(1, math.ceil(SHORTEST_SAMPLE / max(once, 1e-9)))
+    once, repeats = _grouping(function, device)
     chunk = GPU_CHUNK if device.type == "cuda" and once < LONG_CALL else CPU_CHUNK
     samples: list[float] = []
-    try:
+    with keeping(samples):
         while len(samples) < most and (len(samples) < fewest or time.perf_counter() - began < seconds):
             samples += timing.time_calls(function, chunk, device, repeats=repeats)
-    except OutOfTime:
-        if not samples:
-            raise
     return samples
 
 
+def _grouping(function: Callable[[], object], device: torch.device) -> tuple[float, int]:
+    """(seconds a call, calls a sample), after one call that warms up."""
+    once = timing.time_calls(function, 1, device)[0]
+    if once < LONG_CALL:
+        once = min(timing.time_calls(function, 2, device))
+    repeats = _repeats(once)
+    if repeats > 1:  # a call alone includes the wait for the device, many in a row don't
+        once = min(timing.time_calls(function, 2, device, repeats=repeats))
+        repeats = _repeats(once)
+    return once, repeats
+
+
+def _repeats(once: float) -> int:
+    return max(1, math.ceil(SHORTEST_SAMPLE / max(once, 1e-9)))
+
+
+@contextlib.contextmanager
+def keeping(samples: Sequence[object], least: int = 1) -> Iterator[None]:
+    """Let the end of the time end the block, where at least so many samples were taken by then."""
+    try:
+        yield
+    except OutOfTime:
+        if len(samples) < least:
+            raise
+
+
 def overhead() -> dict[str, float]:
-    """What the harness costs: its own time as a share of the shortest sample, and the clock's resolution in
-    seconds."""
+    """The harness's own time as a share of the shortest sample, and the clock's resolution in seconds."""
     costs = timing.time_calls(lambda: None, 2000)
     ticks = [time.perf_counter() for _ in range(2000)]
     steps = [b - a for a, b in zip(ticks, ticks[1:]) if b > a]
@@ -122,10 +145,10 @@ def noise(samples: Sequence[float]) -> str | None:
     """Why these samples can't be trusted to a few percent, or None: too few, too spread, or drifting."""
     if len(samples) < FEWEST:
         return f"{len(samples)} sample{'s' * (len(samples) != 1)} only"
-    quantiles = statistics.quantiles(samples)
-    if not quantiles["median"]:
+    found = quantiles(samples)
+    if not found["median"]:
         return None
-    spread = (quantiles["p80"] - quantiles["p20"]) / abs(quantiles["median"])
+    spread = (found["p80"] - found["p20"]) / abs(found["median"])
     half = len(samples) // 2
     drift = abs(median(samples[half:]) / median(samples[:half]) - 1) if median(samples[:half]) else 0.0
     if spread > SPREAD_LIMIT:
@@ -133,10 +156,15 @@ def noise(samples: Sequence[float]) -> str | None:
     return f"drift {words.percent(drift, digits=0)}" if drift > DRIFT_LIMIT else None
 
 
+# ---- cases -------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime inside the block when `seconds` are over (Unix, main thread; elsewhere the block just
-    runs on)."""
+    """Raise OutOfTime inside the block when `seconds` are over.
+
+    Needs Unix and the main thread; elsewhere the block just runs on.
+    """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -153,41 +181,46 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> dict[str, Any]:
+def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> Row:
     """Measure one case and return its row; never raises but for KeyboardInterrupt.
 
-    seconds: what it may sample for; limit: when it is stopped, done or not
+    seconds:  what it may sample for
+    limit:    seconds after which it is stopped, done or not
     """
     began = time.perf_counter()
-    measured, status, message = Measured([]), "ok", None
     memory.reset_peak(device)
-    try:
-        with time_limit(limit):
-            needed = case.estimate() if case.estimate else 0.0
-            if limit <= 0 or needed > limit:
-                raise OutOfTime(f"needs about {max(needed, 1):.0f} s, {max(limit, 0):.0f} s were left")
-            measured = case.measure(seconds)
-    except Exception as error:
-        status, message = _what_happened(error)
+    measured, status, message = _attempt(case, seconds, limit)
     free_memory(device)
     why = noise(measured.samples) if measured.samples else None
     return {
         "id": case.id,
         "part": case.part,
         "name": case.name,
-        "settings": case.settings,
+        "settings": dict(case.settings),
         "status": status,
         "message": message,
         "unit": case.unit,
         "better": "lower" if case.unit in ("s", "share") else "higher",
         "samples": [float(f"{value:.6g}") for value in measured.samples],
-        "quantiles": statistics.quantiles(measured.samples) if measured.samples else None,
+        "quantiles": quantiles(measured.samples) if measured.samples else None,
         "noisy": why is not None,
         "noise": why,
         "figures": measured.figures,
         "condition": meters.condition(device),
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _attempt(case: Case, seconds: float, limit: float) -> tuple[Measured, str, str | None]:
+    """(what was measured, status, message)."""
+    try:
+        with time_limit(limit):
+            needed = case.estimate()
+            if limit <= 0 or needed > limit:
+                raise OutOfTime(f"needs about {max(needed, 1):.0f} s, {max(limit, 0):.0f} s were left")
+            return case.measure(seconds), "ok", None
+    except Exception as error:
+        return Measured([]), *_what_happened(error)
 
 
 def _what_happened(error: Exception) -> tuple[str, str]:
@@ -214,8 +247,9 @@ def free_memory(device: torch.device) -> None:
 class Schedule:
     """Shares the time that is left among the cases that are left, and never grants more than there is.
 
-    total:   seconds for the whole suite, counted from `began` (time.perf_counter, at the start of the
-    process) reserve: seconds kept back for writing the file
+    total:    seconds for the whole suite
+    began:    time.perf_counter() where its clock starts
+    reserve:  seconds kept back for writing the file
     """
 
     def __init__(self, cases: Sequence[Case], total: float, began: float, reserve: float = 2.0) -> None:
@@ -227,11 +261,12 @@ class Schedule:
         return self.end - time.perf_counter()
 
     def slice(self, case: Case) -> tuple[float, float]:
-        """(seconds to sample for, seconds after which the case is stopped) of the next case."""
+        """(seconds to sample for, seconds after which the case is stopped) of the next case.
+
+        One that takes longer than its share may borrow a quarter of what is meant for the later ones.
+        """
         left = self.left()
         share = left * case.weight / max(self.weight_left, case.weight)
         self.weight_left -= case.weight
-        others = 0.25 * max(
-            left - share, 0.0
-        )  # a case that takes longer than its share may borrow from the later ones
-        return 0.6 * share, max(0.0, min(left, share + others))
+        borrowed = 0.25 * max(left - share, 0.0)
+        return 0.6 * share, max(0.0, min(left, share + borrowed))

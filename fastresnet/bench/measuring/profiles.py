@@ -1,18 +1,16 @@
-"""A profile of the training step: a Chrome trace, and the top operations by time with what kind of work they
-are."""
+"""A profile of the training step: a Chrome trace, and the top operations by time with their kind of work."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
 from fastresnet.base import files, words
+from fastresnet.bench.measuring.cases.variant import Variant
 from fastresnet.bench.measuring.context import Context
-from fastresnet.bench.measuring.step import Variant
 from fastresnet.machine import precision, timing
 
 KINDS = {  # by words in the names of kernels (CUDA, ROCm) or operations (CPU); the first that fits
@@ -53,12 +51,11 @@ def kind_of(name: str) -> str:
 
 
 def write(context: Context, folder: Path, say: Callable[[str], None]) -> Path:
-    """Profile a few steps of ResNet-18 (speednet where tiny); writes trace.json and kernels.md to
-    `folder`."""
+    """Profile a few steps of ResNet-18 (speednet where tiny): trace.json and kernels.md in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     name, batch = ("speednet", 8) if context.tiny else ("resnet18", 512 if context.on_gpu else 32)
-    variant = Variant(context, name, batch, context.fast_precision(), "channels_last", "step", "off")
-    run, images, labels = variant.prepare(batch, precision.resolve(variant.precision_name, context.device))
+    variant = Variant(context, name, batch, context.fast_precision())
+    run, images, labels = variant.prepare(batch, precision.resolve(variant.precision, context.device))
     run(images, labels)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if context.device.type == "cuda" else [])
     began = timing.now(context.device)
@@ -68,13 +65,13 @@ def write(context: Context, folder: Path, say: Callable[[str], None]) -> Path:
         wall = timing.now(context.device) - began
     recorded.export_chrome_trace(str(folder / "trace.json"))
     rows = operations(recorded, on_gpu=context.device.type == "cuda")
-    title = f"{name}, batch {batch}, {variant.precision_name}, {STEPS} steps on {context.device.type}"
+    title = f"{name}, batch {batch}, {variant.precision}, {STEPS} steps on {context.device.type}"
     files.write_text(folder / "kernels.md", table(title, rows, wall))
     say(f"profile: {folder / 'trace.json'} (chrome://tracing or ui.perfetto.dev) and {folder / 'kernels.md'}")
     return folder / "kernels.md"
 
 
-def operations(recorded: Any, *, on_gpu: bool) -> list[tuple[str, float, int]]:
+def operations(recorded: profile, *, on_gpu: bool) -> list[tuple[str, float, int]]:
     """(name, seconds of its own, calls), longest first: kernels on a GPU, operations on a CPU."""
     found = []
     for event in recorded.key_averages():
@@ -90,10 +87,6 @@ def operations(recorded: Any, *, on_gpu: bool) -> list[tuple[str, float, int]]:
 def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
     """Markdown: shares by kind of work, with the gaps in which nothing ran, then the top operations."""
     busy = sum(seconds for _, seconds, _ in rows)
-    shares: dict[str, float] = {}
-    for name, seconds, _ in rows:
-        shares[kind_of(name)] = shares.get(kind_of(name), 0.0) + seconds
-    shares["gaps (launch, waiting)"] = max(wall - busy, 0.0)
     total = max(wall, busy)
     lines = [
         f"# Profile: {title}",
@@ -103,10 +96,9 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
         "| kind of work | share |",
         "| --- | ---: |",
     ]
-    lines += [
-        f"| {kind} | {words.percent(seconds / total)} |"
-        for kind, seconds in sorted(shares.items(), key=lambda x: -x[1])
-    ]
+    shares = _by_kind(rows) | {"gaps (launch, waiting)": max(wall - busy, 0.0)}
+    for kind, seconds in sorted(shares.items(), key=lambda x: -x[1]):
+        lines.append(f"| {kind} | {words.percent(seconds / total)} |")
     lines += [
         "",
         "| operation | kind | ms a step | calls a step | share |",
@@ -114,6 +106,14 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
     ]
     for name, seconds, calls in rows[:TOP]:
         short = name.replace("|", "/")[:90]
-        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f}"
-        lines.append(f"| `{short}` | {kind_of(name)} | {figures} | {words.percent(seconds / total)} |")
+        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {words.percent(seconds / total)}"
+        lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
     return "\n".join(lines) + "\n"
+
+
+def _by_kind(rows: list[tuple[str, float, int]]) -> dict[str, float]:
+    """Seconds of each kind of work."""
+    shares: dict[str, float] = {}
+    for name, seconds, _ in rows:
+        shares[kind_of(name)] = shares.get(kind_of(name), 0.0) + seconds
+    return shares

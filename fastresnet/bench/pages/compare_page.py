@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Any
 
 from fastresnet.base import words
 from fastresnet.bench.judging import bounds
-from fastresnet.bench.judging.compare import Comparison, Entry, averages, told
+from fastresnet.bench.judging.comparison import Comparison, Entry
+from fastresnet.bench.judging.telling import averages, speed, told
+from fastresnet.bench.measuring.file import Benchmark, Row, figure, median_of, number
 from fastresnet.bench.pages import plotting
 from fastresnet.bench.pages.assets import SCRIPT, STYLE
 from fastresnet.bench.pages.plotting import Series
@@ -28,7 +29,7 @@ def render(compared: Comparison) -> str:
         STYLE,
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Speeds beside the first file, {escape(compared.labels[0])}: 2.00x is twice as fast. '
-        "In brackets the 95 % interval; within it, a difference is noise.</p>",
+        "In brackets the 95 % interval over processes; within it, a difference is noise.</p>",
         *(f'<p class="warn">{escape(text)}</p>' for text in compared.warnings),
         _cards(compared),
         look.section("Cases", _tools(compared), cases_table(compared)),
@@ -82,11 +83,11 @@ def cases_table(compared: Comparison) -> str:
 
 def _value_cell(entry: Entry, label: str) -> str:
     row, text = entry.row, told(entry)
-    if row is None or row["status"] != "ok":
-        message = escape((row or {}).get("message") or "", quote=True)
+    if row is None or row["quantiles"] is None:
+        message = escape((row["message"] if row else "") or "", quote=True)
         return f'<td class="n none" data-label="{escape(label)}" data-value="NaN" title="{message}">{escape(entry.verdict)}</td>'
-    value = row["figures"].get("images_per_second") or row["quantiles"]["median"]
     q = row["quantiles"]
+    value = number(row, "images_per_second") or q["median"]
     title = f"median {q['median']:.4g}, 20th {q['p20']:.4g}, 80th {q['p80']:.4g} {row['unit']}, n={q['n']}"
     title += f"; {row['noise']}" if row["noise"] else ""
     return (f'<td class="n" data-label="{escape(label)}" data-value="{value:.6g}" title="{escape(title, quote=True)}">'
@@ -94,24 +95,30 @@ def _value_cell(entry: Entry, label: str) -> str:
 
 
 def _ratio_cell(entry: Entry) -> str:
-    if entry.ratio is None:
+    r = entry.ratio
+    if r is None:
         text = "" if entry.row is None or entry.row["status"] != "ok" else entry.verdict
         return f'<td class="n none" data-label="speed" data-value="NaN">{escape(text)}</td>'
-    r = entry.ratio
-    left, right = (50 + 50 * max(-1.0, min(1.0, math.log(x) / math.log(10))) for x in (r.low, r.high))
-    bar = f'<div class="bar"><b></b><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i></div>'
-    return (f'<td class="n {entry.verdict}" data-label="speed" data-value="{r.ratio:.6g}"><div>{r.ratio:.2f}x '
-            f'<span class="soft">[{r.low:.2f}, {r.high:.2f}] {entry.verdict}</span>{bar}</div></td>')  # fmt: skip
+    bar = _bar(r.low, r.high) if r.judged else ""
+    kind = entry.verdict if r.judged else "none"
+    value, _, interval = speed(r).partition(" ")
+    return (f'<td class="n {kind}" data-label="speed" data-value="{r.ratio:.6g}"><div>{value} '
+            f'<span class="soft">{interval} {entry.verdict}</span>{bar}</div></td>')  # fmt: skip
 
 
-# ---- pictures -------------------------------------------------------------------------------
+def _bar(low: float, high: float) -> str:
+    left, right = (50 + 50 * max(-1.0, min(1.0, math.log(x) / math.log(10))) for x in (low, high))
+    return f'<div class="bar"><b></b><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i></div>'
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
 
 
 def _pictures(compared: Comparison) -> str:
     return "".join([by_batch(compared), roofline(compared), to_accuracy(compared), energy(compared)])
 
 
-def _good(file: dict[str, Any], part: str) -> list[dict[str, Any]]:
+def _good(file: Benchmark, part: str) -> list[Row]:
     return [row for row in file["cases"] if row["part"] == part and row["status"] == "ok"]
 
 
@@ -124,8 +131,8 @@ def by_batch(compared: Comparison) -> str:
         for row in _good(file, "step"):
             s = row["settings"]
             if s["work"] == "step" and s["memory_format"] == "channels_last" and s["compile"] == "off":
-                place = lines.setdefault((s["model"], s["precision"]), {})
-                place[float(row["figures"]["batch_size"])] = row["figures"]["images_per_second"]
+                place = lines.setdefault((str(s["model"]), str(s["precision"])), {})
+                place[figure(row, "batch_size")] = figure(row, "images_per_second")
         for (model, precision), points in sorted(lines.items()):
             if len(points) > 1:
                 found.append(Series(f"{label}: {model} {precision}", sorted(points.items()), len(found)))
@@ -140,13 +147,12 @@ def roofline(compared: Comparison) -> str:
     found: list[Series] = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         limits = bounds.ceilings(file)
-        steps = [row for row in _good(file, "step") if row["figures"].get("bytes")]
+        steps = [row for row in _good(file, "step") if number(row, "bytes")]
         rates = [rate for name, rate in limits.items() if name.startswith("matmul")]
         if not steps or not rates or "memory-copy" not in limits:
             continue
         points = [
-            (row["figures"]["flops"] / row["figures"]["bytes"], row["figures"]["flops_per_second"])
-            for row in steps
+            (figure(row, "flops") / figure(row, "bytes"), figure(row, "flops_per_second")) for row in steps
         ]
         roof, slope = max(rates), limits["memory-copy"]
         ends = (
@@ -156,7 +162,7 @@ def roofline(compared: Comparison) -> str:
         corners = [(ends[0], ends[0] * slope), (roof / slope, roof), (ends[1], roof)]
         found.append(Series(f"{label}: roof", corners, index, labels=["bandwidth", "ridge", "matrix rate"]))
         labels = [
-            f"{row['name']}: {words.amount(row['figures']['flops_per_second'], 'FLOP/s')}" for row in steps
+            f"{row['name']}: {words.amount(figure(row, 'flops_per_second'), 'FLOP/s')}" for row in steps
         ]
         found.append(Series(f"{label}: steps", points, index, line=False, labels=labels))
     return plotting.plot("Roofline", "FLOP/s", found, "FLOPs a byte of estimated traffic")
@@ -167,8 +173,8 @@ def to_accuracy(compared: Comparison) -> str:
     found = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         rows = _good(file, "accuracy")
-        points = [(row["quantiles"]["median"], 100 * (1 - row["figures"]["accuracy"])) for row in rows]
-        labels = [f"{label}, {row['name']}: {words.percent(row['figures']['accuracy'])} in {row['quantiles']['median']:.3g} s"
+        points = [(median_of(row), 100 * (1 - figure(row, "accuracy"))) for row in rows]
+        labels = [f"{label}, {row['name']}: {words.percent(figure(row, 'accuracy'))} in {median_of(row):.3g} s"
                   f" (n={row['figures']['runs']})" for row in rows]  # fmt: skip
         found.append(Series(label, points, index, line=False, labels=labels))
     return plotting.plot(
@@ -182,9 +188,9 @@ def energy(compared: Comparison) -> str:
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         best: dict[str, float] = {}
         for row in _good(file, "step"):
-            joules = row["figures"].get("joules_per_image")
+            joules = number(row, "joules_per_image")
             if joules and row["settings"]["work"] == "step":
-                model = row["settings"]["model"]
+                model = str(row["settings"]["model"])
                 best[model] = min(joules, best.get(model, math.inf))
         values += [
             (f"{label}: {model}", joules, f"{joules:.3g} J", index) for model, joules in sorted(best.items())
@@ -192,12 +198,12 @@ def energy(compared: Comparison) -> str:
     return plotting.bars("Energy", "joules an image, training step, best batch size", values)
 
 
-# ---- machines -------------------------------------------------------------------------------
+# ---- machines ----------------------------------------------------------------------------------------------
 
 
-def _machine(file: dict[str, Any], label: str) -> str:
+def _machine(file: Benchmark, label: str) -> str:
     machine, software = file["hardware"], file["software"]
-    gpu = machine["gpus"][0] if machine["gpus"] else {}
+    gpu = dict(machine["gpus"][0]) if machine["gpus"] else {}
     data = file["data"]
     facts = {
         "machine": hardware.short_name(machine),

@@ -1,0 +1,63 @@
+"""Compare benchmark files: `python benchmarks/compare.py A.json B.json ... [--html FILE] [--md] [--gate 5%]`.
+
+The first file is the base. Ratios are speeds: 2.0 means twice as fast as the base. Differences are told from
+noise by what varies from process to process: measure with `benchmarks/run.py --processes 5`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastresnet.base import words
+from fastresnet.base.files import write_text
+from fastresnet.bench.commands.options import parser, share
+from fastresnet.bench.judging import comparison, telling
+from fastresnet.bench.judging.comparison import Comparison
+from fastresnet.bench.measuring import file
+from fastresnet.bench.pages import compare_page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print tables, write pages, and with --gate exit 1 where a case became slower beyond noise."""
+    options = parse(argv)
+    files = [file.read(path) for path in options.files]
+    compared = comparison.compare(files, comparison.names(files, options.files))
+    if options.html:
+        write_text(options.html, compare_page.render(compared))
+        print(f"written: {options.html}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(telling.as_data(compared), indent=1, ensure_ascii=False, allow_nan=False))
+    elif options.md or not options.html:
+        print(telling.table(compared, markdown=options.md))
+    return gate(compared, options.gate) if options.gate is not None else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. Raises ConfigError for a wrong one."""
+    given = parser(__doc__)
+    add = given.add_argument
+    add("files", nargs="+", metavar="FILE", help="benchmark files; the first is the base")
+    add("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    add("--md", action="store_true", help="tables as Markdown")
+    add("--json", action="store_true", help="the comparison as JSON")
+    add("--gate", type=share, metavar="5%%", help="exit 1 where a case is slower by more, beyond noise")
+    options = given.parse_args(argv)
+    if options.gate is not None and len(options.files) < 2:
+        given.error("--gate needs a base and at least one other file")
+    return options
+
+
+def gate(compared: Comparison, allowed: float) -> int:
+    """1, with a line for each case slower than the base by more than `allowed` beyond noise; else 0."""
+    failed, judged = comparison.gate(compared, allowed)
+    for slow in failed:
+        r = slow.ratio
+        interval = f"{r.ratio:.3f}x [{r.low:.3f}, {r.high:.3f}]"
+        print(f"slower: {slow.label}: {slow.case} runs at {interval} of the base", file=sys.stderr)
+    limit = words.percent(allowed, digits=0)
+    print(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,99 @@
+"""What a contest came to: a table, the targets hit and missed, a picture. Measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from fastresnet.base import files
+from fastresnet.bench.contest.contestants import Row
+
+# resident at least so many times the rival
+CPU_TARGETS = (("ffcv", 4.0), ("torchvision", 20.0))
+# images/s, and times the fastest rival
+GPU_TARGET, GPU_RATIO = 100e6, 10.0
+# seconds, imports apart
+FIRST_BATCH_TARGET = 2.0
+
+
+class Verdict(TypedDict):
+    """A target, what was reached of it, and whether that is enough."""
+
+    target: str
+    reached: float
+    hit: bool
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Aligned lines, a contestant each."""
+    head = (
+        f"{'loader':34s} {'images/s':>12s} {'p20':>12s} {'p80':>12s} {'n':>4s} {'first s':>8s} {'cores':>6s} "
+    )
+    return "\n".join([head + f"{'per cpu s':>10s} {'MiB':>7s}", *map(_line, rows)])
+
+
+def _line(row: Row) -> str:
+    speed = row["images_per_second"]
+    if speed is None:
+        return f"{row['name']:34s} {row['status']}"
+    return (
+        f"{row['name']:34s} {speed['median']:12,.0f} {speed['p20']:12,.0f} {speed['p80']:12,.0f} "
+        f"{speed['n']:4d} {row['first_batch_seconds']:8.2f} {row['host_cpu_cores']:6.2f} "
+        f"{row['images_per_cpu_second']:10,.0f} {row['memory_mib']:7.0f}"
+    )
+
+
+def verdicts(rows: Sequence[Row], device: str) -> list[Verdict]:
+    """Each target with what was reached; none where no resident loader ran."""
+    speeds = {row["name"]: q["median"] for row in rows if (q := row["images_per_second"]) is not None}
+    best = next((row for row in rows if row["name"] in speeds and row["name"].startswith("resident")), None)
+    if best is None:
+        return []
+    goals = _gpu_goals(rows, speeds, best) if device == "cuda" else _cpu_goals(speeds, best)
+    if "stream" in speeds and "ffcv" in speeds:
+        goals.append(("stream no slower than ffcv", speeds["stream"] / speeds["ffcv"], 1.0))
+    found: list[Verdict] = [
+        {"target": text, "reached": reached, "hit": reached >= goal} for text, reached, goal in goals
+    ]
+    first = best["first_batch_seconds"] or 0.0
+    text = f"first batch within {FIRST_BATCH_TARGET:g} s"
+    return [*found, {"target": text, "reached": first, "hit": first <= FIRST_BATCH_TARGET}]
+
+
+def _cpu_goals(speeds: dict[str, float], best: Row) -> list[tuple[str, float, float]]:
+    ours = speeds[best["name"]]
+    return [
+        (f"{best['name']} at least {ratio:g} times {rival}", ours / speeds[rival], ratio)
+        for rival, ratio in CPU_TARGETS
+        if rival in speeds
+    ]
+
+
+def _gpu_goals(rows: Sequence[Row], speeds: dict[str, float], best: Row) -> list[tuple[str, float, float]]:
+    """By the batch that training uses, and by an epoch at once."""
+    names = [name for name in speeds if name.startswith(best["name"])]
+    goals = [(f"{name} at least {GPU_TARGET:,.0f} images/s", speeds[name], GPU_TARGET) for name in names]
+    rivals = [speeds[row["name"]] for row in rows if row["name"] in speeds and not row["ours"]]
+    if rivals:
+        ratio = speeds[best["name"]] / max(rivals)
+        goals.append((f"at least {GPU_RATIO:g} times the fastest rival", ratio, GPU_RATIO))
+    return goals
+
+
+def plot(rows: Sequence[Row], path: Path, title: str) -> None:
+    """A bar a contestant on a logarithmic axis, with the 20th to 80th percentile."""
+    from matplotlib.figure import Figure
+
+    shown = [(row, q) for row in rows if (q := row["images_per_second"]) is not None][::-1]
+    figure = Figure(figsize=(7, 0.5 * len(shown) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
+    middle = [q["median"] for _, q in shown]
+    spread = [[q["median"] - q["p20"] for _, q in shown], [q["p80"] - q["median"] for _, q in shown]]
+    colors = ["tab:blue" if row["ours"] else "tab:gray" for row, _ in shown]
+    bars = axes.barh([row["name"] for row, _ in shown], middle, xerr=spread, color=colors)
+    axes.bar_label(bars, [f" {value:,.0f}" for value in middle])
+    limits = (min(middle) / 2, max(middle) * 6)
+    axes.set(xscale="log", xlabel="augmented images a second", title=title, xlim=limits)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:])

@@ -1,0 +1,195 @@
+"""Benchmark files case by case beside the first of them, which is the base. What doesn't compare says why.
+
+Ratios are speeds: 2.0 means twice as fast as the base. Refuses to average what differs in data or settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastresnet.bench.judging import bounds, significance
+from fastresnet.bench.judging.significance import Ratio
+from fastresnet.bench.measuring.file import Benchmark, Row, observations, unfinished
+from fastresnet.machine import hardware
+
+# parts that work on random numbers: the data set plays no part in their figures
+WITHOUT_DATA = ("ceilings", "step")
+# what several processes are asked for with, and how many a gate needs
+ASK = "benchmarks/run.py --processes 5"
+FEWEST_PROCESSES = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case in one file, beside the base.
+
+    verdict:  base, faster, slower, noise (within it), one process (not judged), or why there is no ratio
+    why:      which ceiling explains the difference
+    """
+
+    row: Row | None
+    ratio: Ratio | None
+    verdict: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`labels` name the files; `cases` maps a case's id to one entry a file, base first."""
+
+    files: list[Benchmark]
+    labels: list[str]
+    cases: dict[str, list[Entry]]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Slower:
+    """A case of the file `label` that fails a gate."""
+
+    label: str
+    case: str
+    ratio: Ratio
+
+
+def names(files: Sequence[Benchmark], paths: Sequence[str]) -> list[str]:
+    """A short name for each file: its machine where these differ, else the file's own."""
+    machines = [hardware.short_name(file["hardware"]) for file in files]
+    stems = [Path(path).stem for path in paths]
+    if len(set(machines)) == len(machines):
+        return machines
+    return stems if len(set(stems)) == len(stems) else [f"{stem} ({i + 1})" for i, stem in enumerate(stems)]
+
+
+def compare(files: Sequence[Benchmark], labels: Sequence[str]) -> Comparison:
+    """All cases of all files beside the base's. Raises ValueError for files of different scales."""
+    if len({file["scale"] for file in files}) > 1:
+        raise ValueError(
+            "a file of scale tiny and one of scale normal don't compare: tiny only checks that all runs"
+        )
+    base = {row["id"]: row for row in files[0]["cases"]}
+    ids = dict.fromkeys(row["id"] for file in files for row in file["cases"])
+    columns = [_column(files[0], file, ids) for file in files[1:]]
+    cases = {name: [_base_entry(base.get(name)), *(column[name] for column in columns)] for name in ids}
+    return Comparison(list(files), list(labels), cases, list(_warnings(files, labels)))
+
+
+def _base_entry(row: Row | None) -> Entry:
+    return Entry(row, None, "base" if row and row["status"] == "ok" else _missing(row))
+
+
+def _column(base: Benchmark, file: Benchmark, ids: Sequence[str] | dict[str, None]) -> dict[str, Entry]:
+    """A file's entries beside the base; the cases that compare are judged together."""
+    own, rows = ({row["id"]: row for row in one["cases"]} for one in (base, file))
+    reasons = {name: _no_ratio(base, file, own.get(name), rows.get(name)) for name in ids}
+    pairs = [(own[name], rows[name]) for name in ids if not reasons[name]]
+    ratios = significance.compare(
+        [observations(one) for one, _ in pairs],
+        [observations(two) for _, two in pairs],
+        [one["better"] == "lower" for one, _ in pairs],
+    )
+    found = {name: Entry(rows.get(name), None, reason) for name, reason in reasons.items()}
+    for (one, two), ratio in zip(pairs, ratios):
+        found[one["id"]] = _judged(base, file, one, two, ratio)
+    return found
+
+
+def _judged(base: Benchmark, file: Benchmark, own: Row, row: Row, ratio: Ratio) -> Entry:
+    if not ratio.judged:
+        return Entry(row, ratio, "one process")
+    if ratio.within_noise:
+        return Entry(row, ratio, "noise")
+    verdict = "faster" if ratio.ratio > 1 else "slower"
+    return Entry(row, ratio, verdict, bounds.explain(base, file, own, row, ratio.ratio))
+
+
+def _missing(row: Row | None) -> str:
+    """Why a case has no figure."""
+    return "not measured" if row is None else row["status"]
+
+
+def _no_ratio(base: Benchmark, file: Benchmark, own: Row | None, row: Row | None) -> str:
+    """Why a case has no ratio, or nothing."""
+    if row is None or row["status"] != "ok":
+        return _missing(row)
+    if own is None or own["status"] != "ok":
+        return "base has none"
+    if min(*own["samples"], *row["samples"]) <= 0:
+        return "too short for the clock"
+    return _incomparable(base, file, own, row)
+
+
+def _incomparable(base: Benchmark, file: Benchmark, own: Row, row: Row) -> str:
+    """Why these two rows mean different things, or nothing."""
+    first, second = own["settings"], row["settings"]
+    if first != second or own["unit"] != row["unit"]:
+        changed = sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+        return f"other settings ({', '.join(changed) or 'unit'})"
+    return "" if row["part"] in WITHOUT_DATA else _other_data(base, file)
+
+
+def _other_data(base: Benchmark, file: Benchmark) -> str:
+    first, second = base["data"], file["data"]
+    if first is None or second is None:
+        return "" if first == second else "data unknown"
+    if first["synthetic"] != second["synthetic"]:
+        return "synthetic against real data"
+    same = all(first[key] == second[key] for key in ("name", "digest", "train_size", "test_size"))
+    return "" if same else "other data"
+
+
+def _warnings(files: Sequence[Benchmark], labels: Sequence[str]) -> Iterator[str]:
+    for file, label in zip(files, labels):
+        yield from (f"{label}: {text}" for text in _warnings_of(file))
+    if len({file["git"]["commit"] for file in files}) > 1:
+        yield "the files come from different commits of the code"
+
+
+def _warnings_of(file: Benchmark) -> Iterator[str]:
+    if file["data"] and file["data"]["synthetic"]:
+        yield "synthetic data, its accuracies say nothing about CIFAR-10"
+    if file["condition"]["throttle"]:
+        yield f"the GPU was held back ({', '.join(file['condition']['throttle'])})"
+    noisy = sum(row["noisy"] for row in file["cases"])
+    measured = sum(row["status"] == "ok" for row in file["cases"])
+    if noisy > measured / 4:
+        yield f"{noisy} of {measured} cases are noisy, the machine was busy or unsteady"
+    if file["git"]["dirty"]:
+        yield "measured with uncommitted changes"
+    if cut := unfinished(file):
+        yield f"the suite was cut short: {cut}"
+    if processes(file) < 2:
+        yield f"one process only, so no difference is told from noise: measure with {ASK}"
+
+
+def processes(file: Benchmark) -> int:
+    """Fresh processes that measured the whole suite."""
+    return file.get("processes_done", 1)
+
+
+# ---- the gate ----------------------------------------------------------------------------------------------
+
+
+def gate(compared: Comparison, allowed: float) -> tuple[list[Slower], int]:
+    """(cases slower than the base by more than `allowed` beyond noise, number of cases judged).
+
+    Raises ValueError where a file has too few processes to tell, and where nothing compares.
+    """
+    for file, label in zip(compared.files, compared.labels):
+        if processes(file) < FEWEST_PROCESSES:
+            raise ValueError(
+                f"--gate needs {FEWEST_PROCESSES} processes or more a file, {label} has {processes(file)}: "
+                f"measure with {ASK}"
+            )
+    failed, judged = [], 0
+    for index, label in enumerate(compared.labels[1:], start=1):
+        known = [(name, entries[index].ratio) for name, entries in compared.cases.items()]
+        named = [(name, ratio) for name, ratio in known if ratio is not None]
+        slow = significance.slower_beyond_noise([ratio for _, ratio in named], allowed)
+        failed += [Slower(label, name, ratio) for (name, ratio), is_slow in zip(named, slow) if is_slow]
+        judged += sum(ratio.judged for _, ratio in named)
+    if not judged:
+        raise ValueError("--gate: no case of the files compares, so nothing was judged")
+    return failed, judged

@@ -1,0 +1,123 @@
+"""A comparison in words: cells, tables in plain text and Markdown, averages, plain data. Draws nothing."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+from typing import TypedDict
+
+from fastresnet.bench.judging.comparison import Comparison, Entry
+from fastresnet.bench.judging.significance import Ratio
+from fastresnet.bench.measuring.file import value_of
+
+
+class RatioData(TypedDict):
+    """A ratio as JSON has it: null where an interval isn't known."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    p_slower: float | None
+
+
+class EntryData(TypedDict):
+    """An entry as JSON has it."""
+
+    median: float | None
+    verdict: str
+    why: str
+    ratio: RatioData | None
+
+
+class ComparisonData(TypedDict):
+    """A comparison as JSON has it."""
+
+    base: str
+    files: list[str]
+    warnings: list[str]
+    cases: dict[str, list[EntryData]]
+
+
+def told(entry: Entry) -> list[str]:
+    """Value, ratio, verdict and explanation of an entry, as text."""
+    if entry.row is None or entry.row["status"] != "ok":
+        return ["-", "", entry.verdict, ""]
+    value = value_of(entry.row) + (" ~" if entry.row["noisy"] else "")
+    if entry.ratio is None:
+        return [value, "", "" if entry.verdict == "base" else entry.verdict, ""]
+    return [value, speed(entry.ratio), entry.verdict, entry.why]
+
+
+def speed(ratio: Ratio) -> str:
+    """`0.95x [0.93, 0.97]`, without an interval where it isn't known."""
+    return f"{ratio.ratio:.2f}x" + (f" [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.judged else "")
+
+
+def table(compared: Comparison, *, markdown: bool = False) -> str:
+    """All cases as a table: plain columns, or Markdown."""
+    rows = [["case", compared.labels[0]]]
+    for label in compared.labels[1:]:
+        rows[0] += [label, "speed [95 %]", "", "explained by"]
+    for name, entries in compared.cases.items():
+        base = told(entries[0])
+        rows.append([name, base[0] if base[0] != "-" else base[2]])
+        rows[-1] += [cell for entry in entries[1:] for cell in told(entry)]
+    lines = _markdown(compared.warnings, rows) if markdown else _plain(compared.warnings, rows)
+    lines += ["", *(f"{part}: {text}" for part, text in averages(compared).items())]
+    return "\n".join(lines) + "\n~ noisy: spread or drift of the samples, or processes that differ\n"
+
+
+def _markdown(warnings: list[str], rows: list[list[str]]) -> list[str]:
+    head, *body = (["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |"] for row in rows)
+    rule = ["|" + " --- |" * len(rows[0])]
+    return [f"> {text}\n" for text in warnings] + head + rule + [line for lines in body for line in lines]
+
+
+def _plain(warnings: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return [f"! {text}" for text in warnings] + lines
+
+
+def averages(compared: Comparison) -> dict[str, str]:
+    """Geometric mean of the comparable ratios, by part of the suite and file."""
+    found: dict[str, list[str]] = {}
+    for index, label in enumerate(compared.labels[1:], start=1):
+        by_part: dict[str, list[float]] = {}
+        for name, entries in compared.cases.items():
+            ratio = entries[index].ratio
+            if ratio is not None:
+                by_part.setdefault(name.split("/")[0], []).append(math.log(ratio.ratio))
+        for part, logs in by_part.items():
+            found.setdefault(part, []).append(f"{label} {math.exp(fmean(logs)):.2f}x ({len(logs)} cases)")
+    return {part: ", ".join(texts) for part, texts in found.items()}
+
+
+def as_data(compared: Comparison) -> ComparisonData:
+    """The comparison as plain data."""
+    return {
+        "base": compared.labels[0],
+        "files": compared.labels,
+        "warnings": compared.warnings,
+        "cases": {name: [_entry(entry) for entry in entries] for name, entries in compared.cases.items()},
+    }
+
+
+def _entry(entry: Entry) -> EntryData:
+    quantiles = entry.row["quantiles"] if entry.row else None
+    return {
+        "median": quantiles["median"] if quantiles else None,
+        "verdict": entry.verdict,
+        "why": entry.why,
+        "ratio": _ratio(entry.ratio) if entry.ratio else None,
+    }
+
+
+def _ratio(ratio: Ratio) -> RatioData:
+    known = ratio.judged
+    return {
+        "ratio": ratio.ratio,
+        "low": ratio.low if known else None,
+        "high": ratio.high if known else None,
+        "p_slower": ratio.p_slower if known else None,
+    }

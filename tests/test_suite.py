@@ -1,0 +1,161 @@
+"""suite and run: a valid file after each case, whatever fails or interrupts; no figure that can't be."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastresnet.base import exits
+from fastresnet.bench.commands import run
+from fastresnet.bench.measuring import cases, file, profiles, suite
+from fastresnet.bench.measuring.context import Context
+from fastresnet.bench.measuring.harness import Case, Measured
+from fastresnet.bench.measuring.suite import Suite
+
+CPU = torch.device("cpu")
+RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
+
+
+def tiny(*arguments, out):
+    return ["--scale", "tiny", "--device", "cpu", "--budget", "600", "--out", str(out), *arguments]
+
+
+@pytest.mark.parametrize("only, least", [("ceilings,loader,step", 6), ("endtoend,accuracy", 3)])
+def test_the_tiny_suite_writes_a_valid_file_with_rows_of_every_part(
+    tmp_path, monkeypatch, capsys, only, least
+):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "tiny.json"
+    assert run.main(tiny("--only", only, out=out)) == 0
+    result = file.read(out)
+    bad = [
+        (row["id"], row["message"]) for row in result["cases"] if row["status"] in ("failed", "out of memory")
+    ]
+    assert not bad
+    assert sum(row["status"] == "ok" for row in result["cases"]) >= least
+    assert {row["part"] for row in result["cases"]} == set(only.split(","))
+    assert result["cases_planned"] == len(result["cases"])
+    assert result["data"]["synthetic"] and "SYNTHETIC DATA" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.json"}
+
+
+def a_suite(monkeypatch, measures):
+    """A suite of one part whose cases measure as given."""
+
+    def made(context):
+        return [Case("made", str(i), {}, measure) for i, measure in enumerate(measures)]
+
+    monkeypatch.setitem(cases.PARTS, "made", made)
+    return Suite(Context(CPU), ["made"], 60.0, time.perf_counter())
+
+
+def good(seconds):
+    return Measured([1.0, 1.1, 1.2, 1.0, 1.1], {"mfu": 0.5, "images_per_second": 3.0})
+
+
+def impossible(seconds):
+    return Measured([1.0] * 5, {"mfu": 1.07, "images_per_second": 3.0})
+
+
+def test_a_part_is_added_by_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(cases.PARTS, "made", lambda context: [Case("made", "one", {}, good)])
+    assert run.main(["--device", "cpu", "--only", "made", "--out", str(tmp_path / "made.json")]) == 0
+    assert [row["id"] for row in file.read(tmp_path / "made.json")["cases"]] == ["made/one"]
+
+
+def test_more_arithmetic_than_the_machine_can_do_is_a_failure_without_figures(monkeypatch):
+    measured = a_suite(monkeypatch, [good, impossible])
+    rows = [row for row, _ in measured.measure()]
+    assert [row["status"] for row in rows] == ["ok", "failed"]
+    assert "MFU would be 1.07" in rows[1]["message"]
+    assert rows[1]["figures"] == {} and rows[1]["samples"] == [] and rows[1]["quantiles"] is None
+
+
+def test_the_file_is_whole_after_each_case(monkeypatch, tmp_path):
+    path = tmp_path / "after.json"
+    measured = a_suite(monkeypatch, [good, impossible, good])
+    for count, _ in enumerate(measured.measure(), 1):
+        file.write(path, measured.file())
+        read = file.read(path)
+        assert len(read["cases"]) == count and read["cases_planned"] == 3
+        assert file.unfinished(read) == (f"{count} of 3 cases" if count < 3 else None)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_interrupted_suite_leaves_what_it_has(tmp_path, stop, processes):
+    out = tmp_path / "half.json"
+    command = [sys.executable, str(RUN), *tiny("--only", "ceilings", "--processes", processes, out=out)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
+    )
+    for _ in range(6000):
+        if out.exists() or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.send_signal(stop)
+    told = process.communicate(timeout=60)[1]
+    result = file.read(out)
+    if process.returncode == 0:  # it was faster than the signal
+        pytest.skip("the suite had ended")
+    assert process.returncode == 130 and "interrupted: " in told and "Traceback" not in told
+    assert result["cases"] and file.unfinished(result)
+    assert [path.name for path in tmp_path.iterdir()] == ["half.json"]
+
+
+def test_speedups_are_over_the_eager_contiguous_step_of_the_same_precision():
+    def row(layout, seconds, precision="fp32"):
+        settings = {"model": "m", "work": "step", "batch_size": 8, "precision": precision}
+        settings |= {"memory_format": layout, "compile": "off"}
+        ok = {"id": "step/m", "part": "step", "status": "ok"}
+        return {**ok, "settings": settings, "quantiles": {"median": seconds}, "figures": {}}
+
+    rows = [row("contiguous", 3.0), row("channels_last", 2.0), row("channels_last", 1.0, "bf16")]
+    suite.add_speedups(rows)
+    assert rows[1]["figures"]["speedup_over_eager_contiguous_same_precision"] == pytest.approx(1.5)
+    assert rows[2]["figures"] == {"speedup_over_eager_contiguous_fp32": pytest.approx(3.0)}
+
+
+def test_a_ceiling_that_was_beaten_is_measured_again(monkeypatch):
+    rates = itertools.chain([1e9], itertools.repeat(4e9))
+    monkeypatch.setattr(Context, "_measured_ceiling", lambda self, name: next(rates))
+    context = Context(CPU, tiny=True)
+    assert context.utilisation("fp32", 0.5e9)["mfu"] == 0.5
+    assert context.utilisation("fp32", 2e9) == {
+        "flops_per_second": 2e9,
+        "mfu": 0.5,
+        "ceiling_flops_per_second": 4e9,
+    }
+
+
+def test_a_profile_is_a_trace_and_a_table(tmp_path):
+    said = []
+    table = profiles.write(Context(CPU, tiny=True), Path(tmp_path) / "profile", said.append)
+    text = table.read_text()
+    assert "matrix work" in text and "gaps" in text and said
+    assert (table.parent / "trace.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--only", "steps"], "the parts are ceilings, loader, step, endtoend, accuracy"),
+        (["--only", "accuracy"], "suite quick has no case in accuracy"),
+        (["--suite", "huge"], "invalid choice"),
+        (["--budget=-1"], "--budget: must be above 0"),
+        (["--budget=0"], "--budget: must be above 0"),
+        (["--processes=0"], "--processes: must be a whole number from 1 on"),
+        (["--gpu"], "unrecognized"),
+        (["--device", "quantum"], "--device=quantum"),
+        (["--device", "cuda:99"], "--device=cuda:99"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(arguments, message, capsys):
+    assert exits.exit_code(run.main, arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
