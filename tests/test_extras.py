@@ -10,9 +10,11 @@ from fastresnet import augment, loading
 from fastresnet.augment import Augment
 from fastresnet.augment.extras import EXTRAS, erasing, grayscale
 from fastresnet.settings import ConfigError, config
+from fastresnet.training.experiment import Experiment
 
 MEAN, STD, COUNT = (0.49, 0.48, 0.44), (0.247, 0.243, 0.261), 40
 BOTH = Augment(2, "reflect", "random", 4, 0.1, 0.1, (("erasing", 0.5), ("grayscale", 0.5)))
+MIXED = Augment(flip="random", extras=(("cutmix", 0.5), ("mixup", 0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,11 @@ def only(name: str, share: float) -> Augment:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kernel", ["rows", "fused"])
+@pytest.mark.parametrize("spec", [BOTH, MIXED], ids=["alone", "mixed"])
 @pytest.mark.parametrize("size", [None, (9, 10)])
-def test_every_kernel_composes_the_extras_as_the_reference_does(stored, kernel, size, dtype):
-    plain = finished(stored, BOTH, kernel="reference", size=size)
-    result = finished(stored, BOTH, kernel=kernel, size=size, dtype=dtype)
+def test_every_kernel_composes_the_extras_as_the_reference_does(stored, kernel, size, spec, dtype):
+    plain = finished(stored, spec, kernel="reference", size=size)
+    result = finished(stored, spec, kernel=kernel, size=size, dtype=dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     torch.testing.assert_close(result.float(), plain, atol=tolerance, rtol=0)
     assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
@@ -71,6 +74,44 @@ def test_grayscale_gives_all_channels_the_luma_of_the_pixel(stored):
     assert torch.equal(finished(stored, only("grayscale", 0.0)), finished(stored, Augment()))
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixed_images_hold_as_much_of_their_neighbour_as_their_labels_say(name):
+    numbers = torch.arange(COUNT)
+    values = (numbers * 97 % 256).float()  # of all pixels of an image, and far from its neighbour's
+    images = values.to(torch.uint8)[:, None, None, None].expand(-1, 64, 64, 3).contiguous()
+    choices = augment.draw(only(name, 0.75), COUNT, (64, 64), seed=3, epoch=0)
+    unit = dict(mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    mixed = augment.apply(images, numbers, choices, **unit).mean((1, 2, 3))
+    weights = augment.mixed(numbers, choices, COUNT)
+    torch.testing.assert_close(weights.sum(1), torch.ones(COUNT))
+    apart = (values - values.roll(1)).abs()
+    assert torch.all((mixed - weights @ values).abs() <= 0.04 * apart + 1e-3)
+    own, neighbours = weights.diagonal(), weights[numbers, numbers - 1]  # of the first one it is the last
+    torch.testing.assert_close(own + neighbours, torch.ones(COUNT))
+    assert 0.5 < (own < 1).float().mean() < 0.95
+
+
+def test_training_on_weights_of_one_class_each_is_training_on_classes():
+    changes = {
+        "train.batch_size": 16,
+        "train.epochs": 1.0,
+        "model.width": 0.0625,
+        "train.label_smoothing": 0.1,
+    }
+
+    def trained(extras: list[str]) -> tuple[Experiment, float]:
+        cfg = config.load("rn18.yaml", {**changes, "train.extras": extras})
+        experiment = Experiment(cfg, splits=splits())
+        experiment.warm_up()
+        return experiment, experiment.fit_epoch(0).accuracy
+
+    (plain, hits), (soft, same), (mixed, _) = map(trained, ([], ["mixup 0"], ["mixup 0.5", "cutmix 0.5"]))
+    for one, other, third in zip(plain.model.parameters(), soft.model.parameters(), mixed.model.parameters()):
+        torch.testing.assert_close(one, other)
+        assert third.isfinite().all()
+    assert hits == same and not torch.equal(one, third)
+
+
 @pytest.mark.parametrize("loader", ["resident", "torchvision"])
 def test_an_augmentation_more_is_a_module_and_a_line(monkeypatch, loader):
     ends = SimpleNamespace(
@@ -94,5 +135,5 @@ def test_an_augmentation_more_is_a_module_and_a_line(monkeypatch, loader):
 def test_an_entry_is_a_name_and_a_share(extras, words):
     with pytest.raises(ConfigError, match=words):
         config.load("rn18.yaml", {"train.extras": extras})
-    with pytest.raises(ValueError, match="train.extras knows erasing, grayscale, got 'erasin'"):
+    with pytest.raises(ValueError, match="train.extras knows erasing, .*, got 'erasin'"):
         augment.from_settings(config.load("rn18.yaml", {"train.extras": ["erasin 0.5"]}).train)

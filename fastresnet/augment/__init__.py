@@ -4,7 +4,7 @@ Refuses to know files, models and loaders.
 """
 
 from fastresnet.augment.choices import Augment, Choices, draw, from_settings, no_choices, order
-from fastresnet.augment.dispatch import apply, kernel_for, stored_for
+from fastresnet.augment.dispatch import apply, kernel_for, mixed, stored_for
 
 __all__ = [
     "Augment",
@@ -13,6 +13,7 @@ __all__ = [
     "draw",
     "from_settings",
     "kernel_for",
+    "mixed",
     "no_choices",
     "order",
     "stored_for",

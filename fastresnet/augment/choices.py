@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastresnet.augment.counter import Draws
-from fastresnet.augment.extras import EXTRAS
+from fastresnet.augment.extras import EXTRAS, MIXING
 
 CROP_MODES = ("reflect", "zero", "mean")
 FLIPS = ("none", "random", "alternating")
@@ -55,6 +55,11 @@ class Augment:
                 raise ValueError(f"train.extras knows {', '.join(EXTRAS)}, got {name!r}")
             if not 0 <= share <= 1:
                 raise ValueError(f"train.extras: {name} must lie between 0 and 1, got {share}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become weights of several classes."""
+        return any(name in MIXING for name, _ in self.extras)
 
     def check_size(self, height: int, width: int) -> None:
         """ValueError where the padding can't be reflected from so small an image."""

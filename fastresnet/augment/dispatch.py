@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastresnet.augment.choices import Augment, Choices
-from fastresnet.augment.extras import EXTRAS
+from fastresnet.augment.extras import EXTRAS, MIXING
 from fastresnet.augment.kernels import reference
 from fastresnet.augment.padding import Padded, pad
 
@@ -71,6 +71,18 @@ def finish(images: Tensor, choices: Choices, mean: Sequence[float], std: Sequenc
     for name, drawn in choices.extras.items():
         images = EXTRAS[name].apply(images, drawn, mean, std)
     return images
+
+
+def mixed(labels: Tensor, choices: Choices, classes: int) -> Tensor:
+    """A finished batch's labels: int64 (B,) as they are, or float32 (B,classes) where images are mixed."""
+    mixing = {name: drawn for name, drawn in choices.extras.items() if name in MIXING}
+    if not mixing:
+        return labels
+    soft = torch.nn.functional.one_hot(labels, classes).float()
+    for name, drawn in mixing.items():
+        own = MIXING[name].own_share(drawn)[:, None]
+        soft = soft * own + soft.roll(1, 0) * (1 - own)
+    return soft
 
 
 def kernel_for(name: str, device: torch.device, spec: Augment | None = None) -> tuple[str, str]:

@@ -70,6 +70,7 @@ def build(
         drop_last=train.drop_last,
         seed=cfg.run.seed,
         resolution=resolution,
+        classes=len(splits.class_names),
         sizes=(None, *(int(px) for _, px in train.resolutions or ())),
         rank=place.rank,
         world_size=place.size,

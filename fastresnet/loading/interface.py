@@ -13,7 +13,9 @@ from fastresnet import augment as augmentation
 from fastresnet.augment.choices import Augment, Choices
 from fastresnet.augment.dispatch import Stored
 
-Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
+# Images (B,3,h,w) in the compute dtype and labels, both on the device: int64 (B,), or float32 (B,K), the
+# weights of the classes, where images are mixed.
+Batch = tuple[Tensor, Tensor]
 # (B,3,h,w) of the next batch -> where to write it, as a captured graph wants it, or None for new tensors
 Buffers = Callable[[tuple[int, ...]], Batch | None]
 RGB = tuple[float, float, float]
@@ -38,6 +40,7 @@ class Batching:
     kernel:       see `augment.kernel_for`
     resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
     sizes:        all that `resolution` may say
+    classes:      how many there are; needed where images are mixed
     rank, world_size:  this process's share: a global batch is world_size·batch_size images, rank by rank
     """
 
@@ -54,6 +57,7 @@ class Batching:
     kernel: str = "auto"
     resolution: Callable[[int], int | None] = lambda step: None
     sizes: tuple[int | None, ...] = (None,)
+    classes: int = 0
     rank: int = 0
     world_size: int = 1
 
@@ -150,9 +154,10 @@ class Loader(ABC):
             kernel=self.kernel,
             out=images_out,
         )
-        if labels_out is None:
-            return images, labels.index_select(0, rows)
-        return images, torch.index_select(labels, 0, rows, out=labels_out)
+        if labels_out is not None and labels_out.dtype == labels.dtype:
+            return images, torch.index_select(labels, 0, rows, out=labels_out)
+        chosen = augmentation.mixed(labels.index_select(0, rows), choices, asked.classes)
+        return images, chosen if labels_out is None else labels_out.copy_(chosen)
 
     def size_at(self, epoch: int, step: int) -> int | None:
         """Height and width of one step's images, None as stored."""

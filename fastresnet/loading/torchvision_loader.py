@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fastresnet.augment.choices import Choices
-from fastresnet.augment.dispatch import finish
+from fastresnet.augment.dispatch import finish, mixed
 from fastresnet.base.cores import cores_usable
 from fastresnet.loading.interface import RGB, Batch, Batching, Buffers, no_buffers
 from fastresnet.loading.resident import ResidentLoader
@@ -55,10 +55,9 @@ class TorchvisionLoader(ResidentLoader):
             size, start = self.size_at(epoch, step), step * self.batch_size
             if size is not None:
                 images = torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear")
-            images = finish(
-                images, choices.slice(start, start + len(labels)), self.asked.mean, self.asked.std
-            )
-            yield self._there(images, labels, out)
+            some = choices.slice(start, start + len(labels))
+            images = finish(images, some, self.asked.mean, self.asked.std)
+            yield self._there(images, mixed(labels, some, self.asked.classes), out)
 
     def _there(self, images: Tensor, labels: Tensor, out: Buffers) -> Batch:
         if buffers := out(tuple(images.shape)):

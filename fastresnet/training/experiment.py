@@ -204,7 +204,9 @@ class Experiment:
             images = torch.rand((batch, 3, size, size), device=self.device).to(self.precision.compute)
             if self.cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            self.trainer.warm_up(images, step)
+            asked = self.train_loader.asked
+            mixes = asked.augment is not None and asked.augment.mixes
+            self.trainer.warm_up(images, step, asked.classes if mixes else 0)
 
     def _first_of_each_kind(self) -> list[int]:
         kinds: dict[tuple[tuple[int, int], bool], int] = {}

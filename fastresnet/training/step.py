@@ -82,7 +82,7 @@ class Step:
         self._forward = compiled(self._loss_and_hits, options.compile)
 
     def __call__(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
-        """images (B,3,h,w) in the compute dtype, labels (B,) int64 -> one optimizer step."""
+        """images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights -> one optimizer step."""
         if self.select is not None:
             images, labels = self.select(images, labels)
         parts = self.options.accumulate
@@ -109,7 +109,8 @@ class Step:
         loss = self._loss(logits_NK, labels)
         with torch.no_grad():
             loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
-            hits = (logits_NK.argmax(1) == labels).sum().to(loss.dtype)
+            classes = labels if labels.ndim == 1 else labels.argmax(1)
+            hits = (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
         return loss, loss_sum.detach(), hits
 
     def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterable, Mapping, Sequence, TypedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet.machine import timing
@@ -186,8 +187,10 @@ class Trainer:
 
     # ---- before and after ----------------------------------------------------------------------------------
 
-    def warm_up(self, images: Tensor, step: int = 0) -> None:
+    def warm_up(self, images: Tensor, step: int = 0, classes: int = 0) -> None:
         """Do step number `step` (from 0) of the run on `images` and random labels, and undo it.
+
+        With `classes` the labels are weights of so many classes, as mixed images have them.
 
         Compiles, captures and allocates what steps of that kind need; three times over, because
         torch.compile's own graphs are recorded in the second call and first replayed in the third. Before the
@@ -199,6 +202,7 @@ class Trainer:
         self.model.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             labels = torch.randint(0, 2, (len(images),), device=self.device)
+            labels = F.one_hot(labels, classes).float() if classes else labels
             for _ in range(3 if self.options.compile in ("reduce-overhead", "max-autotune") else 1):
                 self.steps_done = step
                 self.rates.rewind(step)

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fastresnet.augment.counter import Draws
-from fastresnet.augment.extras import erasing, grayscale
+from fastresnet.augment.extras import cutmix, erasing, grayscale, mixup
 
 
 class Extra(Protocol):
@@ -22,4 +22,12 @@ class Extra(Protocol):
         """The images changed as was drawn: float32 (B,3,h,w), normalised by mean and std."""
 
 
-EXTRAS: dict[str, Extra] = {"erasing": erasing, "grayscale": grayscale}
+class Mixing(Extra, Protocol):
+    """One that mixes each image with the one before it in the batch (the first with the last), labels too."""
+
+    def own_share(self, drawn: Tensor) -> Tensor:
+        """The weight of an image's own label: float32 (B,)."""
+
+
+MIXING: dict[str, Mixing] = {"mixup": mixup, "cutmix": cutmix}
+EXTRAS: dict[str, Extra] = {"erasing": erasing, "grayscale": grayscale, **MIXING}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastresnet.augment.boxes import covered
 from fastresnet.augment.counter import Draws
 
 AREA = (0.02, 1 / 3)  # share of the image
@@ -25,9 +26,5 @@ def draw(draws: Draws, share: float) -> Tensor:
 
 
 def apply(images: Tensor, drawn: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Zero, which is the mean colour, where a pixel's centre lies in the rectangle."""
-    (height, width), device = images.shape[2:], images.device
-    top, left, bottom, right = drawn[:, :, None].unbind(1)
-    y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (height, width))
-    rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
-    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    """Zero, which is the mean colour, within the rectangle."""
+    return images.masked_fill(covered(drawn, *images.shape[2:])[:, None], 0.0)
