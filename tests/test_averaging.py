@@ -1,7 +1,5 @@
 """Averages of the weights: equal to their formulas, exact after being stored, and apart from the model."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from model_settings import section
@@ -128,14 +126,28 @@ def test_restarting_begins_from_the_present_weights():
 
 
 def test_settings_choose_the_averages_and_lookahead_comes_first():
-    cfg = SimpleNamespace(
-        optim=section("optim", lookahead=5, lookahead_ramp=True), train=section("train", average_tail=0.25)
-    )
-    lookahead, tail = build(small_model(), cfg, 100)
+    optim = section("optim", lookahead=5, lookahead_ramp=True)
+    lookahead, tail = build(small_model(), optim, section("train", average_tail=0.25), 100)
     assert isinstance(lookahead, Lookahead) and lookahead.ramp_steps == 100
     assert isinstance(tail, TailAverage) and tail.start_step == 75
-    nothing = SimpleNamespace(optim=section("optim"), train=section("train"))
-    assert build(small_model(), nothing, 100) == []
+    assert build(small_model(), section("optim"), section("train"), 100) == []
+
+
+def test_lookahead_may_begin_late_from_the_weights_it_finds():
+    model = small_model()
+    late, begun = Lookahead(model, steps=2, alpha=0.3, start_step=3), []
+    for step in range(1, 8):
+        move(model)
+        fast = weights(model)
+        late.update(step)
+        if step == 3:
+            slow = fast
+        elif step in (5, 7):
+            slow = slow + 0.3 * (fast - slow)
+            begun.append(step)
+        expected = slow if step in (5, 7) else fast
+        torch.testing.assert_close(weights(model)[:-1], expected[:-1], rtol=1e-5, atol=1e-5)
+    assert begun == [5, 7]
 
 
 def test_anothers_average_is_refused():

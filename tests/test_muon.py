@@ -1,9 +1,19 @@
 """Muon: orthogonal updates, momentum, renormalising; the same whatever the layout or the batching."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastresnet.optim.muon import Muon, _as_matrix, orthogonalized, renormalising
+from fastresnet.optim.muon import (
+    NEWTON_SCHULZ,
+    Muon,
+    _as_matrix,
+    orthogonal_updates,
+    orthogonalized,
+    renormalising,
+)
 
 
 def singular_values(matrices):
@@ -94,6 +104,58 @@ def test_renormalising_every_second_step_leaves_the_steps_between_alone():
     assert second.norm().item() != pytest.approx(6**0.5, rel=1e-3)
     (again,), _ = stepped(filters, [gradients[0], still], renormalize=renormalising(10, 2, 0), momentum=0.0)
     assert again.norm().item() == pytest.approx(6**0.5, rel=1e-5)
+
+
+def test_pauses_between_renormalising_grow_along_the_run():
+    due = [step for step, now in enumerate(renormalising(284, 2, 15.66)) if now]
+    pauses = [b - a for a, b in zip(due, due[1:])]
+    assert due[0] == 1 and pauses[0] == 2 and pauses == sorted(pauses) and pauses[-1] >= 15
+    assert renormalising(100, 0, 3.0) == [] and renormalising(100, 3, 0.0) == [False, False, True]
+
+
+def test_a_step_with_the_captured_table_renormalises_where_the_plain_one_does():
+    filters = random_filters((6, 4, 3, 3))
+    gradients = [random_filters((6, 4, 3, 3)) for _ in range(9)]
+    due = renormalising(9, 2, 3.0)
+    plain, _ = stepped(filters, gradients, renormalize=due)
+    captured, _ = stepped(filters, gradients, renormalize=due, lr=torch.tensor(0.1), capturable=True)
+    torch.testing.assert_close(plain[0], captured[0])
+
+
+def test_filters_of_one_height_share_a_batch_and_keep_their_own_updates():
+    shapes = [(8, 4, 3, 3), (8, 8, 3, 3), (8, 3, 1, 1), (20, 2, 2, 2), (8, 30)]
+    directions = random_filters(*shapes)
+    together = orthogonal_updates(directions, 3, NEWTON_SCHULZ, torch.float32)
+    for direction, update in zip(directions, together):
+        (alone,) = orthogonal_updates([direction], 3, NEWTON_SCHULZ, torch.float32)
+        torch.testing.assert_close(update, alone, rtol=1e-4, atol=1e-5)
+
+
+class _Kernels(TorchDispatchMode):
+    """Counts operations that do work: views and bookkeeping apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view and "empty" not in str(func) and "detach" not in str(func):
+            self.names[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_speednets_filters_takes_few_kernels():
+    """Of 64/256/256 channels: two heights, so 3 iterations of 3 products each in two batches."""
+    filters = random_filters((64, 24, 3, 3), (64, 64, 3, 3), (256, 64, 3, 3), *[(256, 256, 3, 3)] * 3)
+    parameters = [torch.nn.Parameter(f.to(memory_format=torch.channels_last)) for f in filters]
+    muon = Muon(parameters, lr=torch.tensor(0.1), capturable=True)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    muon.step()
+    with _Kernels() as kernels:
+        muon.step()
+    products = sum(count for name, count in kernels.names.items() if "bmm" in name)
+    assert products == 18 and sum(kernels.names.values()) <= 60, kernels.names
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])

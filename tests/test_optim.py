@@ -80,6 +80,15 @@ def test_speednets_groups_have_their_names_and_rates():
     assert momenta["filters"] == 0.9 and momenta["head"] == 0.85
 
 
+def test_muons_filters_decay_by_their_own_share_where_one_is_given():
+    def shrink(**changes):
+        groups = make(net(), name="muon", lr=0.2, weight_decay=0.004, **changes).param_groups
+        return {g["name"]: round(g["base_lr"] * g["weight_decay"], 9) for g in groups}["filters"]
+
+    assert shrink() == 0.0 and shrink(renormalize_every=0) == 0.004
+    assert shrink(filter_decay=0.001) == shrink(filter_decay=0.001, renormalize_every=0) == 0.001
+
+
 def test_norms_and_biases_do_not_decay_unless_asked():
     def decays(**changes):
         return {

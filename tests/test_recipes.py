@@ -4,15 +4,19 @@ by overrides that leave its net's shape, optimizer, schedule and augmentation al
 import math
 
 import pytest
+import torch
 from drawn import splits
 
-from fastresnet.optim import Lookahead
+from fastresnet import models
+from fastresnet.machine import precision
 from fastresnet.settings import config
 from fastresnet.settings.reading import RECIPES, recipes
+from fastresnet.training.assembly import Course, new_trainer
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.selection import ProxyNet
 
 RACERS = ("speed90-cpu", "speed94-cpu", "speed94", "speed95", "speed96", "dawn94", "ffcv93", "airbench94",
-          "hlb94", "rn18-94", "rn18-96")  # fmt: skip
+          "e1-94", "hlb94", "rn18-94", "rn18-96")  # fmt: skip
 SMALL = {
     "model.width": 0.125,
     "train.epochs": 2,
@@ -58,7 +62,7 @@ def test_a_racer_for_gpus_names_its_target(name):
     assert config.load(f"{name}.yaml").eval.target >= 0.925
 
 
-MUON = ("airbench94", "speed94", "speed95", "speed96", "cpu", "speed90-cpu", "speed94-cpu")
+MUON = ("airbench94", "speed95", "speed96", "cpu", "speed90-cpu", "speed94-cpu")
 
 
 @pytest.mark.parametrize("name", MUON)
@@ -69,12 +73,116 @@ def test_decay_and_head_scale_follow_batch_and_width(name):
     assert cfg.optim.decay_norms_and_biases and cfg.train.loss_reduction == "sum"
 
 
-def test_speed96s_lookahead_falls_along_the_run():
-    cfg = config.load("speed96.yaml", {**SMALL, "train.epochs": 6})
-    lookahead, *rest = Experiment(cfg, splits=splits(64, 32)).averages
-    assert isinstance(lookahead, Lookahead) and not rest
-    assert (lookahead.steps, lookahead.ramp_steps, lookahead.alpha) == (
-        5,
-        12,
-        pytest.approx(1 - 0.95**5, abs=1e-3),
+# ---- what a recipe asks for arrives where it acts ----------------------------------------------------------
+
+
+@pytest.fixture(params=RACERS)
+def built(request):
+    """A racer as it is, but on the CPU, narrow, in small batches of few images: (settings, experiment)."""
+    small = {key: value for key, value in SMALL.items() if key != "train.epochs"}
+    cfg = config.load(f"{request.param}.yaml", small)
+    experiment = Experiment(cfg, splits=splits(192, 32))
+    yield cfg, experiment
+    experiment.close()
+
+
+def test_rates_momenta_and_decay_arrive_in_their_groups(built):
+    cfg, experiment = built
+    optim, muon = cfg.optim, cfg.optim.name == "muon"
+    for group in experiment.optimizer.param_groups:
+        name = group["name"]
+        own = {"filters": None, "head": optim.lr_head}.get(name, optim.lr_bias)
+        assert group["base_lr"] == (optim.lr if own is None else own)
+        assert group["momentum"] == (optim.bias_momentum if muon and name != "filters" else optim.momentum)
+        assert group["nesterov"] == optim.nesterov
+        shrink = optim.weight_decay * (1 if muon else optim.lr)
+        if name not in ("filters", "head") and not optim.decay_norms_and_biases:
+            shrink = 0
+        if muon and name == "filters":
+            shrink = optim.filter_decay or 0
+        assert group["base_lr"] * group["weight_decay"] == pytest.approx(shrink)
+
+
+def test_muon_renormalises_and_iterates_as_asked(built):
+    cfg, experiment = built
+    if cfg.optim.name != "muon":
+        return
+    muon, optim = experiment.optimizer.parts[0], cfg.optim
+    assert (muon.steps, list(muon.coefficients)) == (optim.muon_steps, optim.newton_schulz)
+    due, every = muon.renormalize, optim.renormalize_every
+    assert due.index(True) == every - 1 and len(due) in (every, experiment.total_steps)
+    assert (sum(due) < len(due) / every) == (optim.renormalize_slower > 0)
+
+
+def test_the_step_smooths_sums_and_freezes_as_asked(built):
+    cfg, experiment = built
+    trainer, train = experiment.trainer, cfg.train
+    assert trainer.options.label_smoothing == train.label_smoothing
+    assert trainer.options.loss_reduction == train.loss_reduction
+    if cfg.model.arch == "speednet":
+        assert trainer.freeze.names == ("whiten.bias",)
+        assert trainer.freeze.from_step == round(train.freeze_whiten_after * experiment.steps_per_epoch)
+    else:
+        assert not trainer.freeze.names
+    assert (trainer.select is not None) == (train.hard_fraction < 1)
+    if trainer.select is not None:
+        assert trainer.select.fraction == train.hard_fraction
+        assert isinstance(trainer.select, ProxyNet) == (train.proxy_width > 0)
+
+
+def test_averages_arrive_with_their_shares(built):
+    cfg, experiment = built
+    kinds = {type(average).__name__: average for average in experiment.averages}
+    wanted = {
+        "Lookahead": cfg.optim.lookahead,
+        "Ema": cfg.train.ema_decay,
+        "TailAverage": cfg.train.average_tail,
+    }
+    assert set(kinds) == {name for name, asked in wanted.items() if asked}
+    if "Ema" in kinds:
+        assert kinds["Ema"].decay == cfg.train.ema_decay
+    if "Lookahead" in kinds:
+        found, total = kinds["Lookahead"], experiment.total_steps
+        assert (found.steps, found.alpha) == (cfg.optim.lookahead, cfg.optim.lookahead_alpha)
+        assert found.ramp_steps == (total if cfg.optim.lookahead_ramp else 0)
+        assert found.start_step == round(cfg.optim.lookahead_after * total)
+
+
+def test_the_net_and_its_images_are_as_asked(built):
+    cfg, experiment = built
+    if cfg.model.arch == "speednet":
+        norms = [m for m in experiment.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert norms and {norm.momentum for norm in norms} == {cfg.model.norm_momentum}
+        assert experiment.model.head_scale == cfg.model.head_scale
+        names = {"gelu": torch.nn.GELU, "silu": torch.nn.SiLU}
+        assert isinstance(experiment.model.groups[0].act, names[cfg.model.activation])
+        first = cfg.model.whiten_activation or cfg.model.activation
+        assert isinstance(experiment.model.act, names[first])
+    sizes = [experiment.batch_of(step)[1] for step in range(experiment.total_steps)]
+    assert sizes == sorted(sizes) and sizes[-1] == 32
+    assert set(sizes) == {int(px) for _, px in cfg.train.resolutions or [[1, 32]]}
+
+
+def test_e1s_run_is_the_published_one_step_by_step():
+    """284 steps of 1,536 images: decay over 272, 24 px for 96, 28 px until 192, an average from 264 on."""
+    cfg, device = config.load("e1-94.yaml", {"train.cuda_graph": False}), torch.device("cpu")
+    course = Course(284, 32, device, precision.resolve("bf16", device))
+    assert round(cfg.train.epochs * (50_000 // cfg.train.batch_size)) == course.total_steps
+    model = models.build(cfg.model, 10, 32)
+    trainer = new_trainer(cfg.replace({"train.compile": "off"}), model, None, course)
+    assert [trainer.rates.factors[0][step] for step in (0, 136, 258, 259, 271, 283)] == pytest.approx(
+        [1.0, 0.5, 1 - 258 / 272, 0.05, 0.05, 0.05]
     )
+    falling = trainer.rates.factors[[g["name"] for g in trainer.rates.groups].index("whiten_bias")]
+    assert falling[:8] == pytest.approx([1 - step / 7 for step in range(7)] + [0.0])
+    (lookahead,) = trainer.averages
+    assert (lookahead.start_step, lookahead.steps, lookahead.alpha) == (264, 4, pytest.approx(0.3))
+    due, published, last = trainer.optimizer.parts[0].renormalize, [], 0
+    for step in range(1, 285):
+        published.append(step - last >= 2 + int(15 * step / 272))
+        last = step if published[-1] else last
+    assert list(due) == published
+    until = [share * 284 for share, _ in cfg.train.resolutions]
+    assert [round(end) for end in until] == [96, 192, 284]
+    filters = trainer.optimizer.param_groups[0]
+    assert filters["weight_decay"] == pytest.approx(1.0418e-6 * 1536, rel=1e-3)

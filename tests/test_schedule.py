@@ -57,6 +57,13 @@ def test_piecewise_goes_through_its_points_by_epoch():
     assert factors[55] == pytest.approx(0.5) and factors[80:] == [0.0] * 20
 
 
+def test_a_tail_stays_at_the_last_rate_and_none_falls_below_the_floor():
+    factors = table(10, 5, name="linear", warmup_fraction=0.0, floor_factor=0.25, tail_fraction=0.2).lr_factor
+    assert factors == [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25, 0.25]
+    warm = table(10, 5, name="linear", warmup_fraction=0.5, initial_factor=0.0, floor_factor=0.5).lr_factor
+    assert warm[:5] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8]) and warm[-1] == 0.5
+
+
 def test_constant_stays():
     assert set(table(name="constant").lr_factor) == {1.0}
 
@@ -88,6 +95,7 @@ def test_a_run_of_one_step_takes_it_at_the_peak(name):
         (dict(name="linear", momentum_low=0.8, momentum_high=0.9), "belong to schedule.name=onecycle"),
         (dict(momentum_low=0.9, momentum_high=0.8), "low at most high"),
         (dict(momentum_low=0.9), "go together"),
+        (dict(name="piecewise", points=[[0.0, 1.0]], tail_fraction=0.1), "say it in schedule.points"),
         (dict(name="step"), "schedule.name must be one of"),
     ],
 )

@@ -1,4 +1,7 @@
-"""The networks. `build` makes one from settings; nothing here knows data, devices or training."""
+"""The networks: what they are, what they cost, what they see. `build` makes one from settings.
+
+Refuses to know data, devices and training.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,15 @@ from fastresnet.settings.sections import Model
 
 __all__ = ["FfcvResNet9", "Network", "ResNet", "ResNet9", "SpeedNet", "build", "flops_per_image"]
 
-
 Maker = Callable[[Model, int, int], nn.Module]  # (settings, classes, image size in px) -> a network
 
 
 def build(settings: Model, num_classes: int, image_size: int = 32) -> nn.Module:
-    """The network that `settings` (the section `model`, or any object with its attributes) describes.
+    """The network that `settings` describes.
 
     It maps images (N,3,image_size,image_size), floating point, to logits (N,num_classes). Every network here
     has `.reset_parameters()`, which draws its first weights again in place from PyTorch's global generator.
-    With `model.pretrained` the weights come from that file where shapes allow, and `.pretrained_report` says
-    which.
+    With `model.pretrained` the weights come from there where shapes allow; `.pretrained_report` says which.
     Raises ValueError for settings that don't go together.
     """
     if num_classes < 1:

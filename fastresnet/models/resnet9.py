@@ -1,5 +1,7 @@
-"""The ResNet-9s of the speed records' early days: DAWNBench's, and the one of FFCV's CIFAR example. No
-options beyond width."""
+"""The ResNet-9s of the speed records' early days: DAWNBench's, and the one of FFCV's CIFAR example.
+
+No options beyond width, activation and the head's scale.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,7 @@ class _ScaledHead(Network):
 
 
 class ResNet9(_ScaledHead):
-    """DAWNBench's network of 2018 (D. Page, "How to train your ResNet"): 6,573,120 parameters for ten
-    classes."""
+    """DAWNBench's network of 2018 (D. Page, "How to train your ResNet"): 6,573,120 parameters."""
 
     def __init__(
         self,
@@ -56,8 +57,7 @@ class ResNet9(_ScaledHead):
 
 
 class FfcvResNet9(_ScaledHead):
-    """The network of FFCV's CIFAR example: a 5x5 stride-2 second convolution, and one without padding at the
-    end."""
+    """The network of FFCV's CIFAR example: its second convolution is 5x5 stride 2, its last unpadded."""
 
     def __init__(
         self, num_classes: int = 10, *, width: float = 1.0, activation: str = "relu", head_scale: float = 0.2

@@ -1,5 +1,4 @@
-"""SpeedNet: the small network of the CIFAR-10 speed records. Whitening, three groups of convolutions, a
-scaled head.
+"""SpeedNet: the small network of the CIFAR-10 speed records: whitening, three groups, a scaled head.
 
 The shape is that of Jordan 2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498), after
 Page's and tysam's. It has no options that the records don't use.
@@ -21,8 +20,7 @@ WHITEN_CHANNELS = 2 * 3 * WHITEN_KERNEL**2  # each eigenvector of a patch's 12 v
 
 
 class FrozenScaleNorm(nn.BatchNorm2d):
-    """Batch norm whose scale stays 1; only its bias learns. The weight exists because cuDNN's kernels ask for
-    one."""
+    """Batch norm whose scale stays 1: only its bias learns. cuDNN's kernels ask for the weight still."""
 
     def __init__(self, channels: int, momentum: float) -> None:
         super().__init__(channels, eps=1e-12, momentum=momentum)
@@ -30,8 +28,10 @@ class FrozenScaleNorm(nn.BatchNorm2d):
 
 
 class Group(nn.Module):
-    """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution; with
-    `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2)."""
+    """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution.
+
+    With `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2).
+    """
 
     def __init__(
         self, inputs: int, outputs: int, convs: int, residual: bool, act: str, norm_momentum: float
@@ -52,18 +52,18 @@ class Group(nn.Module):
 
 
 class SpeedNet(Network):
-    """Whitening convolution 2x2 to 24 channels, activation, groups, global max-pool, linear without bias,
-    times a scale.
+    """Whitening 2x2 to 24 channels, activation, groups, global max-pool, linear without bias, times a scale.
 
-    widths:           channels of each group, each times `width` (see `layers.scaled`)
-    convs_per_group:  3x3 convolutions in each group
-    residual:         add each group's first activation before its last one
-    whiten:           the first convolution's weights are set by `init_whitening` and then frozen; its bias
-                      learns
-    dirac_init:       convolutions start as the identity on their first input channels
-    norm_momentum:    weight of the new batch in the running statistics (PyTorch's convention)
-    head_scale:       the logits are multiplied by it
-    head_std:         standard deviation of the head's first weights; None leaves PyTorch's own
+    widths:             channels of each group, each times `width` (see `layers.scaled`)
+    convs_per_group:    3x3 convolutions in each group
+    residual:           add each group's first activation before its last one
+    activation:         in the groups, and after the whitening too where `whiten_activation` is None
+    whiten:             the first convolution's weights are set by `init_whitening` and then frozen; its bias
+                        learns
+    dirac_init:         convolutions start as the identity on their first input channels
+    norm_momentum:      weight of the new batch in the running statistics (PyTorch's convention)
+    head_scale:         the logits are multiplied by it
+    head_std:           standard deviation of the head's first weights; None leaves PyTorch's own
 
     Images need 16 px or more on a side for three groups (24, 28 and 32 px are what the recipes use).
     """
@@ -77,6 +77,7 @@ class SpeedNet(Network):
         convs_per_group: int = 2,
         residual: bool = False,
         activation: str = "gelu",
+        whiten_activation: str | None = None,
         whiten: bool = True,
         dirac_init: bool = True,
         norm_momentum: float = 0.4,
@@ -87,7 +88,7 @@ class SpeedNet(Network):
         channels = [WHITEN_CHANNELS, *(scaled(c, width) for c in widths)]
         self.whiten = nn.Conv2d(3, WHITEN_CHANNELS, WHITEN_KERNEL, bias=True)
         self.whiten.weight.requires_grad_(not whiten)
-        self.act = make_activation(activation)
+        self.act = make_activation(whiten_activation or activation)
         self.groups = nn.ModuleList(
             Group(i, o, convs_per_group, residual, activation, norm_momentum)
             for i, o in zip(channels, channels[1:])
@@ -106,8 +107,7 @@ class SpeedNet(Network):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place; the whitening has to be set again
-        afterwards."""
+        """First weights from PyTorch's global generator, in place; the whitening must be set again then."""
         super().reset_parameters()
         if self.dirac_init:
             for module in self.groups.modules():
@@ -118,12 +118,11 @@ class SpeedNet(Network):
 
     @torch.no_grad()
     def init_whitening(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Set the first convolution so that the 2x2 patches of `images` (N,3,h,w), normalised as in training,
-        come out with unit covariance along their principal axes, and the negatives of these (Page 2019; eps
-        as Jordan 2024).
+        """Make the first convolution whiten 2x2 patches of `images` (N,3,h,w), normalised as in training.
 
-        A few thousand images suffice. On a GPU the host waits once, for a 12x12 matrix. A net made without
-        whitening keeps its weights. Raises ValueError for tensors that are no such images.
+        They come out with unit covariance along their principal axes, and the negatives of these (Page 2019;
+        eps as Jordan 2024). A few thousand images suffice. On a GPU the host waits once, for a 12x12 matrix.
+        A net made without whitening keeps its weights. Raises ValueError for tensors that are no such images.
         """
         if self.whiten.weight.requires_grad:
             return
@@ -132,16 +131,14 @@ class SpeedNet(Network):
                 f"whitening needs floating-point images (N,3,h,w), got {tuple(images.shape)} {images.dtype}"
             )
         values, vectors = torch.linalg.eigh(_patch_covariance(images).cpu())
-        filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.flip(
-            0
-        )  # rows, the largest eigenvalue first
+        # rows, the largest eigenvalue first
+        filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.flip(0)
         filters = torch.cat([filters, -filters]).view(self.whiten.weight.shape)
         self.whiten.weight.copy_(filters.to(self.whiten.weight))
 
 
 def _patch_covariance(images: Tensor) -> Tensor:
-    """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w), values ordered channel, row,
-    column."""
+    """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w): channel, row, column."""
     total = torch.zeros(12, 12, dtype=torch.float64, device=images.device)
     height, width = images.shape[2] - 1, images.shape[3] - 1
     for some in images.split(500):
@@ -161,6 +158,7 @@ def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNe
         convs_per_group=settings.convs_per_block,
         residual=settings.residual,
         activation=settings.activation,
+        whiten_activation=settings.whiten_activation,
         whiten=settings.whiten,
         dirac_init=settings.dirac_init,
         norm_momentum=settings.norm_momentum,

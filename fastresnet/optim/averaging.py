@@ -6,10 +6,12 @@ None of them waits for the device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+
+from fastresnet.settings.sections import Optim, Train
 
 
 class AverageState(TypedDict):
@@ -128,21 +130,28 @@ class Lookahead(Average):
 
     Zhang et al. 2019 (arXiv 1907.08610). Writes into the model itself; buffers take part like parameters.
 
+    start_step:  the slow weights begin as the weights after that step
     ramp_steps:  the run's steps, where alpha shall fall from 1 to its value with the cube of the share of the
                  run done (Jordan 2024); the slow weights remain after its last step. 0 keeps alpha constant.
     """
 
-    def __init__(self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, steps: int, alpha: float, ramp_steps: int = 0, start_step: int = 0
+    ) -> None:
         if steps < 1 or not 0.0 < alpha <= 1.0:
             raise ValueError(
                 f"optim.lookahead must be at least 1 and its alpha within (0, 1], got {steps} and {alpha}"
             )
         super().__init__(model)
-        self.steps, self.alpha, self.ramp_steps = steps, alpha, ramp_steps
+        self.steps, self.alpha, self.ramp_steps, self.start_step = steps, alpha, ramp_steps, start_step
 
     def update(self, step: int) -> None:
+        if step <= self.start_step:
+            if step == self.start_step:
+                self.restart()
+            return
         last = bool(self.ramp_steps) and step == self.ramp_steps
-        if step % self.steps and not last:
+        if (step - self.start_step) % self.steps and not last:
             return
         self.updates += 1
         if not last:
@@ -156,19 +165,20 @@ class Lookahead(Average):
         return 1.0 - (1.0 - self.alpha) * min(1.0, step / self.ramp_steps) ** 3
 
 
-def build(model: nn.Module, cfg: Any, total_steps: int) -> list[Average]:
-    """What the sections `optim` and `train` of `cfg` average in a run of `total_steps` steps.
+def build(model: nn.Module, optim: Optim, train: Train, total_steps: int) -> list[Average]:
+    """What the settings average in a run of `total_steps` steps.
 
     Lookahead comes first, because it writes into the weights that the others take in.
     """
     made: list[Average] = []
-    if cfg.optim.lookahead:
-        ramp_steps = total_steps if cfg.optim.lookahead_ramp else 0
-        made.append(Lookahead(model, cfg.optim.lookahead, cfg.optim.lookahead_alpha, ramp_steps))
-    if cfg.train.ema_decay:
-        made.append(Ema(model, cfg.train.ema_decay))
-    if cfg.train.average_tail:
-        made.append(TailAverage(model, total_steps - max(1, round(cfg.train.average_tail * total_steps))))
+    if optim.lookahead:
+        ramp_steps = total_steps if optim.lookahead_ramp else 0
+        start = round(optim.lookahead_after * total_steps)
+        made.append(Lookahead(model, optim.lookahead, optim.lookahead_alpha, ramp_steps, start))
+    if train.ema_decay:
+        made.append(Ema(model, train.ema_decay))
+    if train.average_tail:
+        made.append(TailAverage(model, total_steps - max(1, round(train.average_tail * total_steps))))
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from fastresnet.optim.muon import Muon, renormalising
+from fastresnet.optim.muon import Coefficients, Muon, renormalising
 from fastresnet.settings import parts
 from fastresnet.settings.sections import Optim
 
@@ -170,8 +170,8 @@ def build(
 
     Peak rates: optim.lr, but optim.lr_head for the head and optim.lr_bias for biases, norms and the whitening
     bias. Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own
-    rate; with Muon by optim.weight_decay, and filters that are renormalised don't decay. Biases and norms
-    only with optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
+    rate; with Muon by optim.weight_decay, and filters by optim.filter_decay. Biases and norms only with
+    optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
 
     capturable:   rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold
                   it
@@ -244,14 +244,17 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
     rest = [group for group in groups if group["name"] != "filters"]
     parts: list[torch.optim.Optimizer] = []
     if filters:
-        if settings.renormalize_every:
-            filters[0]["weight_decay"] = 0.0
+        if settings.filter_decay is not None or settings.renormalize_every:
+            filters[0]["weight_decay"] = (settings.filter_decay or 0.0) / settings.lr
         muon = Muon(
             filters,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             steps=settings.muon_steps,
-            renormalize=renormalising(run.total_steps, settings.renormalize_every, 0.0),
+            coefficients=_coefficients(settings.newton_schulz),
+            renormalize=renormalising(
+                run.total_steps, settings.renormalize_every, settings.renormalize_slower
+            ),
             capturable=run.capturable,
             compile=run.compile,
         )
@@ -259,3 +262,9 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
     if rest:
         parts.append(_plain_sgd(rest, settings, settings.bias_momentum))
     return parts
+
+
+def _coefficients(given: list[float]) -> Coefficients:
+    if len(given) != 3:
+        raise ValueError(f"optim.newton_schulz must be three numbers, a, b and c, got {given}")
+    return given[0], given[1], given[2]

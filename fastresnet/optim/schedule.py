@@ -40,27 +40,45 @@ def table(settings: Schedule, total_steps: int, steps_per_epoch: float) -> Table
             f"a schedule needs at least one step, got {total_steps} steps, {steps_per_epoch} an epoch "
             "(train.epochs or train.max_steps is too small)"
         )
-    cycles = settings.momentum_low is not None or settings.momentum_high is not None
-    if cycles and settings.name != "onecycle":
-        raise ValueError(
-            "schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
-            f"got {settings.name}"
-        )
+    _check(settings)
     make = cast(Maker, parts.find(parts.SCHEDULES, "schedule.name", settings.name))
-    factor = make(settings, total_steps, steps_per_epoch)
-    factors = [factor(step) for step in range(total_steps)] if total_steps > 1 else [1.0]
-    return Table(factors, _momentum_table(settings, total_steps) if cycles else None)
-
-
-def _momentum_table(settings: Schedule, total_steps: int) -> list[float]:
+    steps = max(1, total_steps - round(settings.tail_fraction * total_steps))
+    factor, tail = make(settings, steps, steps_per_epoch), total_steps - steps
+    floored = [_floored(settings, factor(step), step / steps) for step in range(steps)]
+    factors = _with_tail(floored, tail) if total_steps > 1 else [1.0]
     low, high = settings.momentum_low, settings.momentum_high
-    if low is None or high is None or low > high:
+    if low is None or high is None:
+        return Table(factors)
+    momentum = _two_phases(settings, steps, high, low, high)
+    return Table(factors, _with_tail([momentum(step) for step in range(steps)], tail))
+
+
+def _check(settings: Schedule) -> None:
+    low, high = settings.momentum_low, settings.momentum_high
+    if (low, high) != (None, None):
+        if settings.name != "onecycle":
+            raise ValueError(
+                "schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
+                f"got {settings.name}"
+            )
+        if low is None or high is None or low > high:
+            raise ValueError(
+                "schedule.momentum_low and schedule.momentum_high go together, low at most high: "
+                f"got {low} and {high}"
+            )
+    if settings.name == "piecewise" and (settings.floor_factor or settings.tail_fraction):
         raise ValueError(
-            "schedule.momentum_low and schedule.momentum_high go together, low at most high: "
-            f"got {low} and {high}"
+            "schedule.floor_factor and schedule.tail_fraction belong to schedules by share of the run; "
+            "with schedule.name=piecewise say it in schedule.points"
         )
-    momentum = _two_phases(settings, total_steps, high, low, high)
-    return [momentum(step) for step in range(total_steps)]
+
+
+def _floored(settings: Schedule, factor: float, progress: float) -> float:
+    return max(factor, settings.floor_factor) if progress >= settings.warmup_fraction else factor
+
+
+def _with_tail(values: list[float], count: int) -> list[float]:
+    return values + values[-1:] * count
 
 
 def onecycle(settings: Schedule, total_steps: int, steps_per_epoch: float) -> Factor:

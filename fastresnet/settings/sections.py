@@ -80,6 +80,8 @@ class Model:
     convs_per_block: int = setting(2, "3x3 convolutions in a basic or speednet block", low=1, high=8)
     zero_init_last_norm: bool = setting(True, "start each residual branch at zero")
     activation: Literal["relu", "gelu", "silu"] = setting("relu", "nonlinearity")
+    whiten_activation: Literal["relu", "gelu", "silu"] | None = setting(
+        None, "speednet: nonlinearity after the whitening (null: model.activation)")
     pretrained: str | None = setting(None, "state dict to start from, where shapes allow (path)")
     whiten: bool = setting(True, "speednet: frozen 2x2 whitening convolution first")
     residual: bool = setting(False, "speednet: residual connection in each group")
@@ -121,11 +123,20 @@ class Optim:
     muon_steps: int = setting(3, "muon: Newton-Schulz iterations", low=1, high=20)
     renormalize_every: int = setting(
         1, "muon: renormalise filters every so many steps (0: never)", low=0, unit="steps")
+    renormalize_slower: float = setting(
+        0.0, "muon: so many steps more between renormalisations at the run's end", low=0, unit="steps")
+    newton_schulz: list[float] = setting(
+        [3.4445, -4.7750, 2.0315], "muon: a, b, c of its iteration x -> a x + b x³ + c x⁵")
+    filter_decay: float | None = setting(
+        None, "muon: share of a filter lost in a step at the peak (null: optim.weight_decay, or none where "
+        "filters are renormalised)", low=0, high=1, unit="per step")
     lookahead: int = setting(
         0, "Lookahead: steps between updates of the slow weights (0: off)", low=0, unit="steps")
     lookahead_alpha: float = setting(0.5, "Lookahead: how far the slow weights move", above=0, high=1)
     lookahead_ramp: bool = setting(
         False, "Lookahead: alpha falls from 1 with the cube of the share of the run done")
+    lookahead_after: float = setting(
+        0.0, "Lookahead: share of the run after which it begins", low=0, high=1, unit="share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +153,10 @@ class Schedule:
         0.04, "first learning rate as a share of the peak", low=0, high=1, unit="share")
     final_factor: float = setting(
         0.0, "last learning rate as a share of the peak", low=0, high=1, unit="share")
+    floor_factor: float = setting(
+        0.0, "after the peak the learning rate stays above this share of it", low=0, high=1, unit="share")
+    tail_fraction: float = setting(
+        0.0, "share of the run after the schedule's end, at its last rate", low=0, high=0.9, unit="share")
     momentum_low: float | None = setting(
         None, "momentum at the peak learning rate (null: constant momentum)", low=0, high=0.9999)
     momentum_high: float | None = setting(
@@ -161,7 +176,9 @@ class Train:
     batch_size: int = setting(512, "images a step", low=1, unit="images")
     precision: Literal["auto", "fp32", "tf32", "fp16", "bf16"] = setting(
         "auto", "number format of the arithmetic; auto: what the device is fast at")
-    compile: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = setting(
+    compile: Literal[
+        "auto", "off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
+    ] = setting(
         "off", "torch.compile mode; auto: default on a GPU, off on a CPU")
     cuda_graph: bool = setting(False, "capture the whole step in a CUDA graph")
     channels_last: bool = setting(True, "NHWC memory format")

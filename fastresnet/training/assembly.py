@@ -43,7 +43,7 @@ class Course:
 def compile_mode(cfg: Config, device: torch.device) -> str:
     """torch.compile's mode that train.compile means on this device, or off."""
     if cfg.train.compile != "auto":
-        return str(cfg.train.compile)
+        return cfg.train.compile
     return "default" if device.type == "cuda" else "off"
 
 
@@ -68,7 +68,7 @@ def new_trainer(
         options=replace(step_options(cfg, course.device), loss=own.loss),
         momentum=table.momentum,
         group_factor=falling,
-        averages=averaging.build(model, cfg, course.total_steps),
+        averages=averaging.build(model, cfg.optim, cfg.train, course.total_steps),
         select=new_selection(cfg, model, proxy, table.lr_factor, course),
         freeze=freeze,
     )
