@@ -167,7 +167,8 @@ def judge(tree: Path, module: str, sample: int, seed: int) -> tuple[int, int]:
         outcome = forked.run(tree, tests, limit)
         died += outcome.what != "passed"
         if outcome.what == "passed":
-            print(f"  survived {module}:{line}  {words}", flush=True)
+            where = text.splitlines()[line - 1].strip()
+            print(f"  survived {module}:{line}  {words}  in  {where}", flush=True)
     path.write_text(text, "utf-8")
     print(f"{module:<28} {len(chosen):>4} of {len(every):>4} mutants tried, {died:>4} died, "
           f"{100 * died / max(1, len(chosen)):5.1f} %", flush=True)  # fmt: skip

@@ -185,3 +185,14 @@ def test_the_pauses_between_renormalisings_grow_with_the_share_of_the_run():
     due = [step + 1 for step, now in enumerate(renormalising(20, 2, 4.0)) if now]
     assert due == [2, 4, 7, 11, 16], "after 2 + int(4 * step / 20) steps each"
     assert renormalising(20, 3, 0.0) == [False, False, True] and renormalising(20, 0, 4.0) == []
+
+
+def test_muon_by_itself_is_the_muon_of_the_records():
+    filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(3)]
+    told = dict(lr=0.24, momentum=0.6, nesterov=True, steps=3, renormalize=(True,), weight_decay=0.0)
+    parameters = [torch.nn.Parameter(filters[0].clone()) for _ in range(2)]
+    for parameter, muon in zip(parameters, (Muon(parameters[:1]), Muon(parameters[1:], **told))):
+        for (gradient,) in gradients:
+            parameter.grad = gradient.clone()
+            muon.step()
+    assert torch.equal(*parameters)

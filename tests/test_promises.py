@@ -166,8 +166,8 @@ class Clock:
     def loading(self, original):
         """Experiments whose training batches take BATCH each."""
 
-        def slow(epoch, number):
-            for batch in epoch(number):
+        def slow(epoch, *given):
+            for batch in epoch(*given):
                 self.pass_by(BATCH)
                 yield batch
 
