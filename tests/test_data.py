@@ -13,7 +13,7 @@ from fastresnet import beton, data, sources
 from fastresnet.base.digest import content_digest
 from fastresnet.data import conversion, finding, reading
 from fastresnet.settings import config
-from fastresnet.sources import SourceError
+from fastresnet.sources import SourceError, downloads
 
 Images = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -214,7 +214,7 @@ def test_synthetic_images_come_only_when_asked_for_and_say_so(
     def offline(*args: object) -> None:
         raise ValueError("can't download cifar10")
 
-    monkeypatch.setitem(sources.SOURCES, "torchvision", replace(sources.SOURCES["torchvision"], read=offline))
+    monkeypatch.setattr(downloads, "SOURCE", replace(downloads.SOURCE, read=offline))
     with pytest.raises(ValueError, match="can't download cifar10"):
         data.prepare(settings())
     small = {"synthetic_train": 30, "synthetic_test": 10, "synthetic_size": 8}

@@ -24,7 +24,7 @@ def test_curves_leave_out_epochs_that_were_not_evaluated(tmp_path):
 
 def test_the_highest_accuracy_and_its_epoch_stand_in_the_legend(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(plots.Figure, "savefig", lambda self, path: seen.append(self))
+    monkeypatch.setattr(plots.Figure, "savefig", lambda self, path, **_: seen.append(self))
     plots.curves(history(), tmp_path / "x.png")
     loss, accuracy = seen[0].axes
     texts = [text.get_text() for text in accuracy.get_legend().get_texts()]

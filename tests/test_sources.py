@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from fastresnet import sources
+from fastresnet.base import parts
 from fastresnet.base.digest import content_digest
 from fastresnet.data.cutting import split_validation, stratified_subset
-from fastresnet.sources import ImageSet, Request, SourceError, batches, downloads
+from fastresnet.sources import ImageSet, Request, SourceError, batches, downloads, synthetic
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -310,14 +311,15 @@ def test_a_source_is_one_file_and_one_line(
         return ImageSet(pixels, labels, CLASSES, request.folder("ours").name, split, "ours")
 
     ours = sources.Source(read, holds=lambda folder: any(folder.glob("*.ours")), endings=(".ours",))
-    monkeypatch.setitem(sources.SOURCES, "ours", ours)
+    monkeypatch.setattr(synthetic, "OURS", ours, raising=False)
+    monkeypatch.setitem(parts.SOURCES, "ours", "fastresnet.sources.synthetic:OURS")
     (tmp_path / "a.ours").touch()
     assert sources.resolve_auto(root=str(tmp_path)) == ("ours", tmp_path)
     before = sources.origin("ours", Request(tmp_path))
     assert len(sources.load("ours", "test", Request(tmp_path))) == 6
     (tmp_path / "a.ours").write_text("more")
     assert sources.origin("ours", Request(tmp_path)) != before
-    with pytest.raises(SourceError, match="there is no source 'theirs'; there are torchvision, .*, ours"):
+    with pytest.raises(ValueError, match="data.source must be one of torchvision, .*, ours, got 'theirs'"):
         sources.load("theirs", "test")
 
 

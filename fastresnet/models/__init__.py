@@ -10,12 +10,12 @@ from typing import cast
 
 from torch import nn
 
+from fastresnet.base import parts
 from fastresnet.models.flops import flops_per_image
 from fastresnet.models.layers import Network
 from fastresnet.models.resnet import ResNet
 from fastresnet.models.resnet9 import FfcvResNet9, ResNet9
 from fastresnet.models.speednet import SpeedNet
-from fastresnet.settings import parts
 from fastresnet.settings.sections import Model
 
 __all__ = ["FfcvResNet9", "Network", "ResNet", "ResNet9", "SpeedNet", "build", "flops_per_image"]

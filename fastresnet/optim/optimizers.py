@@ -11,8 +11,8 @@ from typing import Any, Callable, Iterable, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
+from fastresnet.base import parts
 from fastresnet.optim.muon import Coefficients, Muon, renormalising
-from fastresnet.settings import parts
 from fastresnet.settings.sections import Optim
 
 Group = dict[str, Any]  # a parameter group as torch.optim has it, with "name" and "base_lr" besides

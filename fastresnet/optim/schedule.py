@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from fastresnet.settings import parts
+from fastresnet.base import parts
 from fastresnet.settings.sections import Schedule
 
 Factor = Callable[[int], float]  # step, from 0 -> share of the peak rate

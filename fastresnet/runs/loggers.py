@@ -7,9 +7,11 @@ TensorBoard and wandb are imported only when they are asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from fastresnet.base import parts
 
 
 class Logger(Protocol):
@@ -20,13 +22,13 @@ class Logger(Protocol):
         """Write what is left. `record` is the run's result, or None where it has none."""
 
 
+Opener = Callable[[Path, Any], Logger]
+
+
 def open_all(names: Sequence[str], run_dir: str | Path, cfg: Any) -> list[Logger]:
-    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't installed or is
-    unknown."""
-    unknown = [name for name in names if name not in _KINDS]
-    if unknown:
-        raise ValueError(f"run.loggers: unknown {', '.join(unknown)}; there are {', '.join(_KINDS)}")
-    return [_KINDS[name](Path(run_dir), cfg) for name in names]
+    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't there."""
+    kinds = [cast(Opener, parts.find(parts.LOGGERS, "run.loggers", name)) for name in names]
+    return [kind(Path(run_dir), cfg) for kind in kinds]
 
 
 class TensorBoard:
@@ -81,9 +83,6 @@ class WeightsAndBiases:
                 {f"final/{key}": value for key, value in _numbers(record["accuracy"]).items()}
             )
         self.run.finish(exit_code=0 if record is not None else 1)
-
-
-_KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastresnet.settings import parts
+from fastresnet.base import parts
 from fastresnet.settings.declarations import Setting, declare, setting
 
 # A table: name and type in one line, default and meaning in the next where it is long, then the rest.
@@ -21,8 +21,8 @@ class Data:
     """Where the images come from and how they reach the device."""
 
     source: str = setting(
-        "auto", "where images come from: torchvision, parquet, batches, imagefolder, synthetic; "
-        "auto: betons, FASTRESNET_DATA, data/, download")
+        "auto", "where images come from; auto: betons, FASTRESNET_DATA, data/, download; or module:SOURCE",
+        choices="auto " + parts.names(parts.SOURCES), pattern="auto|" + parts.pattern(parts.SOURCES))
     root: str | None = setting(None, "folder that the source reads (null: the source's usual place)")
     name: Literal["cifar10", "cifar100", "svhn", "stl10"] = setting(
         "cifar10", "which data set, for torchvision and batches")
@@ -245,7 +245,9 @@ class Run:
     dir: str | None = setting(None, "the run's folder (null: runs/<recipe>/<time>-s<seed>)")
     resume: str | None = setting(
         None, "checkpoint, or folder of a run, to continue; auto: what run.dir holds, if anything")
-    loggers: list[Literal["tensorboard", "wandb"]] = setting([], "besides metrics.jsonl and metrics.csv")
+    loggers: list[str] = setting(
+        [], "besides metrics.jsonl and metrics.csv; or your own, module:class",
+        choices=parts.names(parts.LOGGERS), pattern=parts.pattern(parts.LOGGERS))
     deterministic: bool = setting(False, "only algorithms that repeat bit for bit, slower on a GPU")
     threads: int = setting(0, "CPU threads of PyTorch (0: one a core)", low=0, high=4096, unit="threads")
     save_checkpoints: bool = setting(True, "write checkpoints/last.pt and best.pt")

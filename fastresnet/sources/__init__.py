@@ -3,7 +3,7 @@
 Refuses to know betons, settings and training.
 """
 
-from fastresnet.sources.choosing import SOURCES, detect, load, origin, resolve_auto
+from fastresnet.sources.choosing import detect, load, origin, resolve_auto
 from fastresnet.sources.image_set import (
     SPLITS,
     FolderSet,
@@ -21,7 +21,6 @@ __all__ = [
     "CIFAR10_DIGESTS",
     "COUNTS",
     "LOOKALIKE",
-    "SOURCES",
     "SPLITS",
     "FolderSet",
     "ImageSet",

@@ -1,21 +1,13 @@
-"""Which source, and what it gives. A new source is a file with a `SOURCE` in it, and a line in SOURCES."""
+"""Which source, and what it gives. A new source is a file with a `SOURCE` in it, and a line in base.parts."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastresnet.sources import batches, downloads, folders, parquet, synthetic
+from fastresnet.base import parts
 from fastresnet.sources.image_set import SPLITS, FolderSet, ImageSet, SourceError
 from fastresnet.sources.known import recognised
 from fastresnet.sources.request import Origin, Request, Source, fingerprint
-
-SOURCES: dict[str, Source] = {
-    "torchvision": downloads.SOURCE,
-    "parquet": parquet.SOURCE,
-    "batches": batches.SOURCE,
-    "imagefolder": folders.SOURCE,
-    "synthetic": synthetic.SOURCE,
-}  # those that read folders in the order in which `detect` asks them
 
 
 def load(source: str, split: str, request: Request | None = None) -> ImageSet | FolderSet:
@@ -50,7 +42,8 @@ def detect(folder: str | Path) -> str | None:
         return None
     if all((folder / f"{split}.beton").is_file() for split in SPLITS):
         return "betons"
-    return next((name for name, source in SOURCES.items() if source.holds and source.holds(folder)), None)
+    asked = ((name, _source(name).holds) for name in parts.SOURCES)
+    return next((name for name, holds in asked if holds and holds(folder)), None)
 
 
 def resolve_auto(name: str = "cifar10", root: str | Path | None = None) -> tuple[str, Path]:
@@ -81,6 +74,6 @@ def _candidates(name: str, root: str | Path | None) -> Iterator[tuple[str, Path]
 
 
 def _source(name: str) -> Source:
-    if name not in SOURCES:
-        raise SourceError(f"data.source: there is no source {name!r}; there are {', '.join(SOURCES)}")
-    return SOURCES[name]
+    found = parts.find(parts.SOURCES, "data.source", name)
+    assert isinstance(found, Source), f"data.source={name} names {type(found).__name__}, which is no Source"
+    return found

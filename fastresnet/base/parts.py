@@ -30,6 +30,18 @@ SCHEDULES: Places = {
     "constant": "fastresnet.optim.schedule:constant",
 }  # (section `schedule`, total steps, steps an epoch) -> a step's share of the peak rate
 
+SOURCES: Places = {
+    "torchvision": "fastresnet.sources.downloads:SOURCE",
+    "parquet": "fastresnet.sources.parquet:SOURCE",
+    "batches": "fastresnet.sources.batches:SOURCE",
+    "imagefolder": "fastresnet.sources.folders:SOURCE",
+    "synthetic": "fastresnet.sources.synthetic:SOURCE",
+}  # sources.request.Source; those that read folders in the order in which they are asked
+LOGGERS: Places = {
+    "tensorboard": "fastresnet.runs.loggers:TensorBoard",
+    "wandb": "fastresnet.runs.loggers:WeightsAndBiases",
+}  # (the run's folder, Config) -> runs.loggers.Logger
+
 # A part of the user's own, in a file of the user's own.
 ELSEWHERE = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
