@@ -220,3 +220,20 @@ def test_a_captured_step_equals_an_eager_one(kind):
         results.append([p.detach().clone() for p in parameters.parameters()])
     for eager, replayed in zip(*results):
         torch.testing.assert_close(eager, replayed, rtol=1e-3, atol=1e-4)
+
+
+def test_matrices_before_the_head_are_filters():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Linear(5, 3))
+    groups = optim.grouped(model)
+    assert [id(p) for p in groups["filters"]] == [id(model[0].weight)]
+    assert [id(p) for p in groups["head"]] == [id(model[1].weight)] and len(groups["biases"]) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_an_optimizer_that_forgets_is_a_fresh_one(kind):
+    used, fresh = net(), net()
+    optimizer = make(used, **kind)
+    train(used, optimizer, 3)
+    optimizer.forget()
+    used.load_state_dict(fresh.state_dict())
+    assert train(used, optimizer, 3) == train(fresh, make(fresh, **kind), 3)
