@@ -20,7 +20,8 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["fastresnet", "fastresnet.*"]),
-    package_data={"fastresnet": ["recipes/*.yaml", "schemas/*.json"]},
+    package_data={"fastresnet": ["py.typed", "**/*.yaml", "**/*.json", "**/*.css", "**/*.js", "**/*.html"]},
+    entry_points={"console_scripts": ["fastresnet = fastresnet.__main__:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -5,8 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout's own package, installed or not
 
-from fastresnet.base.exits import run_main
-from fastresnet.bench.commands.loaders import main
+from fastresnet.__main__ import run
 
 if __name__ == "__main__":
-    run_main(main)
+    sys.exit(run("loaders"))

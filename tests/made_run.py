@@ -1,21 +1,18 @@
 """Runs made by hand for the tests of the tools: a checkpoint with fresh weights, a folder with all its
 files."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastresnet import models
-from fastresnet.base import exits
+from fastresnet.__main__ import run
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
 
 CLASSES = ("ant", "bee", "cat", "dog")
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = {"model.depth": 20, "model.width": 0.25, "run.device": "cpu", "data.source": "synthetic"}
 
 
@@ -113,9 +110,6 @@ def write_run(path, *, finished=True, synthetic=False, epochs=4):
 
 
 def call(monkeypatch, name, *arguments):
-    """Run a script's main in this process; returns the exit code that the shell would see."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    return exits.exit_code(module.main)
+    """Run a command in this process; returns the exit code that the shell would see."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])  # what argparse calls the program
+    return run(name.replace("_", "-"), [str(word) for word in arguments])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastresnet.base.exits import exit_code, run_main
+from fastresnet.base.exits import exit_code
 from fastresnet.settings.keys import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -58,18 +58,13 @@ def test_a_bug_keeps_its_traceback_and_is_a_failure(capsys, main):
     assert capsys.readouterr().err.startswith("Traceback")
 
 
-def test_run_main_leaves_with_the_code():
-    with pytest.raises(SystemExit) as left:
-        run_main(raises(ValueError("no")))
-    assert left.value.code == 2
-
-
 def test_a_reader_that_leaves_early_is_no_traceback():
     code = (
-        "from fastresnet.base.exits import run_main\n"
+        "import sys\n"
+        "from fastresnet.base.exits import exit_code\n"
         "def main():\n"
         "    for _ in range(100000): print('line')\n"
-        "run_main(main)"
+        "sys.exit(exit_code(main))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fastresnet import data
 from fastresnet.inference import export, gradcam, model_card, trained
+from fastresnet.machine import precision
 from fastresnet.reports import metrics
 
 
@@ -35,7 +36,7 @@ def test_normalisation_is_that_of_training(weights, pixels):
 
 
 def test_logits_do_not_depend_on_the_batch_size(weights, pixels):
-    network = trained.load(weights)
+    network = trained.load(weights).exact()
     assert np.allclose(network.logits(pixels, batch_size=2), network.logits(pixels), atol=1e-5)
     assert np.allclose(network.probabilities(pixels).sum(axis=1), 1)
 
@@ -59,11 +60,11 @@ class Bomb:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "damaged or no checkpoint"),
-        (lambda path: torch.save({"model": Bomb()}, path), "refused"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "damaged, or not a checkpoint"),
+        (lambda path: torch.save({"model": Bomb()}, path), "damaged, or not a checkpoint"),
         (lambda path: write_checkpoint(path, class_names=["one"]), "weights of another model"),
         (lambda path: write_checkpoint(path, format_version=99), "format version 99"),
-        (lambda path: torch.save({"weight": torch.zeros(1)}, path), "not a checkpoint of fastresnet"),
+        (lambda path: torch.save({"weight": torch.zeros(1)}, path), "damaged, or not a checkpoint"),
         (lambda path: path.unlink(), "no such checkpoint"),
     ],
 )
@@ -119,7 +120,7 @@ def test_predict_names_a_bad_image_and_an_empty_folder(weights, tmp_path, monkey
     (tmp_path / "text.png").write_text("hello")
     for path, words in (
         (tmp_path / "empty", "without images"),
-        (tmp_path / "text.png", "no image that can be read"),
+        (tmp_path / "text.png", "is not a readable image"),
     ):
         assert call(monkeypatch, "predict", "--checkpoint", weights, path) == 2
         assert words in capsys.readouterr().err
@@ -193,6 +194,30 @@ def test_evaluate_refuses_data_of_other_classes_and_a_split_that_is_not_there(
     assert "3 classes" in capsys.readouterr().err
     assert call(monkeypatch, "evaluate", "--checkpoint", other, "--split", "val") == 2
     assert "without a validation split" in capsys.readouterr().err
+
+
+def test_evaluation_computes_in_the_run_s_precision_unless_told_otherwise(
+    weights, splits, monkeypatch, capsys
+):
+    def judged(*words):
+        assert call(monkeypatch, "evaluate", "--checkpoint", weights, "--json", *words) == 0
+        return json.loads(capsys.readouterr().out)
+
+    half, exact = judged("--train.precision=bf16"), judged("--train.precision=fp32")
+    assert (half["precision"], exact["precision"]) == ("bf16", "fp32") and half["loss"] != exact["loss"]
+    own = trained.load(weights).cfg.train.precision
+    assert judged()["precision"] == precision.resolve(own, torch.device("cpu")).name
+
+
+def test_a_run_in_a_precision_that_this_device_lacks_is_judged_in_fp32_and_says_so(tmp_path):
+    path = write_checkpoint(tmp_path / "half.pt", changes={"train.precision": "fp16"})
+    network = trained.load(path)
+    assert (
+        network.precision.name == "fp32"
+        and "the run's fp16 can't be had on this cpu" in network.precision.reason
+    )
+    with pytest.raises(ValueError, match="train.precision=fp16 needs a GPU"):
+        trained.load(path, {"train.precision": "fp16"})
 
 
 # ---- export ------------------------------------------------------------------------------------------------

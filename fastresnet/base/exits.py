@@ -9,29 +9,26 @@ import dis
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, NoReturn
+from typing import ParamSpec
 
 PACKAGE = Path(__file__).parents[1]
+P = ParamSpec("P")
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_main(main: Callable[..., Any], *arguments: Any) -> NoReturn:
-    """Call a script's main and leave the process with its exit code (None counts as 0).
+def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwargs) -> int:
+    """Call a command's main; the exit code of its process (what `main` gives, None counts as 0).
 
     A ValueError that our own code raised, and any OSError, is the user's input: one line, exit 2.
     A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1.
-    Anything else keeps its traceback, exit 1.
+    Anything else keeps its traceback, exit 1; SystemExit passes through.
     """
-    sys.exit(exit_code(main, *arguments))
-
-
-def exit_code(main: Callable[..., Any], *arguments: Any) -> int:
-    """What `run_main` exits with; prints the line, doesn't leave. SystemExit passes through."""
     try:
-        code = main(*arguments)
+        code = main(*arguments, **keywords)
         sys.stdout.flush()
-        return DONE if code is None else int(code)
+        return code if isinstance(code, int) else DONE
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -56,7 +53,7 @@ def _one_line(message: str, code: int) -> int:
     return code
 
 
-def _is_ours(error: BaseException, main: Callable[..., Any]) -> bool:
+def _is_ours(error: BaseException, main: Callable[..., object]) -> bool:
     """Whether a `raise` in the package or beside the script made it: what a library raises is our bug."""
     last = error.__traceback__
     assert last is not None

@@ -63,6 +63,8 @@ def parse(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise YamlError(f"{line}{error.problem}") from None
+    except RecursionError:
+        raise YamlError("it is nested too deeply to be read") from None
     except (yaml.YAMLError, ValueError) as error:
         raise YamlError(" ".join(str(error).split())) from None
 

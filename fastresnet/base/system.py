@@ -1,9 +1,36 @@
-"""What the operating system tells in small files and through its commands; nothing where it is silent."""
+"""What the operating system tells in files and through commands, how many cores it grants, and their use."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores_usable() -> int:
+    """Cores that this process may use: its affinity, and the quota of its control group, rounded up."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = cgroup_quota(CGROUP)
+    return max(1, min(cores, -int(-quota // 1))) if quota else cores
+
+
+def cgroup_quota(root: Path) -> float | None:
+    """Cores' worth of time that the control group under `root` (version 2, then 1) grants; None: no limit."""
+    both = " ".join(lines(root / "cpu.max")).split()
+    if not both:
+        both = lines(root / "cpu/cpu.cfs_quota_us")[:1] + lines(root / "cpu/cpu.cfs_period_us")[:1]
+    if not both or both[0] in ("max", "-1"):
+        return None
+    return int(both[0]) / int(both[1] if len(both) > 1 else 100_000)
 
 
 def lines(path: Path) -> list[str]:
@@ -21,3 +48,18 @@ def output(*command: str | Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def on_threads(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> list[Result]:
+    """work(item) for every item on `workers` threads (0: one a core), results in the items' order.
+
+    What is not begun when an item fails is never begun; the first error is raised.
+    """
+    workers = workers or cores_usable()
+    if workers == 1:
+        return [work(item) for item in items]
+    pool = ThreadPoolExecutor(workers)
+    try:
+        return list(pool.map(work, items))
+    finally:
+        pool.shutdown(cancel_futures=True)

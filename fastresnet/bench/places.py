@@ -3,7 +3,9 @@
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-ROOT = _CHECKOUT if (_CHECKOUT / "benchmarks" / "results").is_dir() else Path.cwd()
-RESULTS = ROOT / "benchmarks" / "results"
-RECORDS = ROOT / "benchmarks" / "records"
+_IN_CHECKOUT = (_CHECKOUT / "benchmarks" / "results").is_dir()
+ROOT = _CHECKOUT if _IN_CHECKOUT else Path.cwd()
+BENCHMARKS = ROOT / ("benchmarks" if _IN_CHECKOUT else "runs/benchmarks")
+RESULTS = BENCHMARKS / "results"
+RECORDS = BENCHMARKS / "records"
 UNFINISHED_RECORDS = ROOT / "runs" / "records"  # git ignores it

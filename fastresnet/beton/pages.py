@@ -12,8 +12,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fastresnet.base.cores import on_threads
 from fastresnet.base.digest import combined, is_wide, sample_digests
+from fastresnet.base.system import on_threads
 from fastresnet.beton.file import BetonError
 from fastresnet.beton.layout import Layout
 

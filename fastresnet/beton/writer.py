@@ -20,8 +20,8 @@ from types import TracebackType
 import numpy as np
 
 from fastresnet.base import files, words
-from fastresnet.base.cores import cores_usable
 from fastresnet.base.digest import Labels
+from fastresnet.base.system import cores_usable
 from fastresnet.beton.file import BetonError
 from fastresnet.beton.layout import CHANNELS, JPEG, LARGEST_PAGE, SMALLEST_PAGE, Layout, open_beton
 from fastresnet.beton.pages import checksums, stored_digest

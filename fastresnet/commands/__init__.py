@@ -1,4 +1,4 @@
-"""The commands, one module each: arguments in, one call of the package, words out.
+"""The commands, one module each: `main(argv)` takes the words of a command line and prints what came of it.
 
 Refuses to compute anything itself.
 """

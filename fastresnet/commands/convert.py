@@ -1,19 +1,22 @@
-"""Convert images to betons: `python scripts/convert.py --source parquet --root FOLDER --out FOLDER`.
+"""Convert images to betons: `fastresnet convert --source parquet --root FOLDER --out FOLDER`.
 
 Writes train.beton and test.beton, each with a .json of facts and checksums beside it, whole or not at all.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet import beton, sources
 from fastresnet.base import words
 from fastresnet.base.sinks import for_terminal
 from fastresnet.data import conversion
-from fastresnet.settings.command_line import parse_args
-from fastresnet.settings.config import Config
+from fastresnet.settings.command_line import number, parse_args
+from fastresnet.settings.rule import Rule
 from fastresnet.settings.sections import SETTINGS
 
 SHORT = {  # option of this script: the setting it stands for
@@ -28,32 +31,28 @@ BAR_WIDTH = 30  # characters
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    """What this command takes beside the settings; those that people type most under short names."""
+    add = parser.add_argument
     for option, key in SHORT.items():
-        rule = SETTINGS[key].rule
-        parser.add_argument(
-            f"--{option}",
-            type=rule.kind,
-            choices=rule.choices or None,
-            metavar=None if rule.choices else option.upper(),
-            help=f"{SETTINGS[key].help} (the same as --{key})",
-        )
+        rule, what = SETTINGS[key].rule, f"{SETTINGS[key].help} (the same as --{key})"
+        shown = None if rule.choices else option.upper()
+        add(f"--{option}", type=rule.kind, choices=rule.choices or None, metavar=shown, help=what)
+    add("--out", type=Path, help="folder of the betons (default: one under data.betons)")
     shrink = "shrink larger images to this longer side, which makes another data set"
-    parser.add_argument("--out", type=Path, help="folder of the betons (default: one under data.betons)")
-    parser.add_argument("--max-size", type=int, metavar="PX", help=shrink)
-    parser.add_argument("--verify", type=Path, metavar="BETON", help="read, hash and decode all of a beton")
+    side = number(Rule(kind=int, low=1))
+    add("--max-size", type=side, metavar="PX", help=shrink)
+    add("--verify", type=Path, metavar="BETON", help="read, hash and decode all of a beton")
 
 
-def main() -> None:
-    cfg, args = parse_args(None, __doc__, options, default=None)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the betons, or check the one that --verify names."""
+    cfg, args = parse_args(argv, __doc__, options, default=None)
     if args.verify:
         print(verified(args.verify))
         return
-    if args.max_size is not None and args.max_size < 1:
-        raise ValueError(f"--max-size must be at least 1 (px), got {args.max_size}")
-    cfg = cfg.replace(
-        {key: getattr(args, option) for option, key in SHORT.items() if getattr(args, option) is not None}
-    )
-    source, root = _source(cfg)
+    given = {key: getattr(args, option) for option, key in SHORT.items()}
+    cfg = cfg.replace({key: value for key, value in given.items() if value is not None})
+    source, root = _meant(cfg.data.source, cfg.data.root, cfg.data.name)
     bar, started = Bar(), time.monotonic()
     folder, facts = conversion.convert(
         source, root, cfg.data, out=args.out, max_size=args.max_size, notes=bar.note, progress=bar
@@ -66,12 +65,11 @@ def main() -> None:
     print(f"converted in {words.duration(time.monotonic() - started)}")
 
 
-def _source(cfg: Config) -> tuple[str, str | None]:
-    """The source to convert and its folder; ValueError where betons are there already."""
-    source, root = cfg.data.source, cfg.data.root
+def _meant(source: str, root: str | None, name: str) -> tuple[str, str | None]:
+    """The source and its folder; ValueError where auto finds betons, which need no conversion."""
     if source != "auto":
         return source, root
-    source, found = sources.resolve_auto(cfg.data.name, root)
+    source, found = sources.resolve_auto(name, root)
     if source == "betons":
         raise ValueError(
             f"{found} holds betons already: nothing to convert (--source and --root name another source)"
@@ -82,17 +80,13 @@ def _source(cfg: Config) -> tuple[str, str | None]:
 def verified(path: Path) -> str:
     """One line about a beton of which every byte was read and is right; BetonError otherwise."""
     info, facts = beton.verify(path)
-    size = f"{info.width}x{info.height} px"
-    if not info.uniform:
-        size = f"up to {info.max_width}x{info.max_height} px"
+    size = f"{info.width}x{info.height}" if info.uniform else f"up to {info.max_width}x{info.max_height}"
     stored = ", ".join(f"{count} {mode}" for mode, count in info.modes.items() if count)
-    name = (
-        f"{facts['name']}, every byte as it was written"
-        if facts
-        else "no sidecar, so nothing to compare with"
-    )
+    compared = ", every byte as it was written" if facts else "no sidecar, so nothing to compare with"
     labels = f"labels {info.labels[0]}..{info.labels[1]}"
-    return for_terminal(f"{path}: sound; {info.num_samples} images of {size} ({stored}), {labels}; {name}")
+    name = facts["name"] if facts else ""
+    sound = f"sound; {info.num_samples} images of {size} px ({stored}), {labels}; {name}{compared}"
+    return for_terminal(f"{path}: {sound}")
 
 
 class Bar:
@@ -104,9 +98,8 @@ class Bar:
     def __call__(self, split: str, done: int, total: int) -> None:
         """`done` of `total` images of a split are written."""
         if self.live:
-            full = BAR_WIDTH * done // total
-            bar = f"\r{split:5} [{'#' * full:{BAR_WIDTH}}] {done}/{total}"
-            print(bar, end="", file=sys.stderr, flush=True)
+            bar = "#" * (BAR_WIDTH * done // total)
+            print(f"\r{split:5} [{bar:{BAR_WIDTH}}] {done}/{total}", end="", file=sys.stderr, flush=True)
         elif done == total:
             print(f"{split}: {total} images written", file=sys.stderr, flush=True)
 

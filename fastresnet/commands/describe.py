@@ -1,98 +1,105 @@
-"""See what the model sees. `describe.py data`: images of each class, before and after augmentation, counts
-and channels.
-`describe.py model`: each layer's output, parameters, FLOPs and receptive field, and a diagram of the
-blocks."""
+"""See what the network sees: `fastresnet describe data`, or `fastresnet describe model`.
+
+data:   images of each class, before and after augmentation, counts and channels
+model:  each layer's output, parameters, FLOPs and receptive field, and a diagram of the blocks
+"""
+
+from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fastresnet import augment, beton, data, models
 from fastresnet.augment import Augment
+from fastresnet.base.pictures import Pixels
 from fastresnet.models import diagram, summary
 from fastresnet.reports import dataview, plots
-from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.command_line import number, parse_args
 from fastresnet.settings.config import Config
+from fastresnet.settings.rule import Rule
+
+CLASSES = {"cifar100": 100}  # of data.name, where they aren't ten
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images (N,H,W,3) uint8 and labels (N,) to describe; mean and std of the channels in 0..1 units."""
+
+    title: str
+    images: Pixels
+    labels: np.ndarray
+    class_names: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("data", "model"), help="what to describe")
-    parser.add_argument(
-        "--out", default="description", metavar="FOLDER", help="where pictures go (default: description)"
-    )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON and nothing else")
-    parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="train", help="data: which images"
-    )
-    parser.add_argument("--beton", metavar="FILE", help="data: this beton instead of the recipe's data")
-    parser.add_argument(
-        "--images", type=int, default=10, metavar="N", help="data: images of each class (default: 10)"
-    )
-    parser.add_argument(
-        "--classes", type=int, metavar="N", help="model: number of classes (default: of data.name)"
-    )
-    parser.add_argument(
-        "--size", type=int, metavar="PX", help="model: height and width of the images (default: 32)"
-    )
+    """What this command takes beside the settings."""
+    add, count = parser.add_argument, number(Rule(kind=int, low=1))
+    add("what", choices=("data", "model"), help="what to describe")
+    where = "where pictures go (default: runs/description)"
+    add("--out", type=Path, default="runs/description", metavar="FOLDER", help=where)
+    add("--json", action="store_true", help="print everything as JSON and nothing else")
+    add("--split", choices=("train", "val", "test"), default="train", help="data: which images")
+    add("--beton", type=Path, metavar="FILE", help="data: this beton instead of the recipe's data")
+    add("--images", type=count, default=10, metavar="N", help="data: images of each class (default: 10)")
+    add("--classes", type=count, metavar="N", help="model: number of classes (default: of data.name)")
+    size, what = number(Rule(kind=int, low=8)), "model: height and width of the images (default: 32)"
+    add("--size", type=size, metavar="PX", help=what)
 
 
-def main() -> None:
-    cfg, args = parse_args(None, __doc__, options)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (describe_data if args.what == "data" else describe_model)(cfg, args, out)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the pictures and print the facts."""
+    cfg, args = parse_args(argv, __doc__, options)
+    if args.what == "data":
+        describe_data(read_beton(args.beton) if args.beton else read_split(cfg, args.split), cfg, args)
+    else:
+        describe_model(cfg, args)
 
 
-def describe_data(cfg: Config, args: argparse.Namespace, out: Path) -> None:
-    if args.images < 1:
-        raise ValueError(f"--images must be at least 1, got {args.images}")
-    images, labels, names, mean, std, title = (
-        read_beton(args.beton) if args.beton else read_split(cfg, args.split)
-    )
-    facts = dataview.statistics(images, labels, names)
-    chosen = dataview.pick(labels, len(names), args.images, cfg.run.seed)
-    rows = [f"{name}\n{facts['classes'][name]:,}" for name in names]
-    spec = augment.from_settings(cfg.train)
-    seen = dataview.augmented(images[np.concatenate(chosen)], spec, mean=mean, std=std, seed=cfg.run.seed)
-    cuts = np.cumsum([len(some) for some in chosen])[:-1]
-    filled = [i for i, some in enumerate(chosen) if len(some)]
-    stored, after = [images[some] for some in chosen], np.split(seen, cuts)
-    plots.class_rows(
-        [(rows[i], list(stored[i])) for i in filled], out / "images.png", title=f"{title}: as stored"
-    )
-    plots.class_rows(
-        [(rows[i], list(after[i])) for i in filled],
-        out / "augmented.png",
-        title=f"{title}: the same images as the network gets them ({augmentation(spec)})",
-    )
+def describe_data(shown: Shown, cfg: Config, args: argparse.Namespace) -> None:
+    """Counts, channels, and images of each class as stored and as the network gets them."""
+    facts = dataview.statistics(shown.images, shown.labels, shown.class_names)
+    pictures = [args.out / "images.png", args.out / "augmented.png"]
+    draw_images(shown, facts["classes"], cfg, args.images, pictures)
     if args.json:
-        print(
-            json.dumps(
-                {"name": title, **facts, "pictures": [str(out / "images.png"), str(out / "augmented.png")]}
-            )
-        )
+        print(json.dumps({"name": shown.title, **facts, "pictures": list(map(str, pictures))}))
         return
-    print(
-        f"{title}: {facts['images']:,} images of {facts['height']} x {facts['width']} px, {len(names)} "
-        "classes\n"
-    )
+    size = f"{facts['height']} x {facts['width']} px"
+    print(f"{shown.title}: {facts['images']:,} images of {size}, {len(shown.class_names)} classes\n")
     print("\n".join(f"  {name:<20}{count:>8,}" for name, count in facts["classes"].items()))
     print(f"\n  {'channel (0..255)':<20}{'mean':>8}{'std':>8}{'min':>6}{'max':>6}")
     for index, channel in enumerate(("red", "green", "blue")):
-        print(
-            f"  {channel:<20}{facts['mean'][index]:>8.2f}{facts['std'][index]:>8.2f}"
-            f"{facts['min'][index]:>6}{facts['max'][index]:>6}"
-        )
-    print(f"\npictures {out / 'images.png'} and {out / 'augmented.png'}")
+        mean, std, low, high = (facts[key][index] for key in ("mean", "std", "min", "max"))
+        print(f"  {channel:<20}{mean:>8.2f}{std:>8.2f}{low:>6}{high:>6}")
+    print(f"\npictures {pictures[0]} and {pictures[1]}")
 
 
-def read_split(cfg: Config, split: str) -> tuple:
-    """Images, labels, class names, mean, std and a title of a split of the recipe's data."""
+def draw_images(
+    shown: Shown, counts: dict[str, int], cfg: Config, count: int, pictures: Sequence[Path]
+) -> None:
+    """Two pictures of the same images, `count` of each class: as stored, and after augmentation."""
+    seed, spec = cfg.run.seed, augment.from_settings(cfg.train)
+    chosen = dataview.pick(shown.labels, len(shown.class_names), count, seed)
+    stored = [shown.images[some] for some in chosen]
+    flat = shown.images[np.concatenate(chosen)]
+    seen = dataview.augmented(flat, spec, mean=shown.mean, std=shown.std, seed=seed)
+    after = np.split(seen, np.cumsum([len(some) for some in chosen])[:-1])
+    titles = ("as stored", f"the same images as the network gets them ({augmentation(spec)})")
+    for picture, title, parts in zip(pictures, titles, (stored, after)):
+        rows = [(f"{name}\n{counts[name]:,}", list(part)) for name, part in zip(shown.class_names, parts)]
+        plots.class_rows([row for row in rows if row[1]], picture, title=f"{shown.title}: {title}")
+
+
+def read_split(cfg: Config, split: str) -> Shown:
+    """A split of the recipe's data; ValueError where there is none, or it isn't held in memory."""
     splits = data.prepare(cfg)
-    part = getattr(splits, split)
+    part: data.Split | None = getattr(splits, split)
     if part is None:
         raise ValueError("--split=val: there is no validation split (data.val_fraction is 0)")
     if part.images is None:
@@ -101,37 +108,34 @@ def read_split(cfg: Config, split: str) -> tuple:
             "(--data.subset), or convert it with one size"
         )
     title = f"{splits.info['name']}, {split}"
-    return part.images, part.labels, splits.class_names, splits.mean, splits.std, title
+    return Shown(title, part.images, part.labels, splits.class_names, splits.mean, splits.std)
 
 
-def read_beton(path: str) -> tuple:
-    """The same of a beton; class names, mean and std come from the file beside it, or are counted."""
+def read_beton(path: Path) -> Shown:
+    """A beton; class names, mean and std come from the file beside it, or are counted."""
     images, labels = beton.read(path)
     beside = beton.read_sidecar(beton.open_beton(path))
-    known = beside[0] if beside else None
-    names = known["class_names"] if known else [str(index) for index in range(int(labels.max()) + 1)]
+    if beside is not None:
+        known = beside[0]
+        return Shown(path.name, images, labels, known["class_names"], known["mean"], known["std"])
+    names = [str(index) for index in range(int(labels.max()) + 1)]
     facts = dataview.statistics(images, labels, names)
-    mean, std = (known[key] if known else [value / 255 for value in facts[key]] for key in ("mean", "std"))
-    return images, labels, names, mean, std, Path(path).name
+    mean, std = ([value / 255 for value in facts[key]] for key in ("mean", "std"))
+    return Shown(path.name, images, labels, names, mean, std)
 
 
-def describe_model(cfg: Config, args: argparse.Namespace, out: Path) -> None:
-    classes = args.classes or {"cifar100": 100}.get(cfg.data.name, 10)
+def describe_model(cfg: Config, args: argparse.Namespace) -> None:
+    """The layers as a table, or as JSON, and the diagram as SVG and PNG."""
+    classes = args.classes or CLASSES.get(cfg.data.name, 10)
     size = args.size or cfg.data.image_size or 32
-    if classes < 1 or size < 8:
-        raise ValueError(f"--classes must be at least 1 and --size at least 8 px, got {classes} and {size}")
     result = summary.summarize(models.build(cfg.model, classes, size), size, cfg.train.batch_size)
-    pictures = [out / f"{cfg.recipe}.svg", out / f"{cfg.recipe}.png"]
+    pictures = [args.out / f"{cfg.recipe}{ending}" for ending in (".svg", ".png")]
     for picture in pictures:
         diagram.draw(result, picture)
     if args.json:
         totals = {"parameters": result.parameters, "trainable": result.trainable, "flops": result.flops}
-        print(
-            json.dumps(
-                {**totals, **asdict(result), "pictures": [str(picture) for picture in pictures]},
-                default=float,
-            )
-        )
+        told = {**totals, **asdict(result), "pictures": list(map(str, pictures))}
+        print(json.dumps(told, default=float))
         return
     print(summary.format_table(result))
     print(f"\npictures {pictures[0]} and {pictures[1]}")
@@ -145,6 +149,5 @@ def augmentation(spec: Augment) -> str:
         f"cutout {spec.cutout_px} px" if spec.cutout_px else "",
         f"brightness ±{spec.brightness:g}" if spec.brightness else "",
         f"contrast ±{spec.contrast:g}" if spec.contrast else "",
-        *(f"{name} {share:g}" for name, share in spec.extras),
     ]
     return ", ".join(part for part in parts if part) or "unchanged"

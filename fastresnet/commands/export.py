@@ -1,81 +1,75 @@
-"""Hand a trained network to other programs: safetensors, ONNX, torch.export or torchvision's names, and a
-model card."""
+"""Hand a network to other programs: safetensors, ONNX, torch.export, torchvision's names, a model card."""
+
+from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from fastresnet import data
 from fastresnet.base import files
+from fastresnet.base.pictures import Pixels
 from fastresnet.inference import export, images, model_card, trained
+from fastresnet.inference.trained import Trained
 from fastresnet.settings.command_line import parse_args
 
-FORMATS = ("safetensors", "onnx", "torch", "torchvision", "card")
 LARGEST = 1e-3  # difference of a logit, relative to the largest, that counts as the same in fp32
+Writer = Callable[[Trained, Path, str], Path]
+
+
+def _card(network: Trained, out: Path, layout: str) -> Path:
+    stored = network.path.parent.parent / "result.json"
+    record = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
+    return files.write_text(out / "README.md", model_card.text(network, record))
+
+
+FORMATS: dict[str, Writer] = {  # the network, a folder and the layout of images -> the file
+    "safetensors": lambda network, out, layout: export.to_safetensors(network, out / "model.safetensors"),
+    "onnx": lambda network, out, layout: export.to_onnx(network, out / "model.onnx", layout),
+    "torch": lambda network, out, layout: export.to_torch_export(network, out / "model.pt2", layout),
+    "torchvision": lambda network, out, layout: export.to_torchvision(network, out / "torchvision.pth"),
+    "card": _card,
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a .pt file, or a run's folder")
-    parser.add_argument(
-        "--formats",
-        default="safetensors,onnx,torch,card",
-        metavar="A,B",
-        help=f"some of {', '.join(FORMATS)} (default: all but torchvision)",
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="where the files go (default: export/ in the run's folder)"
-    )
-    parser.add_argument(
-        "--layout",
-        choices=export.LAYOUTS,
-        default="nhwc",
-        help="of the images that ONNX and torch.export take, uint8 (default: nhwc)",
-    )
-    parser.add_argument(
-        "--check", metavar="FOLDER", help="images to compare the exported files on (default: the test set)"
-    )
+    """What this command takes beside the settings."""
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH", help="a .pt file, or a run's folder")
+    which = f"some of {', '.join(FORMATS)} (default: all but torchvision)"
+    add("--formats", default="safetensors,onnx,torch,card", metavar="A,B", help=which)
+    where = "where the files go (default: export/ in the run's folder)"
+    add("--out", type=Path, metavar="FOLDER", help=where)
+    what = "of the images that ONNX and torch.export take, uint8 (default: nhwc)"
+    add("--layout", choices=export.LAYOUTS, default="nhwc", help=what)
+    compared = "images to compare the exported files on (default: the test set)"
+    add("--check", metavar="FOLDER", help=compared)
 
 
-def main() -> None:
-    cfg, args = parse_args(None, __doc__, options, default=None)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write each format, and hold those that can be run here to the network."""
+    cfg, args = parse_args(argv, __doc__, options, default=None)
     wanted = [name for name in args.formats.split(",") if name]
-    unknown = [name for name in wanted if name not in FORMATS]
-    if unknown or not wanted:
+    if not wanted or set(wanted) - set(FORMATS):
         raise ValueError(f"--formats must name some of {', '.join(FORMATS)}, got {args.formats!r}")
     network = trained.from_command_line(args.checkpoint, cfg)
-    run = network.path.parent.parent
-    out = Path(args.out) if args.out else run / "export"
+    out = args.out or network.path.parent.parent / "export"
     out.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        path = write(name, network, out, args.layout, run)
+        try:
+            path = FORMATS[name](network, out, args.layout)
+        except ImportError as error:
+            raise ValueError(
+                f"--formats={name} needs the package {error.name}: pip install 'fastresnet[export]'"
+            ) from error
         print(f"{name:<12}{path}  {path.stat().st_size:,} B")
         if path.suffix in (".onnx", ".pt2"):
             compare(network, path, args)
 
 
-def write(name: str, network: trained.Trained, out: Path, layout: str, run: Path) -> Path:
-    try:
-        if name == "safetensors":
-            return export.to_safetensors(network, out / "model.safetensors")
-        if name == "onnx":
-            return export.to_onnx(network, out / "model.onnx", layout)
-    except ImportError as error:
-        raise ValueError(
-            f"--formats={name} needs the package {error.name}: pip install 'fastresnet[export]'"
-        ) from error
-    if name == "torch":
-        return export.to_torch_export(network, out / "model.pt2", layout)
-    if name == "torchvision":
-        return export.to_torchvision(network, out / "torchvision.pth")
-    record = json.loads((run / "result.json").read_text("utf-8")) if (run / "result.json").is_file() else None
-    files.write_text(out / "README.md", model_card.text(network, record))
-    return out / "README.md"
-
-
-def compare(network: trained.Trained, path: Path, args: argparse.Namespace) -> None:
-    """Run the exported file on real images and hold it to the network."""
+def compare(network: Trained, path: Path, args: argparse.Namespace) -> None:
+    """Run the exported file on real images; RuntimeError where it answers otherwise than the network."""
     try:
         found = export.largest_difference(network, path, some_images(network, args.check), args.layout)
     except ImportError as error:
@@ -92,7 +86,8 @@ def compare(network: trained.Trained, path: Path, args: argparse.Namespace) -> N
         )
 
 
-def some_images(network: trained.Trained, folder: str | None) -> np.ndarray:
+def some_images(network: Trained, folder: str | None) -> Pixels:
+    """The images of a folder, or some of the test set."""
     if folder:
         return images.read_all(images.find([folder]), network.image_size)
     test = data.prepare(network.cfg).test.images

@@ -1,117 +1,101 @@
-"""What a trained network sees in image files: the class and its probability for each, as a table or as JSON
-lines."""
+"""What a trained network sees in image files: class and probability of each, as lines or as JSON."""
+
+from __future__ import annotations
 
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from fastresnet.base import words
+from fastresnet.base.pictures import Pixels
 from fastresnet.inference import gradcam, images, trained
+from fastresnet.inference.trained import Trained
 from fastresnet.reports import plots
-from fastresnet.settings import config
-from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.command_line import number, parse_args, picture
 from fastresnet.settings.keys import COMMAND_LINE
+from fastresnet.settings.rule import Rule
 
 GRID = 64  # images a grid holds at most
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE|FOLDER|-",
-        help="images, folders of images, or - for one on "
-        "standard input; a folder named like a class tells the true label of the images in it",
-    )
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a .pt file, or a run's folder")
-    parser.add_argument(
-        "--top", type=int, default=3, metavar="N", help="classes to print for each image (default: 3)"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, with every probability")
-    parser.add_argument(
-        "--grid", metavar="PNG", help=f"draw the images with their predictions (the first {GRID})"
-    )
-    parser.add_argument(
-        "--gradcam", metavar="PNG", help=f"draw where the network looked (the first {GRID} images)"
-    )
+    """What this command takes beside the settings."""
+    add = parser.add_argument
+    what = "images, folders of images, or - for one on standard input; a folder named like a class tells the "
+    add("files", nargs="+", metavar="FILE|FOLDER|-", help=f"{what}true label of the images in it")
+    add("--checkpoint", required=True, metavar="PATH", help="a .pt file, or a run's folder")
+    top = number(Rule(kind=int, low=1))
+    add("--top", type=top, default=3, metavar="N", help="classes to print for each image (default: 3)")
+    add("--json", action="store_true", help="one JSON object a line, with every probability")
+    add("--grid", type=picture, metavar="PNG", help=f"draw the first {GRID} images with their predictions")
+    add("--gradcam", type=picture, metavar="PNG", help=f"draw where the network looked (first {GRID} images)")
 
 
-def main() -> None:
-    cfg, args = parse_args(None, __doc__, options, default=None)
-    if args.top < 1:
-        raise ValueError(f"--top must be at least 1, got {args.top}")
+def main(argv: Sequence[str] | None = None) -> None:
+    """A line an image, and the pictures that are asked for."""
+    cfg, args = parse_args(argv, __doc__, options, default=None)
     network = trained.from_command_line(args.checkpoint, cfg)
-    names, pixels, labels = gather(args.files, network)
-    probabilities = network.probabilities(pixels, tta=cfg.eval.tta if _given(cfg, "eval.tta") else "none")
-    for name, row, label in zip(names, probabilities, labels):
-        print(
-            as_json(name, row, label, network) if args.json else as_line(name, row, label, network, args.top)
-        )
-    captions = [caption(row, label, network) for row, label in zip(probabilities, labels)][:GRID]
-    right = [
-        None if label is None else bool(row.argmax() == label) for row, label in zip(probabilities, labels)
-    ][:GRID]
+    found = list(gather(args.files, network))
+    pixels, labels = np.stack([image for _, image, _ in found]), [label for _, _, label in found]
+    tta = cfg.eval.tta if cfg.provenance["eval.tta"] == COMMAND_LINE else "none"
+    probabilities = network.probabilities(pixels, tta=tta)
+    for (name, _, label), row in zip(found, probabilities):
+        answer = as_json(row, label, network) if args.json else as_line(row, label, network, args.top)
+        print(json.dumps({"file": name, **answer}) if isinstance(answer, dict) else f"{name:<40}  {answer}")
+    few = slice(GRID)
+    shown = list(zip(probabilities[few], labels))
+    captions = [caption(row, label, network) for row, label in shown]
+    right = [None if label is None else bool(row.argmax() == label) for row, label in shown]
     if args.grid:
-        plots.image_grid(list(pixels[:GRID]), captions, args.grid, right=right)
+        plots.image_grid(list(pixels[few]), captions, args.grid, right=right)
     if args.gradcam:
-        plots.image_grid(
-            overlays(network, pixels[:GRID], probabilities[:GRID]),
-            captions,
-            args.gradcam,
-            right=right,
-            title="Grad-CAM: bright where the network looked",
-        )
+        heated = overlays(network, pixels[few], probabilities[few])
+        title = "Grad-CAM: bright where the network looked"
+        plots.image_grid(heated, captions, args.gradcam, right=right, title=title)
 
 
-def gather(files: list[str], network: trained.Trained) -> tuple[list[str], np.ndarray, list[int | None]]:
-    """Names, pixels (N, size, size, 3), and the label where the image's folder is called like a class."""
-    size, classes = (
-        network.image_size,
-        {name.lower(): index for index, name in enumerate(network.class_names)},
-    )
-    names, pixels, labels = [], [], []
+def gather(files: Sequence[str], network: Trained) -> Iterator[tuple[str, Pixels, int | None]]:
+    """Name, pixels (size, size, 3), and the label where the image's folder is called like a class."""
+    classes = {name.lower(): index for index, name in enumerate(network.class_names)}
     for item in files:
-        for path in [item] if item == "-" else images.find([item]):
-            names.append(str(path))
-            pixels.append(images.read(sys.stdin.buffer.read() if path == "-" else Path(path), size))
-            labels.append(None if path == "-" else classes.get(Path(path).resolve().parent.name.lower()))
-    return names, np.stack(pixels), labels
+        if item == "-":
+            yield item, images.read(sys.stdin.buffer.read(), network.image_size), None
+            continue
+        for path in images.find([item]):
+            label = classes.get(path.resolve().parent.name.lower())
+            yield str(path), images.read(path, network.image_size), label
 
 
-def as_line(name: str, row: np.ndarray, label: int | None, network: trained.Trained, top: int) -> str:
+def as_line(row: np.ndarray, label: int | None, network: Trained, top: int) -> str:
+    """The `top` classes with their probabilities, and whether the first is right where that is known."""
     best = row.argsort()[::-1][:top]
-    answers = "  ".join(f"{network.class_names[i]:<12}{100 * row[i]:6.2f} %" for i in best)
-    truth = (
-        ""
-        if label is None
-        else "  right"
-        if best[0] == label
-        else f"  wrong, is {network.class_names[label]}"
-    )
-    return f"{name:<40}  {answers}{truth}"
+    answers = "  ".join(f"{network.class_names[i]:<12}{words.percent(row[i]):>8}" for i in best)
+    if label is None:
+        return answers
+    return f"{answers}  {'right' if best[0] == label else f'wrong, is {network.class_names[label]}'}"
 
 
-def as_json(name: str, row: np.ndarray, label: int | None, network: trained.Trained) -> str:
-    answer = {
-        "file": name,
+def as_json(row: np.ndarray, label: int | None, network: Trained) -> dict[str, object]:
+    """The answer with every class's probability."""
+    return {
         "class": network.class_names[row.argmax()],
         "probability": float(row.max()),
         "true": None if label is None else network.class_names[label],
         "probabilities": {key: float(value) for key, value in zip(network.class_names, row)},
     }
-    return json.dumps(answer)
 
 
-def caption(row: np.ndarray, label: int | None, network: trained.Trained) -> str:
+def caption(row: np.ndarray, label: int | None, network: Trained) -> str:
+    """What the network says, how surely, and what it is where that is known."""
     text = f"{network.class_names[row.argmax()]} {words.percent(float(row.max()))}"
     return text if label is None else f"{text}\nis {network.class_names[label]}"
 
 
-def overlays(network: trained.Trained, pixels: np.ndarray, probabilities: np.ndarray) -> list[np.ndarray]:
+def overlays(network: Trained, pixels: Pixels, probabilities: np.ndarray) -> list[Pixels]:
     """The images, grey, under the heat of their predicted class in viridis."""
     from matplotlib import colormaps
 
@@ -120,7 +104,3 @@ def overlays(network: trained.Trained, pixels: np.ndarray, probabilities: np.nda
     colours = colormaps["viridis"](heat)[..., :3] * 255
     grey = pixels.mean(axis=3, keepdims=True)
     return list((0.45 * grey + 0.55 * colours).astype(np.uint8))
-
-
-def _given(cfg: config.Config, key: str) -> bool:
-    return cfg.provenance[key] == COMMAND_LINE

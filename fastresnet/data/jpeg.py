@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastresnet.base.cores import on_threads
 from fastresnet.base.pictures import PictureError, decode_jpeg
+from fastresnet.base.system import on_threads
 
 GPU_BATCH = 1024  # images handed to nvJPEG at a time: bounds the memory that it takes beside the result
 BLOCK = 64  # images that a CPU thread decodes between looks at the queue

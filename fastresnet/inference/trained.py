@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastresnet.machine import precision
 from fastresnet.machine.devices import choose_device
+from fastresnet.machine.precision import Precision
 from fastresnet.reports import metrics
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
@@ -29,6 +30,7 @@ class Trained:
     cfg:         the settings it was trained with, and what the caller changed
     mean, std:   normalisation of the channels, in 0..1 units
     image_size:  height and width of the images it was trained on, px
+    precision:   what it computes in: the run's own, unless the caller asked for another
     facts:       the checkpoint's other fields (epoch, step, data, accuracy, recipe)
     """
 
@@ -40,7 +42,12 @@ class Trained:
     std: tuple[float, float, float]
     image_size: int
     device: torch.device
+    precision: Precision
     facts: dict[str, Any]
+
+    def exact(self) -> Trained:
+        """The same network, computing in fp32."""
+        return replace(self, precision=precision.resolve("fp32", self.device))
 
     def normalise(self, images_NHWC: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, H, W, 3) -> fp32 (N, 3, H, W), channels last, on the model's device, as in training."""
@@ -58,14 +65,13 @@ class Trained:
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             for start in range(0, len(images_NHWC), size):
-                images = self.normalise(images_NHWC[start : start + size])
+                images = self.normalise(images_NHWC[start : start + size]).to(self.precision.compute)
                 yield images, torch.zeros(len(images), dtype=torch.int64)
 
-        exact = precision.resolve("fp32", self.device)
         logits, _ = evaluation.predict(
             self.model,
             batches(),
-            precision=exact,
+            precision=self.precision,
             device=self.device,
             tta=tta,
             tta_share=self.cfg.eval.tta_share,
@@ -125,8 +131,20 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, *, origin: 
         std,
         int(facts["image_size"]),
         device,
+        _precision(cfg, device, asked="train.precision" in changes),
         facts,
     )
+
+
+def _precision(cfg: Config, device: torch.device, *, asked: bool) -> Precision:
+    """The precision that the run trained in; fp32 where this device can't, unless the caller asked for it."""
+    try:
+        return precision.resolve(cfg.train.precision, device)
+    except ValueError:
+        if asked:
+            raise
+    reason = f"the run's {cfg.train.precision} can't be had on this {device.type}"
+    return Precision("fp32", torch.float32, scales_loss=False, reason=reason)
 
 
 def from_command_line(path: str, cfg: Config) -> Trained:

@@ -19,7 +19,7 @@ from fastresnet import augment as augmentation
 from fastresnet import beton
 from fastresnet.augment import boxes
 from fastresnet.augment.choices import Choices
-from fastresnet.base.cores import cores_usable
+from fastresnet.base.system import cores_usable
 from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers
 from fastresnet.loading.upload import Decoded, uploaded
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastresnet.augment.choices import Choices
 from fastresnet.augment.dispatch import finish, mixed
-from fastresnet.base.cores import cores_usable
+from fastresnet.base.system import cores_usable
 from fastresnet.loading.interface import RGB, Batch, Batching, Buffers, no_buffers
 from fastresnet.loading.resident import ResidentLoader
 

@@ -14,8 +14,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from fastresnet.base.cores import cores_usable
-from fastresnet.base.system import lines, output
+from fastresnet.base.system import cores_usable, lines, output
 from fastresnet.machine import memory, nvml
 from fastresnet.machine.devices import mps_available
 from fastresnet.machine.precision import cpu_is_fast_at_bf16

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from fastresnet.base.cores import CGROUP
-from fastresnet.base.system import lines, output
+from fastresnet.base.system import CGROUP, lines, output
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1

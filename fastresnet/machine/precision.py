@@ -1,5 +1,4 @@
-"""Numeric precision of a run: which dtypes, which autocast, which gradient scaling. Decides once, before the
-first step."""
+"""Numeric precision of a run: which dtypes, which autocast, which gradient scaling; decided once."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ class Precision:
 
 
 def cpu_is_fast_at_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-bf16 or AMX); without it bf16 is about 10x slower
-    than fp32."""
+    """Whether this CPU multiplies bf16 in hardware (AVX512-bf16, AMX); else bf16 is 10x slower than fp32."""
     capability: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(
         capability.get("avx512_bf16")

@@ -7,15 +7,19 @@ import difflib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from fastresnet.base import strict_yaml
 from fastresnet.settings.config import Config, load
 from fastresnet.settings.keys import ConfigError
 from fastresnet.settings.overrides import take_settings
 from fastresnet.settings.reading import recipes
+from fastresnet.settings.rule import Rule
 from fastresnet.settings.sections import SECTIONS, SETTINGS
 
 WIDTH = 110
+PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +27,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (--help lists every option)")
+
+
+def number(rule: Rule) -> Callable[[str], object]:
+    """The `type` of an option whose value is held to a rule, as settings are."""
+
+    def parse(text: str) -> object:
+        try:
+            return rule.check(strict_yaml.parse(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def picture(text: str) -> Path:
+    """The `type` of an option that names a picture to draw."""
+    if Path(text).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(PICTURES)}, got {text!r}")
+    return Path(text)
 
 
 def parse_args(

@@ -49,14 +49,6 @@ def meant(name: str, among: Iterable[str]) -> str:
         return f" Did you mean {ALIASES[name]}?"
     last = name.rpartition(".")[2]
     elsewhere = [key for key in among if key.rpartition(".")[2] == last]
-    close = (
-        elsewhere
-        or [
-            key
-            for key in difflib.get_close_matches(name, among, 3, 0.6)
-            if difflib.SequenceMatcher(None, last, key.rpartition(".")[2]).ratio()
-            > 0.5  # not the section alone
-        ][:1]
-    )
+    close = elsewhere or difflib.get_close_matches(name, among, 1, 0.7)
     close = close or [k for k in among if difflib.get_close_matches(last, [k.rpartition(".")[2]], 1, 0.75)]
     return f" Did you mean {' or '.join(close[:3])}?" if close else ""

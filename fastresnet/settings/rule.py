@@ -18,12 +18,15 @@ LISTS = {int: "whole numbers", float: "numbers", str: "names"}
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(Checker):
-    """kind:     of the value, or of a list's items
-    depth:     0: a single value, 1: a list, 2: a list of lists (how long these are is checked elsewhere)
-    optional:  whether null will do
-    low, high: bounds that are allowed themselves; above: one that isn't
-    choices:   the only texts allowed, unless `pattern` says it; then examples of what it allows
-    hint:      the likely mistake, for the end of a message
+    """What a value must be.
+
+    kind:       of the value, or of a list's items
+    depth:      0: a single value, 1: a list, 2: a list of lists (how long these are is checked elsewhere)
+    optional:   whether null will do
+    low, high:  bounds that are allowed themselves
+    above:      a lower bound that isn't
+    choices:    the only texts allowed; where `pattern` says what is, examples of it
+    hint:       the likely mistake, for the end of a message
     """
 
     kind: type

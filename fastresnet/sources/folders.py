@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from fastresnet.base import pictures
-from fastresnet.base.cores import on_threads
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import PictureError
+from fastresnet.base.system import on_threads
 from fastresnet.sources.image_set import SPLIT_ALIASES, FolderSet, ImageSet, SourceError
 from fastresnet.sources.request import Request, Source
 

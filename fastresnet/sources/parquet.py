@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastresnet.base import pictures
-from fastresnet.base.cores import on_threads
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
+from fastresnet.base.system import on_threads
 from fastresnet.sources.image_set import SPLIT_ALIASES, ImageSet, SourceError, numbered
 from fastresnet.sources.request import Request, Source
 

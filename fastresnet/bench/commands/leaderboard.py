@@ -13,13 +13,12 @@ from pathlib import Path
 from fastresnet.base import files
 from fastresnet.bench import places
 from fastresnet.bench.pages import leaderboard
+from fastresnet.settings.command_line import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render, or with --check compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--check", action="store_true", help="exit 1 where docs/index.html or README.md is stale"
     )

@@ -14,7 +14,7 @@ import torch
 
 from fastresnet.augment.dispatch import kernel_for
 from fastresnet.base import files
-from fastresnet.base.cores import cores_usable
+from fastresnet.base.system import cores_usable
 from fastresnet.bench.commands.options import above_zero, at_least_one, parser
 from fastresnet.bench.contest import contest, outcome, tuning
 from fastresnet.bench.contest.contestants import DTYPES, SPEC

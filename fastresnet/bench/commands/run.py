@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastresnet.base import words
-from fastresnet.base.exits import run_main
 from fastresnet.base.interrupt import Interrupted
 from fastresnet.bench.commands.options import above_zero, at_least_one, parser
 from fastresnet.bench.measuring import file, processes, profiles
@@ -90,7 +89,7 @@ def _once(measured: Suite) -> Iterator[Benchmark]:
 
 def _repeated(options: argparse.Namespace, budget: float) -> Iterator[Benchmark]:
     """The file of all processes so far, after each case."""
-    command = [sys.executable, "-m", "fastresnet.bench.commands.run"]
+    command = [sys.executable, "-m", "fastresnet", "bench"]
     command += ["--suite", options.suite, "--scale", options.scale, "--device", options.device]
     command += ["--budget", f"{budget:g}", *(["--only", ",".join(options.only)] if options.only else [])]
     say(f"{options.processes} processes, at most {words.duration(options.processes * budget)} in all")
@@ -129,7 +128,3 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    run_main(main)

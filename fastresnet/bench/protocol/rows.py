@@ -5,11 +5,10 @@ Refuses to leave a run out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from fastresnet.base import statistics
-from fastresnet.machine.meters import Condition
 
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
 
@@ -34,7 +33,7 @@ class Row(TypedDict, total=False):
     mfu: float | None
     flops: float
     settings: dict[str, Any]
-    condition: Condition
+    condition: Mapping[str, Any]
 
 
 class Summary(TypedDict):

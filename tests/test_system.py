@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastresnet.base import cores
+from fastresnet.base import system
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ def test_the_quota_of_a_control_group_counts_as_cores(tmp_path, files, granted):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cores.cgroup_quota(tmp_path) == granted
+    assert system.cgroup_quota(tmp_path) == granted
 
 
 def test_a_quota_below_the_affinity_bounds_the_usable_cores(tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text("50000 100000")
-    monkeypatch.setattr(cores, "CGROUP", tmp_path)
-    assert cores.cores_usable() == 1
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
+    assert system.cores_usable() == 1

@@ -1,0 +1,68 @@
+"""The command `fastresnet`: a name for each task, and the module whose `main(argv)` does it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fastresnet import __version__
+from fastresnet.base import exits
+
+COMMANDS = {  # name: (module, what it does)
+    "train": ("commands.train", "train a network as a recipe says"),
+    "convert": ("commands.convert", "turn images into betons, or check a beton"),
+    "evaluate": ("commands.evaluate", "all about a checkpoint's answers on a test set"),
+    "predict": ("commands.predict", "classes and probabilities of image files"),
+    "export": ("commands.export", "hand a network to other programs: ONNX, safetensors, torch.export"),
+    "describe": ("commands.describe", "look at the data, or at a model's layers"),
+    "find-lr": ("commands.find_lr", "find a learning rate by a range test"),
+    "report": ("commands.report", "the page of a run, or of several side by side"),
+    "bench": ("bench.commands.run", "measure this machine"),
+    "compare": ("bench.commands.compare", "compare result files of machines or commits"),
+    "reproduce": ("bench.commands.reproduce", "measure a speed record over many runs"),
+    "search": ("bench.commands.search", "search for faster settings of a recipe"),
+    "plan": ("bench.commands.plan", "what a run would take on another machine"),
+    "leaderboard": ("bench.commands.leaderboard", "draw the tables of results and records anew"),
+    "loaders": ("bench.commands.loaders", "measure the loaders against each other"),
+}
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    lines = [f"{name:<13}{what}" for name, (_, what) in COMMANDS.items()]
+    last = "fastresnet COMMAND --help tells its options and settings; --version the release."
+    return "\n".join(["usage: fastresnet COMMAND ...", "", *lines, "", last])
+
+
+def run(name: str, argv: Sequence[str] | None = None) -> int:
+    """The exit code of a command on these words, None: this process's own.
+
+    Its module is imported here and not before, so that Ctrl-C meanwhile is no traceback.
+    """
+    return exits.exit_code(_call, COMMANDS[name][0], argv)
+
+
+def _call(module: str, argv: Sequence[str] | None) -> object:
+    return importlib.import_module(f"fastresnet.{module}").main(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """What `fastresnet WORDS` does; gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "--version"):
+        print(__version__ if words == ["--version"] else usage())
+        return exits.DONE
+    name, *rest = words
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, 1)
+        hint = f"Did you mean {close[0]}?" if close else "fastresnet --help lists them all"
+        print(f"error: there is no command {name!r}. {hint}", file=sys.stderr)
+        return exits.USER_ERROR
+    sys.argv = [f"fastresnet {name}", *rest]  # the first is what argparse calls the program
+    return run(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

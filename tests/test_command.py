@@ -1,0 +1,208 @@
+"""The command `fastresnet`: one list of names, each a module's main; what is wrong is one line and exit 2."""
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import fastresnet
+from fastresnet import __main__ as command
+from fastresnet.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py")} - {ROOT / "benchmarks/cargo.py"}
+
+
+def test_help_and_no_word_at_all_list_every_command_in_a_line(capsys):
+    for words in (["--help"], []):
+        assert command.main(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for name, (_, what) in COMMANDS.items():
+            assert f"{name:<13}{what}" in lines and len(what) < 67
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_a_main_that_takes_words(name):
+    main = importlib.import_module(f"fastresnet.{COMMANDS[name][0]}").main
+    argv = inspect.signature(main).parameters["argv"]
+    assert argv.default is None and len(inspect.signature(main).parameters) == 1
+
+
+def test_each_script_calls_the_command_of_its_name_and_no_command_lacks_a_script():
+    called = {re.search(r'run\("([\w-]+)"', path.read_text())[1]: path for path in SCRIPTS}
+    assert set(called) == set(COMMANDS)
+    renamed = {"bench": "run", "loaders": "loader"}
+    for name, path in called.items():
+        assert path.stem == renamed.get(name, name.replace("-", "_"))
+        assert f"See fastresnet/{COMMANDS[name][0].replace('.', '/')}.py" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("trian", "Did you mean train?"),
+        ("find_lr", "Did you mean find-lr?"),
+        ("xyzzy", "--help lists them all"),
+    ],
+)
+def test_an_unknown_command_is_one_line_with_what_was_meant(capsys, word, hint):
+    assert command.main([word]) == 2
+    out, err = capsys.readouterr()
+    assert (
+        out == "" and err.startswith(f"error: there is no command '{word}'. ") and err.endswith(f"{hint}\n")
+    )
+
+
+def test_a_command_is_called_by_its_name_and_gives_its_exit_code(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fastresnet"])
+    with pytest.raises(SystemExit):
+        command.main(["find-lr", "--help"])
+    assert capsys.readouterr().out.startswith("usage: fastresnet find-lr ")
+    assert command.main(["train", "--config", "nothing"]) == 2
+    assert "no file and no recipe is called nothing" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert command.run("train", []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_python_m_fastresnet_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastresnet", "--version"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (0, f"{fastresnet.__version__}\n")
+
+
+# ---- wrong command lines -----------------------------------------------------------------------------------
+
+DEEP = "deep.yaml"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --config deep.yaml", "deep.yaml: broken YAML: it is nested too deeply to be read"),
+        ("train --config", "argument --config: expected one argument"),
+        ("train --train.epochs", "--train.epochs needs a value"),
+        ("train --run.device=gpu", "run.device must be one of auto, cpu, cuda, cuda:1, mps, got 'gpu'"),
+        ("train --run.device=mps", "run.device=mps: PyTorch sees no Apple GPU here"),
+        ("train --run.device=cuda:7", "run.device=cuda:7: PyTorch sees "),
+        ("find-lr --low=0", "argument --low: must be above 0, got 0"),
+        ("find-lr --low=x", "argument --low: must be a number above 0, got 'x'"),
+        ("find-lr --high=-1", "argument --high: must be above 0, got -1"),
+        ("find-lr --steps=3", "argument --steps: must be at least 10, got 3"),
+        ("find-lr --plot=x.doc", "argument --plot: must end in one of .png, .svg, .pdf, .jpg, got 'x.doc'"),
+        ("find-lr --use=best", "argument --use: invalid choice: 'best'"),
+        ("describe model --size=0", "argument --size: must be at least 8, got 0"),
+        ("describe model --classes=0", "argument --classes: must be at least 1, got 0"),
+        ("describe data --images=0", "argument --images: must be at least 1, got 0"),
+        ("describe data --beton=gone.beton", "gone.beton"),
+        ("describe everything", "argument what: invalid choice: 'everything'"),
+        ("predict", "the following arguments are required: FILE|FOLDER|-, --checkpoint"),
+        ("predict x.png --checkpoint=gone", "gone: no such checkpoint"),
+        ("predict x.png --checkpoint=gone --top=0", "argument --top: must be at least 1, got 0"),
+        ("predict x.png --checkpoint=gone --grid=x.doc", "argument --grid: must end in one of .png"),
+        ("predict x.png --checkpoint=gone --gradcam=x", "argument --gradcam: must end in one of .png"),
+        ("evaluate --checkpoint=gone", "gone: no such checkpoint"),
+        ("evaluate --checkpoint=.", "checkpoints/last.pt"),
+        ("evaluate --checkpoint=gone --split=all", "argument --split: invalid choice: 'all'"),
+        ("export --checkpoint=gone --formats=doc", "--formats must name some of safetensors, onnx"),
+        ("convert --source=disk", "there is no source 'disk'"),
+        ("convert --max-size=0", "argument --max-size: must be at least 1, got 0"),
+        ("convert --quality=0 --source=batches --root=.", "data.jpeg_quality must lie between 1 and 100"),
+        ("convert --verify=gone.beton", "gone.beton"),
+        ("report gone", "gone"),
+        ("report", "the following arguments are required: RUN"),
+        ("compare gone.json", "gone.json: no such file"),
+        ("bench --device=gpu", "--device=gpu: use auto, cpu, cuda, cuda:1 or mps"),
+        ("bench --only=nothing", "nothing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_line_and_exit_2_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEEP).write_text("train: " + "[" * 3000)
+    try:
+        code = command.main(words.split())
+    except SystemExit as left:
+        code = left.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1, err[-500:]
+    assert message in err
+    assert os.listdir(tmp_path) == [DEEP], "nothing is written before the words are understood"
+
+
+def test_world_size_alone_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command.main(["train", "--config", "smoke"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        err.startswith("error: WORLD_SIZE=2 stands in the environment without RANK") and err.count("\n") == 1
+    )
+
+
+# ---- the wheel ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
+    """Built, installed without dependencies beside this interpreter's packages, and used in an empty folder."""
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "-q", ROOT, source], check=True)
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        source,
+    ]
+    subprocess.run(build, check=True)
+    venv.create(tmp_path / "venv", with_pip=False)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", site, wheel], check=True)
+    heavy = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "heavy.pth").write_text("\n".join(heavy))
+    away = tmp_path / "away"
+    away.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def call(*words):
+        python = tmp_path / "venv" / "bin" / "python"
+        done = subprocess.run(
+            [python, "-m", "fastresnet", *words], cwd=away, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    trained = call(
+        "train", "--config", "smoke", "--train.max_steps=3", "--data.source=synthetic", "--run.dir=run"
+    )
+    assert '"synthetic":true' in trained and (away / "run" / "report.html").is_file()
+    call("bench", "--suite", "quick", "--scale", "tiny", "--only", "ceilings", "--out", "bench.json")
+    assert (away / "bench.json").is_file()
+    assert '"commit":null' in trained, "the wheel knows no commit, whatever repository it lies in"
+    assert os.listdir(away) == ["run", "bench.json"] or set(os.listdir(away)) <= {
+        "run",
+        "bench.json",
+        "data",
+        "runs",
+    }
