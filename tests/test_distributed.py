@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import betons_by_hand
@@ -27,6 +29,44 @@ with distributed.world("cpu") as place:
     distributed.barrier(place)
     said = f"{place.rank} {place.is_main} {gathered[:, 0].tolist()} {total.item()}"
     pathlib.Path(f"rank{place.rank}").write_text(said)
+"""
+
+
+LEARN = """
+import sys
+from dataclasses import asdict
+import torch
+from torch import nn
+from fastresnet import optim
+from fastresnet.machine import distributed, precision
+from fastresnet.settings import config
+from fastresnet.training.step import StepOptions
+from fastresnet.training.trainer import Trainer
+cpu = torch.device("cpu")
+learned = {}
+with distributed.world("cpu") as place:
+    for name in ("sgd", "muon", "adamw"):
+        for reduction in ("mean", "sum"):
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+            images, labels = torch.randn(4, 16, 3, 8, 8), torch.randint(0, 5, (4, 16))
+            mine = slice(place.rank * 16 // place.size, (place.rank + 1) * 16 // place.size)
+            batches = [(x[mine], y[mine]) for x, y in zip(images, labels)]
+            cfg = config.load(None, {"optim.name": name, "optim.lr": 0.01, "optim.momentum": 0.8})
+            optimizer = optim.build(net, cfg.optim, device=cpu)
+            options = StepOptions(
+                loss_reduction=reduction, accumulate=2, clip_norm=3.0, label_smoothing=0.1,
+                processes=place.size,
+            )
+            trainer = Trainer(
+                distributed.wrap(net, place, cpu), optimizer, [1.0] * 4, device=cpu,
+                precision=precision.resolve("fp32", cpu), options=options, place=place,
+            )
+            result = asdict(trainer.fit_epoch(batches, 0))
+            facts = {key: result[key] for key in ("loss", "accuracy", "images", "step")}
+            learned[f"{name} {reduction}"] = (net.state_dict(), facts)
+    if place.is_main:
+        torch.save(learned, sys.argv[1])
 """
 
 
@@ -108,3 +148,41 @@ def test_two_processes_train_one_model_and_write_one_record(tmp_path):
     predictions = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in predictions["model"])
     assert result["per_epoch"][-1]["train_loss"] < result["per_epoch"][0]["train_loss"]
+
+
+def test_two_processes_learn_what_one_learns_whatever_the_optimizer_and_the_reduction(tmp_path):
+    (tmp_path / "learn.py").write_text(LEARN)
+    done = torchrun("learn.py", "two.pt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "learn.py", "one.pt"], cwd=tmp_path, env=environment, check=True)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert len(one) == 6
+    for name, (weights, facts) in one.items():
+        theirs, told = two[name]
+        assert told == pytest.approx(facts, rel=1e-5), name
+        for key, value in weights.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+
+
+def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_path):
+    settings = [
+        "--config=smoke.yaml", "--data.synthetic_train=5000", "--train.batch_size=50", "--train.epochs=500",
+        "--run.dir=run", "--run.report=false", "--run.threads=1", "--train.checkpoint_every=1 steps",
+    ]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launch, str(ROOT / "scripts" / "train.py"), *settings]
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 200
+    while not last.exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.2)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the launcher and to both processes
+    said = child.communicate(timeout=100)[1]
+    lines = [line for line in said.splitlines() if "interrupted at step" in line]
+    assert len(lines) == 1 and "--run.resume=run" in lines[0], said
+    assert "fastresnet/runs/" not in said, said  # no traceback of ours
+    assert torch.load(last, weights_only=True)["step"] == int(lines[0].split("step ")[1].split(";")[0])

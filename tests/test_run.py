@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from fastresnet import data
-from fastresnet.machine import hardware
 from fastresnet.models.flops import flops_per_image
-from fastresnet.runs import checkpoint, record, start
+from fastresnet.runs import checkpoint, ledger, record, start
 from fastresnet.runs.ledger import Ledger
 from fastresnet.runs.progress import Progress
 from fastresnet.settings import config
@@ -237,7 +236,7 @@ def test_lower_resolutions_come_first(train):
     assert done.record["steps"] == 12
 
 
-# ---- going on --------------------------------------------------------------------------------------------------
+# ---- going on --------------------------------------------------------------------------------------------
 
 
 class _Fail(Progress):
@@ -333,7 +332,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(train, monkeypatch, ca
         train("b", progress=_PressCtrlC(1))
 
 
-# ---- what the record says --------------------------------------------------------------------------------------
+# ---- what the record says --------------------------------------------------------------------------------
 
 
 def test_images_and_seconds_of_a_record_cover_every_session(train):
@@ -348,7 +347,7 @@ def test_images_and_seconds_of_a_record_cover_every_session(train):
 
 @pytest.mark.parametrize("changes", [{"train.resolutions": [[0.5, 12]]}, {"train.hard_fraction": 0.5}])
 def test_mfu_counts_the_arithmetic_of_the_steps_that_were_done(train, monkeypatch, changes):
-    monkeypatch.setattr(hardware, "matmul_ceiling", lambda *where, **kind: 1e15)
+    monkeypatch.setattr(ledger, "rate_ceiling", lambda *where, **kind: 1e15)
     done = train("a", {"train.max_steps": 4, **changes})
     flops = done.record["mfu"] * 1e15 * done.record["seconds"]["train"]
     at_12_px, full = flops_per_image(done.model, 12), flops_per_image(done.model, 16)
@@ -358,7 +357,7 @@ def test_mfu_counts_the_arithmetic_of_the_steps_that_were_done(train, monkeypatc
     )
 
 
-# ---- what is evaluated, and how --------------------------------------------------------------------------------
+# ---- what is evaluated, and how --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tail", [{"train.ema_decay": 0.8}, {"train.average_tail": 0.5}])
@@ -414,15 +413,15 @@ def test_the_best_epoch_is_the_first_of_the_highest_accuracy_on_the_split_that_c
     betons, best_on, best, epoch
 ):
     cfg = config.load("smoke.yaml", {**SMALL, "data.betons": betons, "eval.best_on": best_on})
-    ledger = Ledger(Experiment(cfg))
-    ledger.trained(1.0)
+    book = Ledger(Experiment(cfg))
+    book.trained(1.0)
     chosen = []
     for index, (val, test) in enumerate([(0.3, 0.2), (0.7, 0.5), (0.5, 0.6), (0.7, 0.1)]):
-        ledger.part_seconds = 1.0
+        book.part_seconds = 1.0
         result = EpochResult(index, 4 * (index + 1), 200, 1.0, 0.5, 1.0, 200.0, 0.1)
-        if ledger.finish_epoch(result, {"val": Score(val, 1.0, 10), "test": Score(test, 1.0, 10)}):
+        if book.finish_epoch(result, {"val": Score(val, 1.0, 10), "test": Score(test, 1.0, 10)}):
             chosen.append(index + 1)
-    accuracy = ledger.record(Score(0.1, 1.0, 10), None, None)["accuracy"]
+    accuracy = book.record(Score(0.1, 1.0, 10), None, None)["accuracy"]
     assert (accuracy["best"], accuracy["best_epoch"]) == (best, epoch)
     assert chosen == {"validation": [1, 2], "test": [1, 2, 3], "none": []}[best_on]
 

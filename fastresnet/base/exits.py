@@ -30,7 +30,8 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's processes stop together: one speaks for all
+            print(str(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left (`| head`): nothing more can be said there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

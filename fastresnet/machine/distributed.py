@@ -99,6 +99,13 @@ def sum_over(values: Tensor, place: World) -> Tensor:
     return values
 
 
+def share_buffers(model: nn.Module, place: World) -> None:
+    """Give every process the buffers (running statistics) of the first, as DDP does before each step."""
+    if place.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def gather_rows(rows: Tensor, place: World) -> Tensor:
     """Concatenate (n_rank, …) over ranks in rank order; counts may differ. Every process gets the whole."""
     if place.size == 1:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, cast
+
+import torch
 
 from fastresnet.machine import hardware, memory, software
 from fastresnet.machine.ceiling import matmul_ceiling
@@ -121,7 +124,7 @@ class Ledger:
         experiment, cfg, place = self.experiment, self.experiment.cfg, self.experiment.place
         work = arithmetic.work(experiment, 0, experiment.trainer.steps_done)
         device, precision = experiment.device, experiment.precision
-        ceiling = matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
+        ceiling = rate_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
         return {
             "schema_version": record.SCHEMA_VERSION,
             "kind": "result",
@@ -158,6 +161,12 @@ class Ledger:
             "best_epoch": self.best.epoch or self.history[-1]["epoch"],
             "best_on": self.experiment.cfg.eval.best_on if chosen else "last weights",
         }
+
+
+@cache
+def rate_ceiling(device: torch.device, dtype: torch.dtype, *, tf32: bool) -> float:
+    """The matrix-multiply rate of a device, FLOP/s, measured once a process: it takes seconds on a CPU."""
+    return matmul_ceiling(device, dtype, tf32=tf32)
 
 
 def _number(value: float) -> float | None:

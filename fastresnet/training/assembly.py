@@ -65,12 +65,13 @@ def new_trainer(
         table.lr_factor,
         device=course.device,
         precision=course.precision,
-        options=replace(step_options(cfg, course.device), loss=own.loss),
+        options=replace(step_options(cfg, course.device, course.place.size), loss=own.loss),
         momentum=table.momentum,
         group_factor=falling,
         averages=averaging.build(model, cfg.optim, cfg.train, course.total_steps),
         select=new_selection(cfg, model, proxy, table.lr_factor, course),
         freeze=freeze,
+        place=course.place,
     )
 
 
@@ -87,7 +88,7 @@ def new_optimizer(cfg: Config, model: nn.Module, course: Course) -> Optimizers:
     )
 
 
-def step_options(cfg: Config, device: torch.device) -> StepOptions:
+def step_options(cfg: Config, device: torch.device, processes: int) -> StepOptions:
     """What the section `train` says of a step."""
     return StepOptions(
         label_smoothing=cfg.train.label_smoothing,
@@ -96,6 +97,7 @@ def step_options(cfg: Config, device: torch.device) -> StepOptions:
         accumulate=cfg.train.accumulate,
         compile=compile_mode(cfg, device),
         cuda_graph=cfg.train.cuda_graph,
+        processes=processes,
     )
 
 

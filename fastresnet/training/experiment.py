@@ -166,6 +166,7 @@ class Experiment:
         By the averaged weights where the run averages. Every process gets the whole.
         """
         model = self.averaged_model or self.model
+        distributed.share_buffers(model, self.place)
         logits_NK, labels_N = evaluation.predict(
             model,
             self.eval_loaders[split].epoch(0),

@@ -29,6 +29,7 @@ class StepOptions:
     accumulate:       micro-batches that a batch is cut into; the optimizer still steps once a batch
     compile:          off, or torch.compile's mode
     cuda_graph:       capture the whole step, optimizer included, and replay it (CUDA only)
+    processes:        that share each batch; DDP takes the mean of their gradients
     loss:             instead of cross-entropy: (logits (B,K) fp32, labels (B,)) -> the mean or sum, as above
     """
 
@@ -38,6 +39,7 @@ class StepOptions:
     accumulate: int = 1
     compile: str = "off"
     cuda_graph: bool = False
+    processes: int = 1
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
@@ -88,8 +90,7 @@ class Step:
         parts = self.options.accumulate
         for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
             loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
-            share = 1.0 if self.options.loss_reduction == "sum" else len(some_labels) / len(labels)
-            self.scaler.scale(loss * share).backward()
+            self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
             count = torch.full_like(hits, len(some_labels))
             self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
         if self.options.clip_norm:
@@ -100,6 +101,12 @@ class Step:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def _weight(self, part: Tensor, whole: Tensor) -> float:
+        """What a part's loss counts, so that gradients are those of the whole batch of all processes."""
+        if self.options.loss_reduction == "sum":
+            return float(self.options.processes)  # which DDP divides by
+        return len(part) / len(whole)
 
     def _loss_and_hits(self, images: Tensor, labels: Tensor, frozen: bool) -> tuple[Tensor, Tensor, Tensor]:
         options = self.options

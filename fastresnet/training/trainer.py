@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastresnet.machine import timing
+from fastresnet.machine import distributed, timing
+from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim.averaging import Average, AverageState
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
@@ -72,6 +73,7 @@ class Trainer:
     averages:      updated after each optimizer step (EMA, lookahead, tail average)
     select:        chooses the images of each batch that are trained on
     freeze:        parameters that learn only at first
+    place:         this process among those that share each batch: an epoch's figures are of all
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Trainer:
         averages: Iterable[Average] = (),
         select: HardExamples | None = None,
         freeze: Freeze = NOTHING,
+        place: World = ALONE,
     ) -> None:
         if options.cuda_graph and (device.type != "cuda" or precision.scales_loss):
             raise ValueError(
@@ -95,7 +98,7 @@ class Trainer:
                 f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false"
             )
         self.model, self.optimizer, self.device, self.options = model, optimizer, device, options
-        self.averages, self.select, self.freeze = list(averages), select, freeze
+        self.averages, self.select, self.freeze, self.place = list(averages), select, freeze, place
         self.total_steps, self.steps_done = len(lr_factor), 0
         self.update = Step(
             model, optimizer, options, device=device, precision=precision, select=select, freeze=freeze
@@ -172,8 +175,9 @@ class Trainer:
                 break
         return self._result(epoch, trained, timing.now(self.device) - began)
 
-    def _result(self, epoch: int, trained: int, seconds: float) -> EpochResult:
-        loss_sum, hits, images = self.update.totals.tolist()
+    def _result(self, epoch: int, trained: float, seconds: float) -> EpochResult:
+        here = torch.cat([self.update.totals, self.update.totals.new_tensor([trained])])
+        loss_sum, hits, images, trained = distributed.sum_over(here, self.place).tolist()
         loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
         if not math.isfinite(loss):
             raise Diverged(
