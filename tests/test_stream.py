@@ -195,10 +195,9 @@ def test_a_beton_with_other_names_and_more_fields_streams(tmp_path, fields):
     from ffcv.writer import DatasetWriter
 
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
-    kinds = dict(picture=RGBImageField(write_mode="raw"), target=IntField(), score=FloatField())
-    rows = [dict(picture=image, target=number, score=0.5) for number, image in enumerate(images)]
-    writer = DatasetWriter(str(tmp_path / "x.beton"), {name: kinds[name] for name in fields}, num_workers=1)
-    writer.from_indexed_dataset([tuple(row[name] for name in fields) for row in rows])
+    fields = dict(score=FloatField(), target=IntField(), picture=RGBImageField(write_mode="raw"))
+    writer = DatasetWriter(str(tmp_path / "x.beton"), fields, num_workers=1)
+    writer.from_indexed_dataset([(0.5, number, image) for number, image in enumerate(images)])
     asked = Batching(8, **STATISTICS)
     stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
     expected = ResidentLoader(images, np.arange(20), asked)

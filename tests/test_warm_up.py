@@ -1,4 +1,4 @@
-"""After `warm_up` an epoch compiles nothing: every size, both batch sizes, wherever slices of choices begin."""
+"""After `warm_up` an epoch compiles nothing: every size and batch size, wherever slices of choices begin."""
 
 import numba
 import pytest
@@ -7,6 +7,7 @@ from test_loader import SPEC, loader
 
 from fastresnet.augment import dispatch
 from fastresnet.augment.kernels import fused
+from fastresnet.augment.padding import Padded
 
 # Batches of 18 begin where no 16 bytes do; the last one is smaller; the size changes within an epoch.
 ASKED = dict(count=50, batch_size=18, augment=SPEC, shuffle=True)
@@ -66,15 +67,18 @@ class Recorder:
         return launch
 
 
-def test_the_triton_kernel_has_no_variant_that_the_warm_up_did_not_make(monkeypatch):
+@pytest.mark.parametrize("free_bytes, padded", [(2**30, True), (2**14, False)])
+def test_the_triton_kernel_has_no_variant_that_the_warm_up_did_not_make(monkeypatch, free_bytes, padded):
     pytest.importorskip("triton", reason="needs Triton, which isn't installed")
     from fastresnet.augment.kernels import triton_augment
 
     recorder = Recorder(triton_augment._kernel)
     monkeypatch.setattr(triton_augment, "_kernel", recorder)
     monkeypatch.setattr(dispatch, "_impossible", lambda name, device: "")
+    monkeypatch.setattr("fastresnet.machine.memory.free_bytes", lambda device: free_bytes)
     dispatch._kernel.cache_clear()
     subject = loader(kernel="triton", **ASKED)
+    assert isinstance(subject.stored, Padded) == padded  # a set too large for that is padded batch by batch
     subject.warm_up()
     ready = set(recorder.variants)
     two_epochs(subject)

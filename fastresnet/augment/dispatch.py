@@ -22,9 +22,9 @@ KERNELS = ("auto", "triton", "compiled", "fused", "rows", "reference")
 Stored = Tensor | Padded  # uint8 (N,H,W,3), as it is or as `stored_for` keeps it
 
 
-def stored_for(images_NHWC: Tensor, spec: Augment | None, kernel: str) -> Stored:
+def stored_for(images_NHWC: Tensor, spec: Augment, kernel: str) -> Stored:
     """The images as `kernel` (by its own name) reads them fastest: for Triton padded and mirrored once."""
-    return pad(images_NHWC, spec or Augment()) if kernel == "triton" else images_NHWC
+    return pad(images_NHWC, spec) if kernel == "triton" else images_NHWC
 
 
 @torch.inference_mode(False)  # buffers and tables are kept: they must not become inference tensors

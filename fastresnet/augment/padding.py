@@ -39,6 +39,12 @@ class Padded:
         return self.shape[0]
 
 
+def padded_bytes(count: int, height: int, width: int, spec: Augment) -> int:
+    """Bytes that so many images take once padded and mirrored."""
+    around = 2 * spec.crop_padding_px
+    return 3 * count * (1 + (spec.flip != "none")) * (height + around) * (width + around)
+
+
 def pad(images_NHWC: Tensor, spec: Augment) -> Padded:
     """The images as windows of `spec` need them; no copy where there is neither padding nor mirroring."""
     padding, mirrored = spec.crop_padding_px, spec.flip != "none"

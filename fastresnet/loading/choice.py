@@ -52,31 +52,18 @@ def build(
     notes:       called with one line for each choice made on the user's behalf
     Raises ValueError where a split can't be served so.
     """
-    train = cfg.train
     testing = Batching(
         cfg.eval.batch_size,
         splits.mean,
         splits.std,
         device,
         dtype,
-        channels_last=train.channels_last,
+        channels_last=cfg.train.channels_last,
         kernel=cfg.data.kernel,
     )
-    training = replace(
-        testing,
-        batch_size=distributed.local_batch_size(train.batch_size, place),
-        augment=augment.from_settings(train),
-        shuffle=True,
-        drop_last=train.drop_last,
-        seed=cfg.run.seed,
-        resolution=resolution,
-        classes=len(splits.class_names),
-        sizes=(None, *(int(px) for _, px in train.resolutions or ())),
-        rank=place.rank,
-        world_size=place.size,
-    )
+    training = replace(_training(cfg, testing, place), resolution=resolution, classes=len(splits.class_names))
     px = cfg.data.image_size or splits.train.image_shape[0]
-    batch_bytes = train.batch_size * 3 * px**2 * dtype.itemsize
+    batch_bytes = cfg.train.batch_size * 3 * px**2 * dtype.itemsize
     name, reason = choose(cfg.data, splits.train, device, batch_bytes)
     notes(f"loader {name} ({reason})")
     loader = open_loader(name, cfg.data, splits.train, training)
@@ -87,6 +74,22 @@ def build(
             own, _ = choose(cfg.data, part, device, batch_bytes)
             evaluation[split] = open_loader(own, cfg.data, part, testing, _piece(len(part), place))
     return Loaders(loader, evaluation, name)
+
+
+def _training(cfg: Config, testing: Batching, place: World) -> Batching:
+    """What the section `train` changes for training."""
+    train = cfg.train
+    return replace(
+        testing,
+        batch_size=distributed.local_batch_size(train.batch_size, place),
+        augment=augment.from_settings(train),
+        shuffle=True,
+        drop_last=train.drop_last,
+        seed=cfg.run.seed,
+        sizes=(None, *(int(px) for _, px in train.resolutions or ())),
+        rank=place.rank,
+        world_size=place.size,
+    )
 
 
 def choose(settings: Data, split: Split, device: torch.device, batch_bytes: int) -> tuple[str, str]:

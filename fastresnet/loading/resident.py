@@ -10,7 +10,12 @@ from torch import Tensor
 
 from fastresnet import augment as augmentation
 from fastresnet.augment.choices import Choices
+from fastresnet.augment.dispatch import Stored
+from fastresnet.augment.padding import padded_bytes
 from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers
+from fastresnet.machine import memory
+
+PADDED_SHARE = 0.5  # of the free memory that the set may take once more, padded and mirrored
 
 
 class ResidentLoader(Loader):
@@ -26,8 +31,15 @@ class ResidentLoader(Loader):
         _check(images_NHWC, labels)
         super().__init__(asked, len(labels))
         images = _as_tensor(images_NHWC).to(self.device).contiguous()
-        self.stored = augmentation.stored_for(images, asked.augment, self.kernel)
+        self.stored = self._stored(images)
         self.labels = _as_tensor(labels).to(self.device, torch.int64)
+
+    def _stored(self, images: Tensor) -> Stored:
+        """The images as the kernel reads them fastest, where there is room for that."""
+        spec, (count, height, width) = self.asked.augment or augmentation.Augment(), images.shape[:3]
+        if padded_bytes(count, height, width, spec) > PADDED_SHARE * memory.free_bytes(self.device):
+            return images
+        return augmentation.stored_for(images, spec, self.kernel)
 
     def plan(self, epoch: int) -> tuple[Tensor, Choices]:
         """Which image comes when on this rank, int64 (num_samples,), and its choices, on the device."""

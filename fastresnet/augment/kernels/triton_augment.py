@@ -189,41 +189,19 @@ def augment(
     if not len(indices):
         return
     if isinstance(stored, Tensor):
-        stored, indices = (
-            pad(stored.index_select(0, indices), choices.spec),
-            torch.arange(len(indices), device=indices.device),
-        )
-    _, height, width, channels = stored.shape
-    channels_last, pixels, spec = out_NHWC.is_contiguous(), stored.pixels, choices.spec
-    assert pixels.is_contiguous() and channels == 3
-    assert channels_last or out_NHWC.permute(0, 3, 1, 2).is_contiguous(), (
-        "out must lie in memory without gaps"
-    )
-    assert choices.dy is None or stored.padding == spec.crop_padding_px
-    assert choices.flip is None or stored.mirrored
-    by_words = channels_last and size == (height, width) and _in_words(pixels, width)
-    block = block or (WORD_BLOCK if by_words else BLOCK)
+        stored = pad(stored.index_select(0, indices), choices.spec)
+        indices = torch.arange(len(indices), device=indices.device)
+    _check(stored, choices, out_NHWC)
+    height, width = stored.shape[1:3]
+    by_words = out_NHWC.is_contiguous() and size == (height, width) and _in_words(stored.pixels, width)
     lanes = triton.next_power_of_2(width * 3 // 4)
-    parts = (
-        triton.cdiv(height, max(1, block // (4 * lanes)))
-        if by_words
-        else triton.cdiv(size[0] * size[1] * 3, block)
-    )
-    flips = None if choices.flip is None else choices.flip.view(torch.uint8)
-    drawn = (
-        choices.dy,
-        choices.dx,
-        flips,
-        choices.cut_y,
-        choices.cut_x,
-        choices.brightness,
-        choices.contrast,
-    )
+    block = block or (max(WORD_BLOCK, 4 * lanes) if by_words else BLOCK)
+    parts = triton.cdiv(height * lanes * 4 if by_words else size[0] * size[1] * 3, block)
     _kernel[len(indices), parts](
-        pixels,
-        pixels.view(-1).view(torch.int32) if by_words else indices,
+        stored.pixels,
+        stored.pixels.view(-1).view(torch.int32) if by_words else indices,
         indices,
-        *(indices if x is None else x for x in drawn),  # a pointer for what is off: never read
+        *(indices if x is None else x for x in _drawn(choices)),  # a pointer for what is off: never read
         out_NHWC,
         *(1 / (255 * s) for s in std),
         *(m / s for m, s in zip(mean, std)),
@@ -233,18 +211,40 @@ def augment(
         h=size[0],
         w=size[1],
         PAD=stored.padding,
-        CROP=choices.dy is not None,
-        FLIP=choices.flip is not None,
-        ERASE=choices.dy is not None and spec.crop_mode == "mean",
-        CUT=spec.cutout_px if choices.cut_y is not None else 0,
-        BRIGHTNESS=choices.brightness is not None,
-        CONTRAST=choices.contrast is not None,
-        CHANNELS_LAST=channels_last,
+        **_switches(choices),
+        CHANNELS_LAST=out_NHWC.is_contiguous(),
         WORDS=by_words,
         LANES=lanes,
-        BLOCK=max(block, 4 * lanes) if by_words else block,
+        BLOCK=block,
         num_warps=warps or (WORD_WARPS if by_words else WARPS),
         enable_fp_fusion=True,
+    )
+
+
+def _check(stored: Padded, choices: Choices, out_NHWC: Tensor) -> None:
+    gaps = not (out_NHWC.is_contiguous() or out_NHWC.permute(0, 3, 1, 2).is_contiguous())
+    assert not gaps, "out must lie in memory without gaps"
+    assert stored.pixels.is_contiguous() and stored.shape[3] == 3
+    assert choices.dy is None or stored.padding == choices.spec.crop_padding_px
+    assert choices.flip is None or stored.mirrored
+
+
+def _drawn(choices: Choices) -> tuple[Tensor | None, ...]:
+    """The choices in the kernel's order."""
+    flips = None if choices.flip is None else choices.flip.view(torch.uint8)
+    cut = (choices.cut_y, choices.cut_x)
+    return (choices.dy, choices.dx, flips, *cut, choices.brightness, choices.contrast)
+
+
+def _switches(choices: Choices) -> dict[str, int]:
+    """What is on, as constants for the compiler."""
+    return dict(
+        CROP=choices.dy is not None,
+        FLIP=choices.flip is not None,
+        ERASE=choices.dy is not None and choices.spec.crop_mode == "mean",
+        CUT=choices.spec.cutout_px if choices.cut_y is not None else 0,
+        BRIGHTNESS=choices.brightness is not None,
+        CONTRAST=choices.contrast is not None,
     )
 
 
