@@ -100,7 +100,7 @@ def drawing() -> str:
         lines.append(f"| `{room}` | {says(room)} | {', '.join(inner)} |")
     lines += ["", "```mermaid", "graph BT"]
     pairs = {(name.split(".")[0], other.split(".")[0]) for name in NAMES for other in needs(name)}
-    arrows = {pair for pair in pairs if pair[0] != pair[1] and all(pair)}
+    arrows = {pair for pair in pairs if pair[0] != pair[1] and set(pair) <= set(ORDER) - {""}}
     direct = {pair for pair in arrows if not _by_a_third(pair, arrows)}
     lines += [f"    {user} --> {used}" for user, used in sorted(direct, key=_place)]
     return "\n".join([*lines, "```", ""])

@@ -3,13 +3,13 @@
 Refuses to know the others: an extra gets finished images and the rows that it drew, nothing else.
 """
 
+import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor
 
 from fastresnet.augment.counter import Draws
-from fastresnet.augment.extras import cutmix, erasing, grayscale, mixup
 
 
 class Extra(Protocol):
@@ -29,5 +29,12 @@ class Mixing(Extra, Protocol):
         """The weight of an image's own label: float32 (B,)."""
 
 
-MIXING: dict[str, Mixing] = {"mixup": mixup, "cutmix": cutmix}
-EXTRAS: dict[str, Extra] = {"erasing": erasing, "grayscale": grayscale, **MIXING}
+# The modules of this folder; adding one is a file and a line.
+NAMES = [
+    "erasing",  # rectangles of noise
+    "grayscale",  # images without colour
+    "mixup",  # two images over each other, labels too
+    "cutmix",  # a rectangle of another image, labels too
+]
+EXTRAS = {name: cast(Extra, importlib.import_module(f"{__name__}.{name}")) for name in NAMES}
+MIXING = {name: cast(Mixing, extra) for name, extra in EXTRAS.items() if hasattr(extra, "own_share")}

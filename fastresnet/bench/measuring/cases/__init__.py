@@ -1,19 +1,25 @@
-"""The parts of the suite: a case is added by a file here, or a function in one, and a line in PARTS.
+"""The parts of the suite: a case is added by a file here, or a function in one, and a line in MODULES.
 
 Refuses to share out time, to write files and to judge.
 """
 
+import importlib
 from collections.abc import Callable
+from typing import cast
 
-from fastresnet.bench.measuring.cases import accuracy, ceilings, endtoend, loading, step
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case
 
-# in the order in which they run
-PARTS: dict[str, Callable[[Context], list[Case]]] = {
-    "ceilings": ceilings.cases,
-    "loader": loading.cases,
-    "step": step.cases,
-    "endtoend": endtoend.cases,
-    "accuracy": accuracy.cases,
+Cases = Callable[[Context], list[Case]]
+# The modules of this folder by the part they are, in the order in which they run.
+MODULES = {
+    "ceilings": "ceilings",  # what the device can do
+    "loader": "loading",  # batches a second
+    "step": "step",  # a training step
+    "endtoend": "endtoend",  # epochs, and the costs around them
+    "accuracy": "accuracy",  # time to accuracy
+}
+PARTS = {
+    part: cast(Cases, importlib.import_module(f"{__name__}.{module}").cases)
+    for part, module in MODULES.items()
 }
