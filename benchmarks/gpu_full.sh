@@ -32,7 +32,7 @@ pack() {  # pack CARGO [WHEELS]
 dry() {  # dry OUT: the script itself, in a copy of the tree, on what it packed
     local work python=$PYTHON
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    trap "rm -rf '$work'" EXIT
     mkdir -p "$work/tree" "$work/data" "$work/rivals"
     git archive "$(git stash create || true)$([ -n "$(git status --porcelain -uno)" ] || git rev-parse HEAD)" |
         tar -x -C "$work/tree" || exit 1

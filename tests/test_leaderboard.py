@@ -1,13 +1,15 @@
 """leaderboard: the committed pages say what the committed files say, and stale ones are found."""
 
+import itertools
 import json
+import re
 
 import bench_files
 import pytest
 
 from fastresnet.bench import places
 from fastresnet.bench.commands import leaderboard as command
-from fastresnet.bench.pages import leaderboard
+from fastresnet.bench.pages import leaderboard, plotting, tables
 from fastresnet.runs import record
 
 README = """# Title
@@ -84,20 +86,47 @@ def test_records_rivals_and_machines_stand_in_readme_and_page(repository):
     assert command.main(["--root", str(repository), "--check"]) == 1
     assert command.main(["--root", str(repository)]) == 0
     readme = (repository / "README.md").read_text()
-    assert (
-        "| speed94 | 2 cores Test CPU | 200 | 94.02 ±0.14 % | 94 % met, p=0.001 | 0.71 ±0.01 s | - |"
-        in readme
-    )
-    assert "| airbench94 (rival) |" in readme and "94.00 % in 2.59 s on one A100 (airbench94_muon)" in readme
+    figures = "94 % met, p=0.001 | 0.71 ±0.01 s | 94.02 ±0.14 % | 200 |"
+    assert f"| [speed94](benchmarks/records/speed94/README.md) | 2 cores Test CPU | {figures}" in readme
+    assert "| airbench94 (rival, same machine and session; published: airbench94_muon) |" in readme
     assert "| 2 cores Test CPU | standard | 100 GFLOP/s (fp32) |" in readme
     page = (repository / "docs" / "index.html").read_text()
     assert "94.02 ±0.14 %" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert 'href="../benchmarks/records/speed94/README.md"' in page
+
+
+def test_what_others_published_is_set_apart_and_its_points_are_hollow(repository):
+    record.write(repository / "benchmarks" / "records" / "speed94" / "record.json", a_record())
+    told = "racer: {accuracy: 0.96, seconds: 27.3, machine: one A100, source: someone}\n"
+    (repository / "benchmarks" / "published.yaml").write_text(told)
+    command.main(["--root", str(repository)])
+    page = (repository / "docs" / "index.html").read_text()
+    assert "none of it was measured here" in page and "published: someone" in page
+    assert page.count('class="dot s6 hollow"') == 1 and page.count('class="dot s0"') == 2
+    assert page.count('class="point"') == 3 and ">racer</text>" in page, "points are named"
+    assert "racer" not in (repository / "README.md").read_text()
+
+
+@pytest.mark.parametrize("mean, spread, n, text", [
+    (129.85, 1.99, 3, "130 ±2 s"), (0.71234, 0.01, 200, "0.71 ±0.01 s"), (8.534, 0.4, 4, "8.5 ±0.4 s"),
+    (848.53, None, 1, "849 s"), (1.8284, None, 1, "1.83 s"), (None, None, 0, "-"),
+])  # fmt: skip
+def test_a_time_has_no_more_digits_than_its_runs_support(mean, spread, n, text):
+    assert tables.measured(mean, spread, n, "s") == text
+
+
+def test_names_of_points_that_lie_together_do_not_cover_each_other():
+    points = [(2.0, 6.0), (2.01, 6.0), (2.02, 6.01)]
+    series = plotting.Series("some", points, 0, False, ["first", "second", "third"], "named")
+    drawn = plotting.plot("title", "", [series], "seconds")
+    heights = [float(found) for found in re.findall(r'class="point" x="[\d.]+" y="([\d.]+)"', drawn)]
+    assert len(heights) == 3 and min(abs(a - b) for a, b in itertools.combinations(heights, 2)) >= 12
 
 
 def test_synthetic_data_is_marked(repository):
     record.write(repository / "benchmarks" / "records" / "x" / "record.json", a_record(synthetic=True))
     command.main(["--root", str(repository)])
-    assert "speed94 (synthetic data)" in (repository / "README.md").read_text()
+    assert "[speed94 (synthetic data)]" in (repository / "README.md").read_text()
 
 
 def test_a_readme_without_marks_is_refused(repository):
@@ -127,8 +156,8 @@ def test_failed_runs_are_counted_and_no_target_is_met_with_one(repository):
     made["summary"] |= {"n": 199, "failed": 1}
     record.write(repository / "benchmarks" / "records" / "x" / "record.json", made)
     command.main(["--root", str(repository)])
-    line = next(line for line in (repository / "README.md").read_text().splitlines() if "speed94 |" in line)
-    assert "| 199, 1 failed |" in line and "| 94 % not met: 1 of 200 runs failed |" in line
+    line = next(line for line in (repository / "README.md").read_text().splitlines() if "[speed94]" in line)
+    assert line.endswith("| 199, 1 failed |") and "| 94 % not met: 1 of 200 runs failed |" in line
 
 
 def test_a_record_that_is_cut_off_says_so(repository):
@@ -150,5 +179,8 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     (folder / "here.json").write_text(json.dumps(made))
     command.main(["--root", str(repository)])
     readme = (repository / "README.md").read_text()
-    assert "| resident | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |" in readme
-    assert "| dali | dali isn't installed | - | - | - | - | - |" in readme
+    assert (
+        "| resident | 2 cores Test CPU, fp32, batch 64 | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |"
+        in readme
+    )
+    assert "| dali | 2 cores Test CPU, fp32, batch 64 | dali isn't installed | - | - | - | - | - |" in readme

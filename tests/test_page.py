@@ -1,5 +1,4 @@
-"""page: it says what compare found, and a real browser shows it: light, dark, on a phone, sorted and
-filtered, without errors."""
+"""page: it says what compare found, and a real browser shows it: light, dark, narrow, sorted, filtered."""
 
 import re
 import shutil
@@ -12,7 +11,7 @@ import bench_files
 import pytest
 
 from fastresnet.bench.judging import comparison
-from fastresnet.bench.pages import compare_page
+from fastresnet.bench.pages import case_names, compare_page, tables
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>
@@ -22,14 +21,16 @@ window.onerror = function (m) { window.problems.push(String(m)); };
 # after loading: sort by speed, filter, and write what is seen into the title
 ACT = """<script>
 (function () {
-  var heads = document.querySelectorAll("#cases th");
-  heads[3].click();
-  var first = document.querySelector("#cases tbody tr").cells[0].textContent;
+  var steps = document.querySelectorAll(".cases")[2], folded = !steps.closest("details").open;
+  steps.querySelectorAll("th")[3].click();
+  var first = steps.querySelector("tbody tr").dataset.id;
   var search = document.getElementById("search");
   search.value = "step b32"; search.dispatchEvent(new Event("input"));
+  var left = document.querySelectorAll("details:not([hidden])").length;
+  folded = folded && steps.closest("details").open && left === 1;
   var wide = document.documentElement.scrollWidth > window.innerWidth;
   document.title = "problems:" + window.problems.join(";") + " first:" + first + " count:"
-    + document.getElementById("count").textContent + " wide:" + wide;
+    + document.getElementById("count").textContent + " folded:" + folded + " wide:" + wide;
 })();
 </script>"""
 
@@ -75,6 +76,43 @@ def test_the_page_is_one_file_that_loads_nothing():
     assert "Base &lt;machine&gt;" in text and "<machine>" not in text
 
 
+def test_the_largest_changes_come_first_and_every_group_folds():
+    changes, groups = a_page().split("<h2>Cases</h2>")
+    changes = changes.split("<h2>Largest changes</h2>")[1]
+    names = re.findall(r'data-id="([^"]+)"', changes)
+    assert names[0] == "step/resnet18/b8" and 1 < len(names) <= compare_page.CHANGES
+    assert groups.count("<details") == 5 and "<details open" not in groups
+    in_steps = re.findall(r'data-id="(step/[^"]+)"', groups)
+    assert in_steps[0] == "step/resnet18/b8" and in_steps[-1] == "step/resnet50/largest", (
+        "no ratio comes last"
+    )
+
+
+A_STEP = {"model": "resnet18", "work": "step", "batch_size": 32, "precision": "bf16", "compile": "off"}
+A_PASS = {"model": "speednet", "work": "forward", "batch_size": "largest", "precision": "fp32"}
+
+
+@pytest.mark.parametrize("part, name, settings, text", [
+    ("step", "x", A_STEP | {"memory_format": "contiguous"}, "ResNet-18 training step, batch 32, bf16, NCHW"),
+    ("step", "x", A_PASS | {"memory_format": "channels_last", "compile": "default"},
+     "speednet forward pass, largest batch, fp32, channels last, compiled (default)"),
+    ("ceilings", "cpu/matmul-bf16", {}, "matrix product, bf16"),
+    ("ceilings", "cpu/launch", {}, "launch of a kernel"),
+    ("ceilings", "cuda/memory-copy", {}, "memory copy"),
+    ("loader", "resident/crop+flip", {}, "resident: crop+flip"),
+    ("endtoend", "epoch/cpu.yaml", {}, "epoch: cpu"),
+])  # fmt: skip
+def test_a_case_has_a_name_that_people_read(part, name, settings, text):
+    assert case_names.readable({"part": part, "name": name, "settings": settings}) == text
+
+
+def test_the_style_sheet_is_whole():
+    """Balanced, and no line of it lost to a comment that CSS doesn't know."""
+    css = tables.asset("pages.css")
+    assert css.count("{") == css.count("}") and css.count("/*") == css.count("*/")
+    assert not re.search(r"^\s*#\s", css, re.M) and "\\25BC" in css
+
+
 def test_every_case_and_picture_is_there():
     text = unescape(a_page())
     for words in (
@@ -97,7 +135,7 @@ def test_a_browser_sorts_and_filters_without_errors_and_a_phone_scrolls_only_dow
     text = a_page().replace("<head>", "<head>" + PROBE).replace("</body>", ACT + "</body>")
     shown = browse(tmp_path, text, "--window-size=390,800", "--dump-dom")
     title = unescape(re.search("<title>(.*?)</title>", shown.stdout)[1])
-    assert title == "problems: first:step/resnet18/b8 count:1 of 10 cases wide:false"
+    assert title == "problems: first:step/resnet18/b8 count:1 of 10 cases folded:true wide:false"
     assert "CONSOLE" not in shown.stderr
 
 

@@ -32,7 +32,9 @@ def loaders(contest: dict[str, Any], machine: str) -> str:
             f'<text x="{NAME + width + 8:.1f}" y="{y + 17}">{rate:,.0f}</text>',
         ]
     samples = " to ".join(str(n) for n in sorted({row["images_per_second"]["n"] for row in ran}))
-    told = f"batch {contest['batch_size']}, {contest['dtype']}; crop, mirror, cutout; medians of {samples} samples, in turns; green: ours"
+    told = f"batch {contest['batch_size']}, {contest['dtype']}; crop, mirror, cutout; "
+    told += f"medians of {samples} samples, in turns; green: ours"
     parts.append(f'<text class="soft" x="0" y="{height - 8}">{escape(told)}</text>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+    facts = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {facts}>'
     return "\n".join([head, f"<style>{STYLE}</style>", *parts, "</svg>", ""])

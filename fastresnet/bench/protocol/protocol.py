@@ -16,6 +16,7 @@ import torch
 from fastresnet import models
 from fastresnet.bench.protocol.rows import Row
 from fastresnet.data import Splits
+from fastresnet.loading import Batch
 from fastresnet.machine import meters, timing
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings.config import Config
@@ -203,7 +204,7 @@ class _Clocked:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def of(self, batches: Iterator[trainer.Batch]) -> Iterator[trainer.Batch]:
+    def of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
             began = timing.now("cpu")
             batch = next(batches, None)

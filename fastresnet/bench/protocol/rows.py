@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from fastresnet.base import statistics
 
+Reading = Literal["load_1min", "clock_mhz", "power_watts", "temperature_celsius"]
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
 
 
@@ -21,6 +22,7 @@ class Row(TypedDict, total=False):
     message:                 why it failed
     flops, settings:         of a search's run: its training FLOPs, and what was drawn
     condition:               the machine's state right after it
+    clock:                   of a rival's run: its own, or the whole call
     """
 
     seed: int
@@ -32,6 +34,7 @@ class Row(TypedDict, total=False):
     energy_joules: float | None
     mfu: float | None
     flops: float
+    clock: str
     settings: dict[str, Any]
     condition: Mapping[str, Any]
 
@@ -115,14 +118,15 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 def conditions(rows: Sequence[Row]) -> dict[str, Any]:
     """Over all runs: every throttle reason seen, and the range of load, clock, power and temperature."""
-    seen = [row.get("condition") or {} for row in rows]
+    seen = [row["condition"] for row in rows if "condition" in row]
     ranges: dict[str, Any] = {}
-    for name in ("load_1min", "clock_mhz", "power_watts", "temperature_celsius"):
+    names: tuple[Reading, ...] = ("load_1min", "clock_mhz", "power_watts", "temperature_celsius")
+    for name in names:
         values = _known(one.get(name) for one in seen)
         if values:
             ranges[name] = [min(values), max(values)]
-    known = [one["throttle"] for one in seen if one.get("throttle") is not None]
-    return {**ranges, "throttle": sorted(set().union(*known)) if known else None}
+    known = [reasons for one in seen if (reasons := one.get("throttle")) is not None]
+    return {**ranges, "throttle": sorted({reason for some in known for reason in some}) if known else None}
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -1,0 +1,115 @@
+"""Benchmark files and contests between loaders as rows: the best of each part, with its settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastresnet.base import words
+from fastresnet.bench.pages.tables import Cell, Row, plain
+from fastresnet.machine import hardware
+from fastresnet.runs import record
+
+HEAD = (
+    "machine",
+    "suite",
+    "matrix rate",
+    "loader",
+    "ResNet-18 step",
+    "speednet step",
+    "epochs, end to end",
+    "date",
+)
+LOADER_HEAD = (
+    "loader",
+    "machine",
+    "images/s",
+    "20th to 80th percentile",
+    "n",
+    "first batch",
+    "of FFCV's",
+    "cores busy",
+)
+
+
+def load(root: Path) -> list[dict[str, Any]]:
+    """All benchmark files, in the order of their paths; each is validated."""
+    return [record.read(path, "benchmark") for path in sorted(root.glob("benchmarks/results/*.json"))]
+
+
+def result_rows(results: Sequence[dict[str, Any]]) -> list[Row]:
+    """A row a machine and date: the best of each part, with its settings."""
+    found: list[Row] = []
+    for result in results:
+        note = "synthetic data" if result["data"] and result["data"]["synthetic"] else ""
+        texts = [
+            result["suite"],
+            _matrix_rate(result),
+            _best(result, "loader"),
+            _best(result, "step", model="resnet18", work="step"),
+            _best(result, "step", model="speednet", work="step"),
+            _best(result, "endtoend", prefix="epoch/"),
+            result["date"][:10],
+        ]
+        found.append([Cell(hardware.short_name(result["hardware"]), note=note), *plain(*texts)])
+    return found
+
+
+def loader_rows(root: Path) -> list[Row]:
+    """A row a loader of each file that benchmarks/loader.py wrote into benchmarks/results/loaders."""
+    found: list[Row] = []
+    for path in sorted((root / "benchmarks" / "results" / "loaders").glob("*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        machine = f"{hardware.short_name(made['hardware'])}, {made['dtype']}, batch {made['batch_size']}"
+        speeds = {row["name"]: row["images_per_second"] for row in made["rows"]}
+        found += [plain(row["name"], machine, *_contest(row, speeds.get("ffcv"))) for row in made["rows"]]
+    return found
+
+
+def _contest(row: dict[str, Any], rival: dict[str, Any] | None) -> list[str]:
+    speed = row["images_per_second"]
+    if speed is None:
+        return [row["status"], *["-"] * (len(LOADER_HEAD) - 3)]
+    return [
+        f"{speed['median']:,.0f}",
+        f"{speed['p20']:,.0f} to {speed['p80']:,.0f}",
+        str(speed["n"]),
+        f"{row['first_batch_seconds']:.2f} s",
+        f"{speed['median'] / rival['median']:.2f} times" if rival else "-",
+        f"{row['host_cpu_cores']:.2f}",
+    ]
+
+
+def _good(result: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    return [row for row in result["cases"] if row["part"] == part and row["status"] == "ok"]
+
+
+def _matrix_rate(result: dict[str, Any]) -> str:
+    rows = [row for row in _good(result, "ceilings") if row["name"].startswith(f"{result['device']}/matmul-")]
+    if not rows:
+        return "-"
+    best = max(rows, key=lambda row: row["quantiles"]["median"])
+    return f"{words.amount(best['quantiles']['median'], 'FLOP/s')} ({best['name'].rsplit('-', 1)[1]})"
+
+
+def _best(result: dict[str, Any], part: str, prefix: str = "", **settings: str) -> str:
+    rows = [
+        row
+        for row in _good(result, part)
+        if row["name"].startswith(prefix)
+        and row["figures"].get("images_per_second")
+        and all(row["settings"].get(key) == value for key, value in settings.items())
+    ]
+    if not rows:
+        return "-"
+    best = max(rows, key=lambda row: row["figures"]["images_per_second"])
+    told = best["settings"]
+    how = (
+        f"batch {told['batch_size']}, {told['precision']}"
+        if part == "step"
+        else best["name"].removeprefix(prefix)
+    )
+    rate = best["figures"]["images_per_second"]
+    return f"{rate:,.0f} images/s ({how})" + (" ~" if best["noisy"] else "")
