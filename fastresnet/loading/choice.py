@@ -29,6 +29,11 @@ class Loaders:
     evaluation: dict[str, Loader]
     name: str
 
+    def warm_up(self) -> None:
+        """Compile all that their epochs need; see `Loader.warm_up`."""
+        for one in (self.train, *self.evaluation.values()):
+            one.warm_up()
+
     def close(self) -> None:
         """Let go of their memory, files and threads."""
         for one in (self.train, *self.evaluation.values()):

@@ -108,6 +108,16 @@ class Loader(ABC):
         """Steps an epoch; the last may take fewer images than the others."""
         return -(-self.num_samples // self.batch_size)
 
+    def count_at(self, step: int) -> int:
+        """Images that this rank takes in a step of the run, counted from 0."""
+        return min(self.batch_size, self.num_samples - step % len(self) * self.batch_size)
+
+    @property
+    def mixed_classes(self) -> int:
+        """How many classes the labels weigh, where images are mixed; 0 where labels are numbers."""
+        spec = self.asked.augment
+        return self.asked.classes if spec is not None and spec.mixes else 0
+
     @abstractmethod
     def epoch(self, epoch: int, out: Buffers = no_buffers) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, each written where `out` says when it is made."""

@@ -104,14 +104,13 @@ class Experiment:
         return tuple(self.eval_loaders)
 
     def _build_loaders(self, notes: Callable[[str], None]) -> None:
-        train = self.cfg.train
         self.loaders = loading.build(
             self.cfg,
             self.splits,
             device=self.device,
             dtype=self.precision.compute,
             place=self.place,
-            resolution=self._resolution if train.resolutions else lambda step: None,
+            resolution=self._resolution,
             notes=notes,
         )
         self.train_loader, self.eval_loaders = self.loaders.train, self.loaders.evaluation
@@ -126,9 +125,7 @@ class Experiment:
 
     def batch_of(self, step: int) -> tuple[int, int]:
         """Images that this process takes in a step (from 0), and their height and width in px."""
-        loader = self.train_loader
-        taken = step % len(loader) * loader.batch_size
-        return min(loader.batch_size, loader.num_samples - taken), self._resolution(step) or self.image_size
+        return self.train_loader.count_at(step), self._resolution(step) or self.image_size
 
     def initialise(self) -> None:
         """What a fresh run computes from its data before the first step: the whitening convolution. On the
@@ -198,22 +195,17 @@ class Experiment:
 
         One discarded step of each kind: of every size, before and after the whitening bias freezes.
         """
-        for one in (self.train_loader, *self.eval_loaders.values()):
-            one.warm_up()
+        self.loaders.warm_up()
         for step in self._first_of_each_kind():
             batch, size = self.batch_of(step)
             images = torch.rand((batch, 3, size, size), device=self.device).to(self.precision.compute)
             if self.cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            asked = self.train_loader.asked
-            mixes = asked.augment is not None and asked.augment.mixes
-            self.trainer.warm_up(images, step, asked.classes if mixes else 0)
+            self.trainer.warm_up(images, step, self.train_loader.mixed_classes)
 
     def _first_of_each_kind(self) -> list[int]:
-        kinds: dict[tuple[tuple[int, int], bool], int] = {}
-        for step in range(self.total_steps):
-            kinds.setdefault((self.batch_of(step), self.trainer.freeze.holds(step)), step)
-        return list(kinds.values())
+        steps = reversed(range(self.total_steps))
+        return sorted({(self.batch_of(n), self.trainer.freeze.holds(n)): n for n in steps}.values())
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
