@@ -13,6 +13,7 @@ import pytest
 
 from fastresnet import beton
 from fastresnet.base.digest import content_digest
+from fastresnet.beton.pages import ROW, fingerprint
 from fastresnet.sources import FolderSet
 
 needs_ffcv = pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
@@ -20,6 +21,7 @@ FACTS = {
     "name": "shapes", "split": "train", "digest": "00", "class_names": ["a", "b"], "mean": [0.5, 0.5, 0.5],
     "std": [0.2, 0.2, 0.2], "count": 6, "source": "parquet", "synthetic": False,
 }  # fmt: skip
+FINGERPRINT_OF_ALL_BYTES = "6ba475836c1b32bd863eee5e2c4f3b6106f9b696374beb7b4f1cf83a9c68fc25"
 READ_BY_FFCV = """
 import sys
 import numpy as np, torch
@@ -279,6 +281,27 @@ def test_pages_are_compared_when_they_are_first_touched(tmp_path: Path) -> None:
     content[betons_by_hand.PAGE + 5] ^= 1
     path.write_bytes(content)
     check.check(np.array([3, 50]))  # page 0 was compared already: it isn't read a second time
+
+
+def test_a_fingerprint_sees_every_bit_wherever_it_lies(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for length in (1, 8, ROW, 2 * ROW + 5):
+        content = random.integers(0, 256, length, dtype=np.uint8)
+        seen = {fingerprint(content), fingerprint(np.append(content, np.uint8(0)))}
+        for at in {0, length // 2, length - 1}:
+            for bit in range(8):
+                changed = content.copy()
+                changed[at] ^= 1 << bit
+                seen.add(fingerprint(changed))
+        assert len(seen) == 2 + 8 * len({0, length // 2, length - 1})
+    words = random.integers(0, 256, ROW, dtype=np.uint8)
+    for bit in range(64):  # the same bit of two words: what a single sum of products would miss
+        changed = words.copy()
+        changed[[bit // 8, 8 + bit // 8]] ^= np.uint8(1 << bit % 8)
+        assert fingerprint(changed) != fingerprint(words)
+    swapped = words.reshape(-1, 8)[random.permutation(ROW // 8)].reshape(-1)
+    assert fingerprint(swapped) != fingerprint(words)
+    assert fingerprint(np.arange(256, dtype=np.uint8)) == FINGERPRINT_OF_ALL_BYTES  # for ever
 
 
 def test_verify_reads_hashes_and_decodes_everything(tmp_path: Path) -> None:

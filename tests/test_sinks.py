@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastresnet.base import exits
 from fastresnet.base.sinks import LONGEST_NAME, for_path, for_terminal
 
 
@@ -34,3 +35,11 @@ def test_what_moves_a_terminal_is_shown_as_its_code(text, shown):
 )
 def test_a_name_stays_one_name_inside_its_folder(text, name):
     assert for_path(text) == name
+
+
+def test_an_error_reaches_the_terminal_as_plain_text(capsys):
+    def main():
+        raise ValueError("x\x1b[2J.png is not an image")
+
+    assert exits.exit_code(main) == exits.USER_ERROR
+    assert capsys.readouterr().err == "error: x\\x1b[2J.png is not an image\n"

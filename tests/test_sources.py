@@ -301,6 +301,18 @@ def test_a_pipe_in_a_folder_is_named_and_not_waited_for(images: dict, tmp_path: 
     assert len(sources.load("imagefolder", "train", Request(root, on_error="skip"))) == 15
 
 
+def test_names_that_would_move_a_terminal_or_are_no_text_are_shown_as_codes(
+    images: dict, tmp_path: Path
+) -> None:
+    root = write_imagefolder(tmp_path / "sh\x1b[2Japes", images)
+    for split in ("train", "test"):
+        os.rename(root / split / "ant", root / split / "a\x1b]0;nt\x07")
+        os.rename(os.fsencode(root / split / "bee"), os.fsencode(root / split) + b"/b\xff")
+    found = sources.load("imagefolder", "train", Request(root))
+    assert found.class_names == ("a\\x1b]0;nt\\x07", "b\\udcff", "cow") and found.name == "sh\\x1b[2Japes"
+    assert len(found) == 15 and "".join(found.class_names).encode("utf-8")
+
+
 def test_a_source_is_one_file_and_one_line(
     images: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""How every script ends: 0 done, 1 the run failed, 2 the user's input is wrong, 130 interrupted.
+"""How every script ends, and is asked to: 0 done, 1 it failed, 2 the user's input is wrong, 130 interrupted.
 
 The user's mistakes are one line on standard error, never a traceback.
 """
@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import dis
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import ParamSpec
+
+from fastresnet.base.sinks import for_terminal
 
 PACKAGE = Path(__file__).parents[1]
 P = ParamSpec("P")
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+AGAIN_SECONDS = 1.0  # a launcher passes on to its processes what the terminal has told them already
 
 
 def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwargs) -> int:
@@ -50,7 +57,7 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
 
 
 def _one_line(message: str, code: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    print("error:", for_terminal(" ".join(message.split())), file=sys.stderr)
     return code
 
 
@@ -64,3 +71,34 @@ def _is_ours(error: BaseException, main: Callable[..., object]) -> bool:
     by_raise = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"  # not by a C function called there
     homes = (PACKAGE, Path(main.__code__.co_filename).parent)
     return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in homes)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the run, and all that continuing needs is on the disk."""
+
+
+class StopRequest:
+    """A signal asks for a stop at the next step; another one, a second later or more, stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._asked_at = 0.0
+
+    def __enter__(self) -> StopRequest:
+        self._before = {}
+        for number in [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]:
+            try:
+                self._before[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread (a notebook's worker): Ctrl-C keeps its usual meaning
+                break
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.asked and now - self._asked_at >= AGAIN_SECONDS:
+            raise KeyboardInterrupt
+        self.asked, self._asked_at = True, now if not self.asked else self._asked_at

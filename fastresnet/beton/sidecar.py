@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from fastresnet.base import files
+from fastresnet.base.sinks import for_terminal
 from fastresnet.beton.file import BetonError
 from fastresnet.beton.layout import Layout
 from fastresnet.beton.pages import Checksums, PageCheck, ends
@@ -62,6 +63,8 @@ def read_sidecar(layout: Layout) -> tuple[Facts, PageCheck] | None:
             f"{file} belongs to another beton than {layout.path.name} (count, labels or bytes differ);"
             " convert again"
         )
+    content["name"] = for_terminal(content["name"])
+    content["class_names"] = [for_terminal(name) for name in content["class_names"]]
     return cast(Facts, content), PageCheck(layout, sums["pages"])
 
 

@@ -11,6 +11,7 @@ import torch
 from fastresnet import beton, sources
 from fastresnet.base.digest import Labels, content_digest
 from fastresnet.base.pictures import Pixels
+from fastresnet.base.sinks import for_terminal
 from fastresnet.beton import Facts, Layout, PageCheck
 from fastresnet.beton.layout import JPEG, RAW
 from fastresnet.data import conversion, jpeg
@@ -118,7 +119,7 @@ def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:
     is_cifar10 = digest == sources.CIFAR10_DIGESTS[split]
     names = sources.CIFAR10_CLASSES if is_cifar10 else sources.numbered(int(part.labels.max(initial=0)) + 1)
     return {
-        "name": "cifar10" if is_cifar10 else layout.path.parent.name or "beton",
+        "name": "cifar10" if is_cifar10 else for_terminal(layout.path.parent.name) or "beton",
         "split": split,
         "digest": digest,
         "stored_digest": digest,

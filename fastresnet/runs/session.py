@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastresnet.base import interrupt
-from fastresnet.base.interrupt import Interrupted
+from fastresnet.base.exits import Interrupted, StopRequest
 from fastresnet.data import Splits
 from fastresnet.machine import distributed, meters, timing
 from fastresnet.machine.distributed import World
@@ -105,7 +104,7 @@ class Session:
             self._open()
             self.keeper = Keeper(self.experiment, self.ledger, self._checkpoints(), self.progress.banner)
             self.ledger.seconds.startup = self._since_began()
-            with interrupt.StopRequest() as self.stop:
+            with StopRequest() as self.stop:
                 self._warm_up()
                 self._begin()
                 with meters.EnergyMeter(self.experiment.device) as energy:

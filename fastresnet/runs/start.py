@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Sequence, cast
 import torch
 from torch import Tensor, nn
 
-from fastresnet.base.interrupt import Interrupted
+from fastresnet.base.exits import Interrupted
 from fastresnet.data import Splits
 from fastresnet.data.own import splits_of
 from fastresnet.machine import distributed, timing

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastresnet.base import parts
+from fastresnet.base.sinks import for_terminal
 from fastresnet.sources.image_set import SPLITS, FolderSet, ImageSet, SourceError
 from fastresnet.sources.known import recognised
 from fastresnet.sources.request import Origin, Request, Source, fingerprint
@@ -13,8 +14,9 @@ from fastresnet.sources.request import Origin, Request, Source, fingerprint
 def load(source: str, split: str, request: Request | None = None) -> ImageSet | FolderSet:
     """One split, "train" or "test", of a source, under the name that its content gives it.
 
-    A folder of images of several sizes, or too large for memory, comes as a FolderSet. SourceError, or
-    another ValueError in one line, where the data is missing, wrong or too large.
+    A folder of images of several sizes, or too large for memory, comes as a FolderSet. Names of sets and
+    classes hold nothing that a terminal would obey. SourceError, or another ValueError in one line, where the
+    data is missing, wrong or too large.
     """
     if split not in SPLITS:
         raise SourceError(f"split must be train or test, got {split!r}")
@@ -22,7 +24,8 @@ def load(source: str, split: str, request: Request | None = None) -> ImageSet | 
         images = _source(source).read(request or Request(), split)
     except MemoryError:
         raise SourceError(f"the {split} set of {source} doesn't fit into memory") from None
-    return images if images.synthetic else recognised(images)
+    harmless = images.renamed(for_terminal(images.name), tuple(map(for_terminal, images.class_names)))
+    return harmless if images.synthetic else recognised(harmless)
 
 
 def origin(source: str, request: Request) -> Origin:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastresnet.base import words
-from fastresnet.base.interrupt import Interrupted
+from fastresnet.base.exits import Interrupted
 from fastresnet.bench.commands.options import above_zero, at_least_one, parser
 from fastresnet.bench.measuring import file, processes, profiles
 from fastresnet.bench.measuring.cases import PARTS

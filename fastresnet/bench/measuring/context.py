@@ -14,6 +14,7 @@ from fastresnet.bench.measuring.operations import DTYPES, convolution, matmul_pr
 from fastresnet.machine import precision
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings import config
+from fastresnet.sources import synthetic
 
 SUITES = ("quick", "standard", "full")
 
@@ -104,7 +105,7 @@ class Context:
 def tiny_splits() -> data.Splits:
     """A few synthetic images, straight from memory: no file is read or written."""
     few = sources.Request(counts={"train": 256, "test": 64})
-    sets = [sources.synthetic.read(few, split) for split in sources.SPLITS]
+    sets = [synthetic.read(few, split) for split in sources.SPLITS]
     train, test = (data.Split(s.images, s.labels, None, None, (32, 32), s.images.nbytes) for s in sets)
     first = sets[0]
     info = {
