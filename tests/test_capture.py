@@ -1,9 +1,21 @@
-"""Snapshots, which let a captured step run without a trace. Capturing needs a GPU: see test_trainer."""
+"""What a captured step may not do, shown without a GPU; and Snapshots, which let it run without a trace."""
 
+from contextlib import nullcontext
+
+import pytest
 import torch
+from model_settings import section
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastresnet import models, optim
+from fastresnet.machine import precision
 from fastresnet.optim import Optimizers
+from fastresnet.optim.rates import Rates
+from fastresnet.settings import config
+from fastresnet.settings.reading import recipes
+from fastresnet.training.assembly import Course, new_optimizer, new_selection, new_trainer
 from fastresnet.training.capture import Snapshot
 
 
@@ -48,3 +60,108 @@ def test_optimizer_states_from_before_come_back():
     snapshot.restore()
     for old, state in zip(kept, optimizer.parts[0].state.values()):
         assert torch.equal(old, state["momentum_buffer"])
+
+
+# ---- nothing in a step waits for the device, or uploads to it ----------------------------------------------
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
+aten = torch.ops.aten
+WAITS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.is_nonzero)
+UPLOADS = (aten.lift_fresh,)  # torch.tensor(numbers): a copy from pageable memory where the device is a GPU
+
+
+class Forbidden(AssertionError):
+    pass
+
+
+class NoHost(TorchDispatchMode):
+    """Raises at what a CUDA graph can't contain: values read by the host, constants sent by it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (*WAITS, *UPLOADS):
+            raise Forbidden(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class FusedKernels(TorchDispatchMode):
+    """A fused optimizer's step is one kernel that fake tensors know nothing of: here it does nothing."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return None if "::_fused_" in func.name() else func(*args, **(kwargs or {}))
+
+
+def course(device):
+    return Course(20, 5, device, precision.Precision("fp32", torch.float32, False, ""))
+
+
+def racer(recipe):
+    """A captured racer's trainer, narrow and on the CPU: rates in tensors, as its graph has them."""
+    changes = {"train.compile": "off", "model.width": 0.125, "train.precision": "fp32"}
+    cfg = config.load(recipe, changes)
+    model = models.build(cfg.model, 10, 32).train()
+    proxy = (
+        models.build(cfg.replace({"model.width": 0.0625}).model, 10, 32) if cfg.train.proxy_width else None
+    )
+    eager = cfg.replace({"train.cuda_graph": False})
+    trainer = new_trainer(eager, model, None, course(CPU))
+    trainer.optimizer = trainer.update.optimizer = new_optimizer(cfg, model, course(CPU))
+    trainer.rates = Rates(trainer.optimizer, [0.5] * 20, None, {}, CPU)
+    if proxy is not None:
+        trainer.update.select = new_selection(cfg, model, proxy, [0.5] * 20, course(CPU))
+    return trainer
+
+
+CAPTURED = [name for name in recipes() if config.load(name).train.cuda_graph]
+
+
+@pytest.mark.parametrize("recipe", CAPTURED)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_racers_whole_step_asks_the_host_for_nothing(recipe, frozen):
+    trainer = racer(recipe)
+    images, labels = torch.randn(16, 3, 24, 24), torch.arange(16) % 10
+    trainer.whole_step(images, labels, frozen)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    with NoHost():
+        trainer.whole_step(images, labels, frozen)
+    changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters())]
+    assert any(changed)
+
+
+OPTIMIZERS = [
+    dict(),
+    dict(decoupled=True),
+    dict(name="adam"),
+    dict(name="adamw"),
+    dict(name="muon"),
+    dict(name="muon", renormalize_every=2, renormalize_slower=3.0, decoupled=True),
+]
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=str)
+def test_no_capturable_optimizer_asks_the_host_for_anything_on_a_gpu(changes):
+    """On tensors that say they are on a GPU: PyTorch takes the paths that it takes there."""
+    with FakeTensorMode(), FusedKernels(), CUDA:
+        model = models.build(section("model", arch="speednet", width=0.125), 10)
+        made = optim.build(model, section("optim", **changes), device=CUDA, capturable=True, total_steps=20)
+        rates = Rates(made, [0.5] * 20, None, {}, CUDA)
+        for step in range(2):
+            for p in model.parameters():
+                p.grad = torch.ones_like(p) if p.requires_grad else None
+            with NoHost() if step else nullcontext():
+                rates.set_on_device()
+                made.step()
+        assert all(value.device == CUDA for value in made.states() if value.ndim)
+
+
+def test_a_read_and_an_upload_would_be_seen():
+    with NoHost(), pytest.raises(Forbidden):
+        torch.ones(1).item()
+    with NoHost(), pytest.raises(Forbidden):
+        torch.tensor([1.0])
+    plain = Optimizers(
+        [torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=torch.tensor(0.1), foreach=True)]
+    )
+    plain.parts[0].param_groups[0]["params"][0].grad = torch.ones(2)
+    with NoHost(), pytest.raises(Forbidden):
+        plain.step()

@@ -30,18 +30,45 @@ def valley_curve(bottom=1e-2):
 
 def test_minimum_over_ten_is_a_tenth_of_the_best_rate():
     rates, losses = valley_curve()
-    assert lr_finder.suggest(rates, losses)["minimum/10"] == pytest.approx(1e-3)
+    assert lr_finder.suggest(rates, losses, losses)["minimum/10"] == pytest.approx(1e-3)
 
 
 def test_steepest_is_where_the_loss_falls_fastest_a_factor():
     rates = np.geomspace(1e-5, 1, 101)
     losses = 2 - 1 / (1 + np.exp(-4 * np.log(rates / 1e-3)))  # steepest at 1e-3
-    assert lr_finder.suggest(rates, losses)["steepest"] == pytest.approx(1e-3, rel=0.15)
+    assert lr_finder.suggest(rates, losses, losses)["steepest"] == pytest.approx(1e-3, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steepest_is_found_in_a_noisy_curve_as_it_comes_out_of_a_test(seed):
+    """A known fall, steepest at 1e-3, then slowly down to a minimum near 0.3, then divergence."""
+    rates = np.geomspace(1e-6, 1, 120)
+    clean = (
+        2.3
+        - 1 / (1 + (1e-3 / rates) ** 1.5)
+        - 0.02 * np.log10(rates / 1e-6)
+        + np.exp(4 * np.log(rates / 0.6))
+    )
+    losses = clean + np.random.default_rng(seed).normal(scale=0.05, size=120)
+    found = lr_finder.suggest(rates, losses, lr_finder.smooth(losses))
+    assert 3e-4 < found["steepest"] < 3e-3
+    assert found["steepest"] < found["minimum/10"] * 10
+
+
+def test_steepest_is_not_the_last_drop_before_the_minimum():
+    rates = np.geomspace(1e-5, 1, 101)
+    losses = 3 - 0.1 * np.log10(rates / 1e-5)
+    losses[20:60] -= np.linspace(0, 1, 40)
+    losses[60:] -= 1
+    losses[90:] -= 0.3  # one lucky batch, then the end
+    assert 1e-4 <= lr_finder.suggest(rates, losses, losses)["steepest"] <= 4e-3
 
 
 def test_valley_is_two_thirds_down_the_longest_fall():
     rates, losses = valley_curve()
-    assert math.log10(lr_finder.suggest(rates, losses)["valley"]) == pytest.approx(-5 + 3 * 2 / 3, abs=0.1)
+    assert math.log10(lr_finder.suggest(rates, losses, losses)["valley"]) == pytest.approx(
+        -5 + 3 * 2 / 3, abs=0.1
+    )
 
 
 def test_smoothing_starts_without_a_pull_towards_zero():

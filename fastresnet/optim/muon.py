@@ -169,7 +169,7 @@ class Muon(torch.optim.Optimizer):
 
     def _due_now(self, step: Tensor) -> Tensor:
         if self._due is None:
-            self._due = torch.tensor(self.renormalize, device=step.device)
+            self._due = torch.tensor(self.renormalize).to(step.device)
         return self._due.index_select(0, step.remainder(len(self._due)).long().view(1))
 
 

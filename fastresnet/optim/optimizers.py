@@ -186,7 +186,7 @@ def build(
     run = Run(torch.device(device), capturable, total_steps, compile)
     if capturable:
         for group in groups:
-            group["lr"] = torch.tensor(group["lr"], device=run.device)
+            group["lr"] = torch.full((), group["lr"], device=run.device)
     return Optimizers(make(groups, settings, run))
 
 

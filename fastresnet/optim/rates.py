@@ -40,12 +40,12 @@ class Rates:
             assert momentum is None, "momentum cycling isn't capturable"
             self.counter = torch.zeros(1, dtype=torch.int64, device=device)
             self.tables = [
-                torch.tensor(f, device=device, dtype=torch.float32) * float(group["base_lr"])
+                torch.tensor(f, dtype=torch.float32).to(device) * float(group["base_lr"])
                 for f, group in zip(self.factors, self.groups)
             ]
             for group in self.groups:
                 if not isinstance(group["lr"], Tensor):
-                    group["lr"] = torch.tensor(float(group["lr"]), device=device)
+                    group["lr"] = torch.full((), float(group["lr"]), device=device)
 
     def set(self, step: int) -> None:
         """Python numbers, for step `step` (from 0)."""

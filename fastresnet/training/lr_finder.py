@@ -14,9 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fastresnet.training.trainer import Batch, Trainer
+from fastresnet.training.experiment import Experiment
+from fastresnet.training.selection import Batch
+from fastresnet.training.trainer import Trainer
 
+Floats = npt.NDArray[np.float64]
 RANGES = {"sgd": (1e-4, 10.0), "muon": (1e-4, 10.0), "adam": (1e-6, 1.0), "adamw": (1e-6, 1.0)}
 SMOOTHING = 0.9  # weight of the past in the moving average of the loss
 DIVERGED = 3.0  # the test ends when the smoothed loss is so many times its minimum
@@ -25,9 +29,14 @@ SUGGESTIONS = ("valley", "steepest", "minimum/10")
 
 @dataclasses.dataclass(frozen=True)
 class RangeTest:
-    """rates: of `optim.lr`, one a step; losses: mean per image before that step, nats; smoothed: their moving
-    average; suggestions: rates by the names in SUGGESTIONS; diverged: whether the test ended before
-    `high`."""
+    """What a range test saw.
+
+    rates:        of `optim.lr`, one a step
+    losses:       mean per image before that step, nats
+    smoothed:     their moving average
+    suggestions:  rates by the names in SUGGESTIONS
+    diverged:     whether the test ended before its highest rate
+    """
 
     rates: list[float]
     losses: list[float]
@@ -37,7 +46,7 @@ class RangeTest:
 
 
 def range_test(
-    experiment: Any,
+    experiment: Experiment,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -50,7 +59,7 @@ def range_test(
     on_step:    called with the step's number, its rate and its loss
     Raises ValueError for a range that is none, and where the loss is not a number from the first step on.
     """
-    lowest, highest = RANGES[experiment.cfg.optim.name]
+    lowest, highest = RANGES.get(experiment.cfg.optim.name, RANGES["sgd"])
     low, high = low or lowest, high or highest
     if not 0 < low < high or steps < 10:
         raise ValueError(
@@ -67,11 +76,11 @@ def range_test(
             f"start the test lower (--low={low / 100:g})"
         )
     smoothed = smooth(losses)
-    return RangeTest(rates, losses, smoothed, suggest(rates, smoothed), diverged)
+    return RangeTest(rates, losses, smoothed, suggest(rates, losses, smoothed), diverged)
 
 
 def _climb(
-    experiment: Any, planned: np.ndarray, on_step: Callable[[int, float, float], None]
+    experiment: Experiment, planned: Floats, on_step: Callable[[int, float, float], None]
 ) -> tuple[list[float], list[float], bool]:
     """Rates and losses up to the end or to divergence."""
     peak = experiment.cfg.optim.lr
@@ -89,7 +98,7 @@ def _climb(
     original.model.train()
     rates: list[float] = []
     losses: list[float] = []
-    batches = _endless(experiment.train_loader)
+    batches = _endless(experiment)
     for step, rate in enumerate(planned):
         trainer.totals.zero_()
         trainer.step(*next(batches))
@@ -106,12 +115,12 @@ def _climb(
     return rates, losses, False
 
 
-def _endless(loader: Any) -> Iterator[Batch]:
+def _endless(experiment: Experiment) -> Iterator[Batch]:
     for epoch in itertools.count():
-        yield from loader.epoch(epoch)
+        yield from experiment.train_loader.epoch(epoch)
 
 
-def _state(experiment: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
+def _state(experiment: Experiment) -> tuple[Any, Any, list[dict[str, Any]]]:
     groups = [
         {key: value for key, value in group.items() if key != "params"}
         for group in experiment.optimizer.param_groups
@@ -123,7 +132,7 @@ def _state(experiment: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
     )
 
 
-def _restore(experiment: Any, before: tuple[Any, Any, list[dict[str, Any]]]) -> None:
+def _restore(experiment: Experiment, before: tuple[Any, Any, list[dict[str, Any]]]) -> None:
     model, optimizer, groups = before
     experiment.model.load_state_dict(model)
     experiment.optimizer.load_state_dict(optimizer)
@@ -132,8 +141,7 @@ def _restore(experiment: Any, before: tuple[Any, Any, list[dict[str, Any]]]) -> 
 
 
 def smooth(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:
-    """Exponential moving average without the pull towards zero at its start (Kingma and Ba 2015, section
-    3)."""
+    """Exponential moving average without the pull towards zero at its start (Kingma, Ba 2015, section 3)."""
     result: list[float] = []
     average = 0.0
     for step, loss in enumerate(losses, start=1):
@@ -142,23 +150,36 @@ def smooth(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:
     return result
 
 
-def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
-    """Three readings of the curve, cut at its minimum:
+def suggest(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
+    """Three readings of the curve up to the minimum of its moving average:
 
     valley:      two thirds along the longest falling stretch (fastai's rule)
     steepest:    where the loss falls fastest for a given factor of the rate
     minimum/10:  a tenth of the rate with the least loss, where momentum and noise haven't hidden trouble yet
     """
     bottom = max(int(np.argmin(smoothed)), 2)
-    logs, curve = np.log(rates[: bottom + 1]), np.asarray(smoothed[: bottom + 1])
-    slopes = np.gradient(curve, logs)
     start, end = _longest_fall(smoothed)
     valley = start + round((end - start) * 2 / 3)
+    steepest = _steepest(np.log(rates[: bottom + 1]), np.asarray(losses[: bottom + 1]))
     return {
         "valley": float(rates[valley]),
-        "steepest": float(rates[int(np.argmin(slopes))]),
+        "steepest": float(rates[steepest]),
         "minimum/10": float(rates[bottom]) / 10,
     }
+
+
+def _steepest(logs: Floats, losses: Floats) -> int:
+    """Where a straight line through the losses around falls most.
+
+    The lines cover a fifth of the curve and lie wholly on it: no single loss decides, a moving average's lag
+    shifts nothing, and the last drop before the minimum is not taken for the steepest.
+    """
+    reach = max(1, len(losses) // 10)
+    slopes = []
+    for centre in range(reach, len(losses) - reach):
+        piece = slice(centre - reach, centre + reach + 1)
+        slopes.append(np.polynomial.Polynomial.fit(logs[piece], losses[piece], 1).convert().coef[1])
+    return reach + int(np.argmin(slopes))
 
 
 def _longest_fall(values: Sequence[float]) -> tuple[int, int]:
