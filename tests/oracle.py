@@ -1,5 +1,4 @@
-"""The augmentation once more, one image at a time with numpy in float64: what the kernels are held
-against."""
+"""The augmentation once more, one image at a time in float64: what the kernels are held against."""
 
 import numpy as np
 import torch
@@ -36,20 +35,15 @@ def one_image(stored: np.ndarray, choices: Choices, row: int) -> np.ndarray:
     shift = 0.0 if choices.brightness is None else float(choices.brightness[row])
     out = ((pixels / 255 - MEAN) * gain + shift) / STD
     if choices.cut_y is not None and choices.cut_x is not None:
-        top, left = (
-            int(choices.cut_y[row]) - spec.cutout_px // 2,
-            int(choices.cut_x[row]) - spec.cutout_px // 2,
-        )
+        side = spec.cutout_px
+        top, left = (int(centre[row]) - side // 2 for centre in (choices.cut_y, choices.cut_x))
         erased = erased.copy()
-        erased[max(top, 0) : max(top + spec.cutout_px, 0), max(left, 0) : max(left + spec.cutout_px, 0)] = (
-            True
-        )
+        erased[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = True
     return np.where(erased[..., None], 0.0, out)
 
 
 def assert_within_twice_the_rounding(result: Tensor, reference: Tensor, exact: Tensor) -> None:
-    """`result` may be off by at most twice what the float32 reference is once it is rounded to the same
-    dtype."""
+    """`result` may be off by twice what the float32 reference is once it is rounded to the same dtype."""
     assert result.shape == exact.shape
     allowed = 2 * (reference.to(result.dtype).double() - exact).abs().max()
     assert (result.double() - exact).abs().max() <= allowed

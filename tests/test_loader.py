@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from fastresnet.augment import Augment
 from fastresnet.loading import Batching
@@ -168,6 +169,24 @@ def test_the_watch_for_waits_is_taken_down_even_where_setting_it_up_warns(monkey
     with pytest.raises(RuntimeError), no_waiting():
         raise RuntimeError("waited")
     assert modes == ["error", "default"] * 2
+
+
+@pytest.mark.parametrize("kernel", ["triton", "reference"])
+def test_an_epoch_on_a_gpu_would_ask_nothing_of_the_device(monkeypatch, kernel):
+    """A fake tensor has no values: whoever reads one on the host, as `.item()` and `if` do, gets an error."""
+    triton_augment = pytest.importorskip("fastresnet.augment.kernels.triton_augment", exc_type=ImportError)
+    launched = []
+    monkeypatch.setattr(
+        triton_augment, "_kernel", {(n, 1): lambda *a, **k: launched.append(a) for n in (16, 2)}
+    )
+    monkeypatch.setattr("fastresnet.machine.memory.free_bytes", lambda device: 2**30)
+    extras = (("erasing", 0.5), ("grayscale", 0.5), ("mixup", 0.5), ("cutmix", 0.5))
+    spec = Augment(2, "reflect", "alternating", 4, 0.1, 0.1, extras)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        subject = loader(augment=spec, shuffle=True, device="cuda", kernel=kernel, classes=50)
+        shapes = {(tuple(images.shape), tuple(labels.shape)) for images, labels in subject.epoch(0)}
+    assert shapes == {((16, 3, 8, 8), (16, 50)), ((2, 3, 8, 8), (2, 50))}
+    assert len(launched) == (4 if kernel == "triton" else 0)
 
 
 @pytest.mark.gpu

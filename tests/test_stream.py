@@ -39,8 +39,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
-    """A JPEG beton of 24 smooth images of several sizes and four colours, one of them corrupt (sample 5), and
-    a loader at 16 px."""
+    """24 smooth JPEGs of several sizes and four colours, sample 5 corrupt, and a loader at 16 px."""
     random = np.random.default_rng(1)
     images = []
     tints = np.array([[1, 0.3, 0.3], [0.3, 1, 0.3], [0.3, 0.3, 1], [1, 1, 1]])

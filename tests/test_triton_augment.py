@@ -1,5 +1,4 @@
-"""The Triton kernel against the oracle: interpreted on the CPU everywhere, and on the device where there is a
-GPU.
+"""The Triton kernel against the oracle, interpreted or on a GPU, and its machine code where there is none.
 
 The interpreter's bf16 store truncates instead of rounding, so bf16 is compared on a GPU only.
 """
@@ -29,8 +28,7 @@ triton = pytest.importorskip("triton", reason="needs Triton, which isn't install
 
 @pytest.fixture(scope="module")
 def interpreted() -> ModuleType:
-    """The kernel's module once more, decorated for the interpreter; the package's own copy is left as it
-    is."""
+    """The kernel's module once more, decorated for the interpreter; the package's own copy stays."""
     found = importlib.util.find_spec("fastresnet.augment.kernels.triton_augment")
     spec = importlib.util.spec_from_file_location("interpreted_triton_augment", found.origin)
     module = importlib.util.module_from_spec(spec)

@@ -31,10 +31,10 @@ class Mixing(Extra, Protocol):
 
 # The modules of this folder; adding one is a file and a line.
 NAMES = [
-    "erasing",  # rectangles of noise
+    "erasing",  # a rectangle of the mean colour
     "grayscale",  # images without colour
     "mixup",  # two images over each other, labels too
-    "cutmix",  # a rectangle of another image, labels too
+    "cutmix",  # a square of another image, labels too
 ]
 EXTRAS = {name: cast(Extra, importlib.import_module(f"{__name__}.{name}")) for name in NAMES}
 MIXING = {name: cast(Mixing, extra) for name, extra in EXTRAS.items() if hasattr(extra, "own_share")}

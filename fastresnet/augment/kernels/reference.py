@@ -1,9 +1,8 @@
-"""What the augmentation kernel means, written to be read: plain PyTorch on any device, also the source of the
-compiled kernel.
+"""What the augmentation kernel means, written to be read: plain PyTorch on any device.
 
-One image at a time, in this order: crop from the padded image, mirror, brightness and contrast, cutout,
-downsample, normalise, cast. Arithmetic is float32 whatever the output. Values are not clipped after
-brightness and contrast.
+It is also what the kernel `compiled` is compiled from. One image at a time, in this order: crop from the
+padded image, mirror, brightness and contrast, cutout, downsample, normalise, cast. Arithmetic is float32
+whatever the output. Values are not clipped after brightness and contrast.
 """
 
 from __future__ import annotations
@@ -58,8 +57,11 @@ def augment(
 def window(
     choices: Choices, count: int, height: int, width: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which row and column of the stored image each pixel of the window shows: int64 (B,H) and (B,W), within
-    the image, and which pixels lie outside the stored image: bool (B,H,W), None without a crop."""
+    """Which row and column of the stored image each pixel of the window shows, and which lie outside it.
+
+    Rows and columns are int64 (B,H) and (B,W), reflected into the image; outside is bool (B,H,W), or None
+    without a crop.
+    """
     rows = torch.arange(height, device=device).expand(count, height)
     cols = torch.arange(width, device=device).expand(count, width)
     if choices.flip is not None:
@@ -73,8 +75,7 @@ def window(
 
 
 def reflect(positions: Tensor, length: int) -> Tensor:
-    """Positions mirrored at the first and last element, neither of which is repeated: -1 is 1, `length` is
-    length-2."""
+    """Positions mirrored at the first and last element: -1 is 1, `length` is length-2."""
     last = length - 1
     return last - (last - positions.abs()).abs()
 
@@ -82,8 +83,7 @@ def reflect(positions: Tensor, length: int) -> Tensor:
 def affine(
     choices: Choices, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast and normalising as one scale and offset: float32 (B,3) each, (1,3) when all images
-    share them.
+    """Brightness, contrast and normalising as one scale and offset, float32 (B,3) or (1,3) for all images.
 
     ((x/255 - mean)·(1+c) + b) / std  =  x·(1+c)/(255·std) + (b - mean·(1+c))/std
     """
@@ -97,8 +97,7 @@ def affine(
 
 
 def cut_square(choices: Choices, height: int, width: int) -> Tensor:
-    """The pixels that cutout erases: bool (B,H,W). The square covers centre - s//2 … centre - s//2 + s -
-    1."""
+    """The pixels that cutout erases, centre - s//2 … centre - s//2 + s - 1 each way: bool (B,H,W)."""
     assert choices.cut_y is not None and choices.cut_x is not None
 
     def inside(centre: Tensor, length: int) -> Tensor:

@@ -1,5 +1,4 @@
-"""The augmentation kernel for a CPU: the same as `reference`, by copying rows of bytes, not by gathering
-pixels.
+"""The augmentation kernel for a CPU without numba: copies rows of bytes instead of gathering pixels.
 
 Each stored row is laid out once with its padding and, where images are mirrored, its mirror image. Every row
 of every crop is then one window of that layout: a memcpy of 3·W bytes. Work goes in chunks that stay in the
@@ -108,8 +107,7 @@ def _doubled(stored: Tensor, pad: int, flip: Tensor | None, dx: Tensor) -> tuple
 
 
 def _padded(stored: Tensor, pad: int, flip: Tensor | None, dx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For black padding or none: a black row, each row between black pixels, then the mirrored images
-    likewise.
+    """For black padding or none: a black row, each row between black pixels, the mirrored images likewise.
 
     Returns the layout (rows,pixels,3), the first row of each image and the first column of each window.
     """
@@ -150,10 +148,9 @@ def _same_for_all(mean: tuple[float, ...], std: tuple[float, ...], pixels: int) 
 
 
 def erase(out: Tensor, choices: Choices) -> None:
-    """Zero what cutout covers and, in crop mode `mean`, what lies outside the stored image; (B,H,W,3)
-    float32.
+    """Zero what cutout covers and, in crop mode `mean`, what lies outside the stored image.
 
-    Each row is multiplied by one of few masks, which come from a table.
+    out is float32 (B,H,W,3). Each row is multiplied by one of few masks, which come from a table.
     """
     _, height, width, channels = out.shape
     at = torch.arange(height)
