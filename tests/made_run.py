@@ -78,6 +78,9 @@ def write_run(path, *, finished=True, synthetic=False, epochs=4):
         record = {
             "schema_version": 1,
             "recipe": "small<script>",
+            "config": cfg.to_dict(),
+            "parameters": 68786,
+            "precision": "bf16",
             "seed": 3,
             "git": {"commit": "abc123", "dirty": True},
             "data": {
@@ -98,7 +101,7 @@ def write_run(path, *, finished=True, synthetic=False, epochs=4):
             "seconds": {"startup": 1.0, "compile": 0.0, "train": 8.0, "eval": 1.0, "wall": 130.0},
             "images_per_second": 501.5,
             "flops_per_image": 1.1e9,
-            "mfu": None,
+            "mfu": 0.417,
             "peak_memory_bytes": 10**9,
             "energy_joules": None,
             "hardware": {"gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}},

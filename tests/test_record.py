@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from fastresnet.machine import hardware, software
-from fastresnet.runs import record, schema
+from fastresnet.runs import record
 
 
 def a_result() -> dict:
@@ -86,9 +86,9 @@ def a_record() -> dict:
     } | {key: result[key] for key in ("hardware", "software", "git", "data")}
 
 
-@pytest.mark.parametrize("kind", schema.KINDS)
+@pytest.mark.parametrize("kind", record.SCHEMAS)
 def test_each_schema_is_itself_a_valid_json_schema(kind):
-    jsonschema.Draft202012Validator.check_schema(schema.schema(kind))
+    jsonschema.Draft202012Validator.check_schema(record.schema(kind))
 
 
 @pytest.mark.parametrize("make", [a_result, a_record])
@@ -125,7 +125,7 @@ def test_an_invalid_result_is_refused_with_the_place_and_nothing_is_written(name
     "name", [name for name in BREAKS if name != "not a number"]
 )  # NaN is a number to jsonschema
 def test_our_checker_agrees_with_jsonschema(name):
-    validator = jsonschema.Draft202012Validator(schema.schema("result"))
+    validator = jsonschema.Draft202012Validator(record.schema("result"))
     assert validator.is_valid(a_result())
     broken = copy.deepcopy(a_result())
     BREAKS[name][0](broken)

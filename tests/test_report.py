@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_run import call, write_run
 
-from fastresnet.reports import charts, finished, run_page, runs_page
+from fastresnet.reports import charts, finished, page, run_page, runs_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -37,6 +37,13 @@ def test_the_page_says_what_the_record_says(run):
         "config.yaml",
         "seed 3",
         "best validation accuracy",
+        "resnet-20",
+        "68,786",
+        "bf16",
+        "41.7 %",
+        "1.00 GB",
+        "ECE",
+        "cross-entropy in nats an image; training: with augmented images",
     ):
         assert words in text, words
     assert text.count("data:image/png;base64,") == run_page.WORST or text.count("<img") > 0
@@ -76,6 +83,29 @@ def test_runs_are_compared_in_a_table_and_over_each_other(tmp_path, monkeypatch,
     assert call(monkeypatch, "report", tmp_path / "one", tmp_path / "two", "--out", out) == 0
     assert "70.00 %" in capsys.readouterr().out
     assert "2 runs compared" in out.read_text() and out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_runs_that_differ_in_their_seed_get_a_mean_and_a_deviation_others_their_settings(tmp_path):
+    for name, change in (("a", "seed: 0"), ("b", "seed: 1"), ("c", "seed: 2")):
+        path, _ = write_run(tmp_path / name)
+        text = (path / "config.yaml").read_text()
+        assert "seed: 0" in text
+        (path / "config.yaml").write_text(text.replace("seed: 0", change))
+    runs = [finished.read(tmp_path / name) for name in "abc"]
+    assert runs_page.differing(runs) == {"run.seed": ["0", "1", "2"]}
+    assert runs_page.seeds(runs).startswith("3 seeds: test 60.00 ±0.00 %")
+    (tmp_path / "c" / "config.yaml").write_text(text.replace("batch_size: 512", "batch_size: 64"))
+    runs = [finished.read(tmp_path / name) for name in "abc"]
+    assert runs_page.seeds(runs) is None and "train.batch_size" in runs_page.differing(runs)
+    assert "Settings that differ" in runs_page.write(runs, tmp_path / "all.html").read_text()
+
+
+def test_a_confusion_matrix_shades_mistakes_apart_from_right_answers():
+    drawn = page.matrix(np.array([[90, 10, 0], [2, 98, 0], [0, 1, 99]]), ["cat", "<b>", "dog"])
+    assert 'class="wrong" style="--shade:1.000" title="cat taken for &lt;b&gt;: 10.00 %">10<' in drawn
+    assert 'class="right" style="--shade:1.000" title="dog taken for dog: 99.00 %">99<' in drawn
+    assert 'class="right" style="--shade:0.000" title="cat taken for cat: 90.00 %">90<' in drawn
+    assert drawn.count('class="none"') == 3 and "<b>" not in drawn
 
 
 def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fastresnet.base import words
+from fastresnet.reports.metrics import Bin
 
 WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
@@ -18,8 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. `mark`: index of the point to ring, or None; `mark_text`: what the legend adds
-    about it."""
+    """One line of a chart. mark: index of the point to ring, or None; mark_text: what the legend adds."""
 
     name: str
     x: Sequence[float]
@@ -60,8 +60,7 @@ def lines(
     start_at_zero: bool = False,
     text: Callable[[float], str] = plain,
 ) -> str:
-    """An SVG line chart with a legend; points that aren't finite are left out. Empty text where nothing is
-    left."""
+    """An SVG line chart with a legend, without points that aren't finite. Empty text where none is left."""
     kept = [
         (index, line, [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)])
         for index, line in enumerate(chart)
@@ -151,9 +150,8 @@ def _line(
     return "".join(parts)
 
 
-def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
-    """Accuracy in bins of confidence as bars, with the diagonal of a perfectly calibrated model; bins as
-    metrics gives them."""
+def reliability(bins: Sequence[Bin], title: str) -> str:
+    """Accuracy in bins of confidence as bars, with the diagonal of a perfectly calibrated model."""
 
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
@@ -170,7 +168,7 @@ def reliability(bins: Sequence[dict[str, float]], title: str) -> str:
             f"{percent(value)}</text>"
         )
     for row in bins:
-        if row["count"]:
+        if row["accuracy"] is not None:
             (x, y), (x_end, y_zero) = at(row["low"], row["accuracy"]), at(row["high"], 0)
             parts.append(
                 f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{x_end - x - 2:.1f}" '

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -16,9 +16,68 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal distr
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 
+# A class's precision, recall and F1 (shares) and its images, under the key that JSON has for them.
+PerClass = TypedDict(
+    "PerClass", {"class": str, "precision": float, "recall": float, "f1": float, "support": int}
+)
+
+
+class Bin(TypedDict):
+    """Images whose confidence is in (low, high], their mean confidence and accuracy; None without any."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(TypedDict):
+    """ece: expected calibration error; max_error: the largest gap of a bin."""
+
+    ece: float
+    max_error: float
+    bins: list[Bin]
+
+
+class Confused(TypedDict):
+    """Two classes taken for each other."""
+
+    classes: list[str]
+    mistakes: int
+    first_as_second: int
+    second_as_first: int
+
+
+class Mistake(TypedDict):
+    """A wrong answer: the image's index in the set, its label, what was said, and both probabilities."""
+
+    index: int
+    label: int
+    predicted: int
+    confidence: float
+    probability_of_label: float
+
+
+class Evaluation(TypedDict):
+    """All that `evaluation` says of a set of predictions."""
+
+    images: int
+    class_names: list[str]
+    correct: int
+    top1: float
+    top1_interval: list[float]
+    top5: float
+    loss: float
+    per_class: list[PerClass]
+    calibration: Calibration
+    confusion: list[list[int]]
+    most_confused: list[Confused]
+    worst: list[Mistake]
+
+
 def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927): holds near 0 and 1, where mean ± z·σ leaves [0,
-    1]."""
+    """Wilson's score interval of a share (1927): holds near 0 and 1, where mean ± z·σ leaves [0, 1]."""
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"an interval needs 0 <= correct <= total and total > 0, got {correct} of {total}")
     share = correct / total
@@ -32,7 +91,7 @@ def softmax(logits_NK: np.ndarray) -> np.ndarray:
     shifted = np.asarray(logits_NK, dtype=np.float64)
     shifted = shifted - shifted.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return cast(np.ndarray, exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def cross_entropy(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
@@ -44,12 +103,12 @@ def cross_entropy(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
 
 
 def top_k_correct(logits_NK: np.ndarray, labels_N: np.ndarray, k: int) -> np.ndarray:
-    """Bool (N,): is the true class among the k largest logits? Ties go to the lower class, as in argmax,
+    """Bool (N,): is the true class among the k largest logits?
 
-    so that a network that answers the same for every class isn't counted as right.
+    Ties go to the lower class, as in argmax: a network that answers the same for all isn't counted as right.
     """
     order_NK = np.argsort(-np.asarray(logits_NK, dtype=np.float64), axis=1, kind="stable")
-    return (order_NK[:, :k] == np.asarray(labels_N)[:, None]).any(axis=1)
+    return cast(np.ndarray, (order_NK[:, :k] == np.asarray(labels_N)[:, None]).any(axis=1))
 
 
 def confusion_matrix(predicted_N: np.ndarray, labels_N: np.ndarray, num_classes: int) -> np.ndarray:
@@ -59,13 +118,14 @@ def confusion_matrix(predicted_N: np.ndarray, labels_N: np.ndarray, num_classes:
 
 
 def normalised(confusion_KK: np.ndarray) -> np.ndarray:
-    """Each row divided by its sum, float64: the share of a true class that went where. An empty class stays
-    zero."""
+    """Each row divided by its sum, float64: where a true class went, in shares. An empty class stays zero."""
     totals = confusion_KK.sum(axis=1, keepdims=True)
-    return np.divide(confusion_KK, totals, out=np.zeros(confusion_KK.shape), where=totals > 0)
+    return cast(
+        np.ndarray, np.divide(confusion_KK, totals, out=np.zeros(confusion_KK.shape), where=totals > 0)
+    )
 
 
-def per_class(confusion_KK: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+def per_class(confusion_KK: np.ndarray, class_names: Sequence[str]) -> list[PerClass]:
     """Precision, recall, F1 (shares) and support (images) of each class; 0 where a denominator is 0."""
     right = np.diag(confusion_KK).astype(np.float64)
     support, chosen = confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
@@ -86,7 +146,7 @@ def per_class(confusion_KK: np.ndarray, class_names: Sequence[str]) -> list[dict
 
 def calibration(
     probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = CALIBRATION_BINS
-) -> dict[str, Any]:
+) -> Calibration:
     """Expected calibration error (Naeini 2015, Guo 2017) and the reliability diagram behind it.
 
     Equal-width bins (low, high] of the confidence in the predicted class; `ece` is the mean of
@@ -95,7 +155,7 @@ def calibration(
     confidence_N = probabilities_NK.max(axis=1)
     correct_N = probabilities_NK.argmax(axis=1) == labels_N
     which_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
-    rows: list[dict[str, Any]] = []
+    rows: list[Bin] = []
     for index in range(bins):
         inside = which_N == index
         count = int(inside.sum())
@@ -108,14 +168,16 @@ def calibration(
                 "accuracy": float(correct_N[inside].mean()) if count else None,
             }
         )
-    gaps = [(abs(row["accuracy"] - row["confidence"]), row["count"]) for row in rows if row["count"]]
+    gaps = [
+        (abs(row["accuracy"] - row["confidence"]), row["count"])
+        for row in rows
+        if row["accuracy"] is not None and row["confidence"] is not None
+    ]
     ece = sum(gap * count for gap, count in gaps) / len(labels_N)
     return {"ece": ece, "max_error": max(gap for gap, _ in gaps), "bins": rows}
 
 
-def most_confused(
-    confusion_KK: np.ndarray, class_names: Sequence[str], count: int = 10
-) -> list[dict[str, Any]]:
+def most_confused(confusion_KK: np.ndarray, class_names: Sequence[str], count: int = 10) -> list[Confused]:
     """The pairs of classes mistaken for each other most often, both directions together, largest first."""
     both = confusion_KK + confusion_KK.T
     pairs = [(int(both[i, j]), i, j) for i in range(len(both)) for j in range(i + 1, len(both)) if both[i, j]]
@@ -133,9 +195,8 @@ def most_confused(
 
 def most_confidently_wrong(
     probabilities_NK: np.ndarray, labels_N: np.ndarray, count: int = 24
-) -> list[dict[str, Any]]:
-    """The wrong answers given with the greatest probability: index, label, predicted, and both
-    probabilities."""
+) -> list[Mistake]:
+    """The wrong answers given with the greatest probability, the surest first."""
     predicted_N = probabilities_NK.argmax(axis=1)
     wrong = np.flatnonzero(predicted_N != labels_N)
     order = wrong[np.argsort(-probabilities_NK[wrong, predicted_N[wrong]], kind="stable")][:count]
@@ -151,9 +212,7 @@ def most_confidently_wrong(
     ]
 
 
-def evaluation(
-    logits_NK: Any, labels_N: Any, class_names: Sequence[str], *, worst: int = 24
-) -> dict[str, Any]:
+def evaluation(logits_NK: Any, labels_N: Any, class_names: Sequence[str], *, worst: int = 24) -> Evaluation:
     """Everything above about one set of predictions, as plain data that JSON can hold.
 
     logits_NK: float (N, K), tensor or array; labels_N: integers (N,) in 0..K-1; class_names: K names.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files, words
+from fastresnet.base import files, strict_yaml, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, page, run_page
 from fastresnet.reports.finished import Finished
@@ -50,31 +51,63 @@ def text(runs: Sequence[Finished]) -> str:
     return "\n".join(lines)
 
 
+def seeds(runs: Sequence[Finished]) -> str | None:
+    """Mean and standard deviation of runs that differ in their seeds alone; None where that isn't so."""
+    accuracies = [run.record["accuracy"]["test"] for run in runs if run.record]
+    if len(accuracies) < max(2, len(runs)) or not set(differing(runs)) <= {"run.seed", "run.dir"}:
+        return None
+    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+    return f"{len(runs)} seeds: test {words.percent(mean, spread)} (mean ± standard deviation of a run)"
+
+
+def differing(runs: Sequence[Finished]) -> dict[str, list[str]]:
+    """Settings that aren't the same in all runs: their value in each, in the runs' order."""
+    flat = [dict(_flat(strict_yaml.parse(run.settings) or {})) for run in runs]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    told = {key: [str(settings.get(key, words.UNKNOWN)) for settings in flat] for key in keys}
+    return {key: values for key, values in told.items() if len(set(values)) > 1}
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def write(runs: Sequence[Finished], path: str | Path) -> Path:
-    """The page that compares `runs`, at `path`. Raises ValueError where none of them has finished an
-    epoch."""
+    """The page that compares `runs`, at `path`. Raises ValueError where none has finished an epoch."""
     if not any(run.history for run in runs):
         raise ValueError("none of these runs has finished an epoch, so there is nothing to compare")
+    synthetic = any(run.record and run.record["data"].get("synthetic") for run in runs)
+    warning = '<p class="warn">Some of these runs trained on synthetic data.</p>' if synthetic else ""
+    head = (
+        f'<header><p class="soft">fastresnet</p><h1>{len(runs)} runs compared</h1>{warning}'
+        f"<p><b>{seeds(runs) or ''}</b></p>"
+        '<p class="soft">"Highest" is chosen on the test set over the epochs: it is no result, "test" '
+        "is.</p></header>"
+    )
+    settings = [[key, *values] for key, values in differing(runs).items()]
+    parts = [
+        head,
+        page.section("Results", page.table(COLUMNS, rows(runs), numbers_from=2)),
+        page.section("Settings that differ", page.table(["setting", *(run.name for run in runs)], settings)),
+        page.section("Curves", f'<div class="charts">{_curves(runs)}</div>'),
+        page.section("Folders", f"<pre>{escape(chr(10).join(str(run.path) for run in runs))}</pre>"),
+    ]
+    return files.write_text(path, page.document("runs compared · fastresnet", "".join(parts)))
+
+
+def _curves(runs: Sequence[Finished]) -> str:
     drawn = []
     for key, title, unit, scale in (
         ("test_accuracy", "Test accuracy", "accuracy (%)", 100.0),
         ("test_loss", "Test loss", "cross-entropy (nats)", 1.0),
-        ("train_loss", "Training loss", "cross-entropy (nats)", 1.0),
+        ("train_loss", "Training loss", "as each run's own page says", 1.0),
         ("images_per_second", "Throughput", "images a second", 1.0),
     ):
         mark = "accuracy" if key == "test_accuracy" else None
         chart = [run_page.line(run.history, key, run.name, scale, mark) for run in runs]
         drawn.append(charts.lines(chart, title=title, x_label="epoch", y_label=unit))
-    synthetic = any(run.record and run.record["data"].get("synthetic") for run in runs)
-    warning = '<p class="warn">Some of these runs trained on synthetic data.</p>' if synthetic else ""
-    head = (
-        f'<header><p class="soft">fastresnet</p><h1>{len(runs)} runs compared</h1>{warning}'
-        '<p class="soft">"Highest" is chosen on the test set over the epochs: it is no result, "test" '
-        "is.</p></header>"
-    )
-    table = page.section("Results", page.table(COLUMNS, rows(runs), numbers_from=2))
-    curves = page.section("Curves", f'<div class="charts">{"".join(drawn)}</div>')
-    folders = page.section("Folders", f"<pre>{escape(chr(10).join(str(run.path) for run in runs))}</pre>")
-    return files.write_text(
-        Path(path), page.document("runs compared · fastresnet", head + table + curves + folders)
-    )
+    return "".join(drawn)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fastresnet import models
 from fastresnet.base import files, words
 from fastresnet.machine import memory
-from fastresnet.runs import schema
+from fastresnet.runs import record
 from fastresnet.settings import config
 
 FORMAT_VERSION = 2
@@ -118,7 +118,7 @@ def _check(payload: object, path: Path) -> None:
     version = payload.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {version}, this release reads {FORMAT_VERSION}")
-    problems = schema.problems({k: v for k, v in payload.items() if k not in TENSORS}, "checkpoint")
+    problems = record.problems({k: v for k, v in payload.items() if k not in TENSORS}, "checkpoint")
     for key in ("model", "averaged") if payload.get("averaged") is not None else ("model",):
         if not _are_weights(payload.get(key)):
             problems.append(f"{key} must hold tensors by name")

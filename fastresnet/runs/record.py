@@ -7,17 +7,33 @@ Refuses to measure, to judge and to write half a file. Three kinds of file: `res
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fastresnet.base import files, words
 from fastresnet.machine import hardware
-from fastresnet.runs import schema
 
 KINDS = ("result", "record", "benchmark")
+SCHEMAS = (*KINDS, "checkpoint")
 SCHEMA_VERSION = 1
+Rule = Mapping[str, Any]
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list, tuple),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+_SILENT = {"$schema", "$defs", "title", "description"}
+_CHECKED = {"type", "const", "enum", "required", "properties", "additionalProperties", "items", "minimum"}
+_CHECKED |= {"maximum", "minItems", "maxItems", "anyOf", "$ref"}
 
 
 class RecordError(ValueError):
@@ -40,10 +56,10 @@ def validate(record: object, kind: str | None = None) -> None:
             f"{kind}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}: "
             "use the release that wrote it, or run again"
         )
-    problems = schema.problems(record, kind)
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RecordError(f"not a valid {kind}: {problems[0]}{more}")
+    found = problems(record, kind)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise RecordError(f"not a valid {kind}: {found[0]}{more}")
 
 
 def write(path: str | Path, record: Mapping[str, Any]) -> None:
@@ -108,3 +124,78 @@ def _result_fields(record: Mapping[str, Any]) -> list[str]:
     if record["mfu"] is not None:
         fields.append(f"mfu {100 * record['mfu']:.0f} %")
     return fields
+
+
+# ---- the part of JSON Schema that the schemas use; one that uses more is an assertion --------------------
+
+
+@cache
+def schema(kind: str) -> Rule:
+    """The JSON Schema (draft 2020-12) of `kind`, one of SCHEMAS."""
+    file = resources.files("fastresnet") / "schemas" / f"{kind}.schema.json"
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def problems(value: object, kind: str) -> list[str]:
+    """What is wrong with `value` by the schema of `kind`: a sentence each, naming the place and the rule."""
+    return list(_problems(value, schema(kind), schema(kind), ""))
+
+
+def _problems(value: object, rule: Rule, root: Rule, place: str) -> Iterator[str]:
+    unknown = set(rule) - _CHECKED - _SILENT
+    assert not unknown, f"the checker doesn't know {unknown}"
+    here = place or "the whole"
+    if "$ref" in rule:
+        yield from _problems(value, root["$defs"][rule["$ref"].rsplit("/", 1)[1]], root, place)
+    elif "anyOf" in rule:
+        tries = [list(_problems(value, choice, root, place)) for choice in rule["anyOf"]]
+        if all(tries):
+            yield from max(tries, key=lambda found: len(found[0]))
+    elif "const" in rule and value != rule["const"]:
+        yield f"{here} must be {rule['const']!r}, got {value!r:.60}"
+    elif "enum" in rule and value not in rule["enum"]:
+        yield f"{here} must be one of {', '.join(map(str, rule['enum']))}, got {value!r:.60}"
+    elif "type" in rule and not _is_any(value, rule["type"]):
+        kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
+        yield f"{here} must be {' or '.join(kinds)}, got {value!r:.60}"
+    elif isinstance(value, dict):
+        yield from _in_object(value, rule, root, place)
+    elif isinstance(value, (list, tuple)):
+        yield from _in_array(value, rule, root, place)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from _of_number(value, rule, here)
+
+
+def _in_object(value: dict[str, object], rule: Rule, root: Rule, place: str) -> Iterator[str]:
+    dot = f"{place}." if place else ""
+    for name in rule.get("required", ()):
+        if name not in value:
+            yield f"{dot}{name} is missing"
+    for name, item in value.items():
+        inside = rule.get("properties", {}).get(name, rule.get("additionalProperties", {}))
+        if inside is False:
+            yield f"{dot}{name} is not a field of it"
+        else:
+            yield from _problems(item, inside, root, f"{dot}{name}")
+
+
+def _in_array(value: list[object] | tuple[object, ...], rule: Rule, root: Rule, place: str) -> Iterator[str]:
+    low, high = rule.get("minItems", 0), rule.get("maxItems", math.inf)
+    if not low <= len(value) <= high:
+        yield f"{place or 'the whole'} must hold {low} to {high} items, got {len(value)}"
+    for index, item in enumerate(value):
+        yield from _problems(item, rule.get("items", {}), root, f"{place}[{index}]")
+
+
+def _of_number(value: float, rule: Rule, here: str) -> Iterator[str]:
+    low, high = rule.get("minimum", -math.inf), rule.get("maximum", math.inf)
+    if not math.isfinite(value):
+        yield f"{here} is {value}, which JSON has no word for: write null"
+    elif not low <= value <= high:
+        yield f"{here} must lie in {low}..{high}, got {value}"
+
+
+def _is_any(value: object, kinds: str | list[str]) -> bool:
+    if isinstance(value, bool):
+        return "boolean" in ([kinds] if isinstance(kinds, str) else kinds)
+    return any(isinstance(value, _TYPES[kind]) for kind in ([kinds] if isinstance(kinds, str) else kinds))

@@ -102,7 +102,8 @@ class Session:
         self.ledger = Ledger(self.experiment)
         try:
             self._open()
-            self.keeper = Keeper(self.experiment, self.ledger, self._checkpoints(), self.progress.banner)
+            where = self.folder.path / "checkpoints" if self.folder else None
+            self.keeper = Keeper(self.experiment, self.ledger, where, self.progress.banner)
             self.ledger.seconds.startup = self._since_began()
             with StopRequest() as self.stop:
                 self._warm_up()
@@ -127,9 +128,6 @@ class Session:
         self.cfg.dump(self.folder.path / "config.yaml")
         self.progress.note(f"run folder {self.folder.path}")
         self.logs = loggers.open_all(self.cfg.run.loggers, self.folder.path, self.cfg)
-
-    def _checkpoints(self) -> Path | None:
-        return self.folder.path / "checkpoints" if self.folder else None
 
     def _warm_up(self) -> None:
         experiment = self.experiment
@@ -228,10 +226,10 @@ class Session:
     def _interrupted(self) -> None:
         kept = self.keeper.flush() and self.keeper.keeps
         self.progress.silent = True  # what is said from here on is the one line of the error
-        step, where = self.experiment.trainer.steps_done, self.folder.path if self.folder else ""
-        if kept:
-            raise Interrupted(f"interrupted at step {step}; continue with --run.resume={where}")
-        raise Interrupted(f"interrupted at step {step}; nothing was kept (run.save_checkpoints, a full disk)")
+        where = f"continue with --run.resume={self.folder.path}" if self.folder else ""
+        nothing = "nothing was kept (run.save_checkpoints=false, or a full disk)"
+        step = self.experiment.trainer.steps_done
+        raise Interrupted(f"interrupted at step {step}; {where if kept else nothing}")
 
     # ---- after the last step -------------------------------------------------------------------------------
 
