@@ -159,7 +159,7 @@ def test_world_size_alone_is_one_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
-    """Built, installed without dependencies beside this interpreter's packages, and used in an empty folder."""
+    """Built, installed without dependencies beside this interpreter's packages, used in an empty folder."""
     source = tmp_path / "source"
     subprocess.run(["git", "clone", "-q", ROOT, source], check=True)
     build = [

@@ -76,4 +76,4 @@ class Residual(nn.Sequential):
     """x + f(x) for the modules in a row f, which keep the shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        return x + super().forward(x)  # type: ignore[no-untyped-call]  # torch's

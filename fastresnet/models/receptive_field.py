@@ -59,7 +59,7 @@ class Tracker(TorchDispatchMode):
     """
 
     def __init__(self, image: Tensor, on_sum: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._fields: dict[int, tuple[Tensor, Field]] = {
             id(image): (image, Field(0, 0, 1))
         }  # the tensors stay alive

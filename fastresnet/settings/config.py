@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from fastresnet.base import files, strict_yaml
-from fastresnet.settings import conflicts, reading
+from fastresnet.settings.conflicts import found
 from fastresnet.settings.keys import COMMAND_LINE, DEFAULT, ConfigError, checked, known
 from fastresnet.settings.overrides import take_settings
+from fastresnet.settings.reading import Recipe, flatten, read
 from fastresnet.settings.sections import (
     CLASSES,
     SECTIONS,
@@ -52,7 +53,7 @@ class Config:
             values[section][name] = checked(key, value, self.provenance[key])
         for name, section_class in CLASSES.items():
             setattr(self, name, section_class(**values[name]))
-        for keys_at_fault, rule in conflicts.found(self.data, self.optim, self.schedule, self.train):
+        for keys_at_fault, rule in found(self.data, self.optim, self.schedule, self.train):
             origins = [self.provenance[key] for key in keys_at_fault if self.provenance[key] != DEFAULT]
             said_by = "" if not origins or origins[0] == COMMAND_LINE else f"{origins[0]}: "
             raise ConfigError(f"{said_by}{rule}")
@@ -105,7 +106,7 @@ def load(
     overrides: {"section.key": value}, or ["--section.key=value", ...] as on a command line.
     Raises ConfigError, in one line, for anything that is wrong.
     """
-    recipe = reading.Recipe({}, {}, "defaults") if name is None else reading.read(str(name))
+    recipe = Recipe({}, {}, "defaults") if name is None else read(str(name))
     extra, rest = (overrides, []) if isinstance(overrides, Mapping) else take_settings(overrides)
     if rest:
         raise ConfigError(f"a setting is given as --section.key=value, got {rest[0]!r}")
@@ -118,5 +119,5 @@ def from_dict(
     nested: Mapping[str, object], *, recipe: str = "defaults", origin: str = "saved settings"
 ) -> Config:
     """The Config that `Config.to_dict` gave; `origin` names the file in messages. Raises ConfigError."""
-    given = reading.flatten(cast("Mapping[object, object]", nested), origin)
+    given = flatten(cast("Mapping[object, object]", nested), origin)
     return Config(recipe, given, dict.fromkeys(given, origin))

@@ -58,7 +58,7 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-class Setting(Param):
+class Setting(Param):  # type: ignore[misc]  # fastargs has no types
     """One setting: a fastargs parameter with a strict rule, a unit and a help text.
 
     default:  a value that the rule allows, in its proper type

@@ -17,7 +17,7 @@ LISTS = {int: "whole numbers", float: "numbers", str: "names"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule(Checker):
+class Rule(Checker):  # type: ignore[misc]  # fastargs has no types
     """What a value must be.
 
     kind:       of the value, or of a list's items
