@@ -42,7 +42,6 @@ setup(
             "packaging",  # ffcv needs it and doesn't say so
             "setuptools; python_version >= '3.12'",  # ffcv imports distutils
         ],
-        "search": ["optuna>=4.0"],
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "dev": [
@@ -57,7 +56,6 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.1",
             "onnxruntime>=1.18",
-            "optuna>=4.0",
             "mkdocs-material>=9.5",
             "mkdocstrings[python]>=0.26",
         ],

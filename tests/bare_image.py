@@ -32,7 +32,6 @@ LACKING = {
     "rpds",
     "attrs",
     "attr",
-    "optuna",
     "sklearn",
     "scipy",
 }

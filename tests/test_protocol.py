@@ -11,8 +11,8 @@ from drawn import splits
 
 from fastresnet.bench.protocol import protocol
 from fastresnet.settings import config
-from fastresnet.training import experiment as meeting
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.trainer import Trainer
 
 SMALL = {
     "train.batch_size": 20, "train.epochs": 2, "model.stage_widths": [8, 8, 8], "eval.batch_size": 300,
@@ -33,7 +33,7 @@ def prepared(monkeypatch):
     made = []
 
     def make(**changes):
-        monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
+        monkeypatch.setattr(protocol, "matmul_ceiling", lambda *args, **kwargs: 1e12)
         made.append(protocol.prepare(settings(**changes), splits(60, 120, 16)))
         return made[-1]
 
@@ -110,13 +110,13 @@ def test_a_discarded_run_shows_each_kind_of_step_and_leaves_no_trace(prepared, m
     }
     changes |= {"train__freeze_whiten_after": 1.5}
     seen = set()
-    plain = meeting.trainer.Trainer.step
+    plain = Trainer.step
 
     def step(self, images, labels):
-        seen.add((len(images), images.shape[-1], self.steps_done < self.freeze_step))
+        seen.add((len(images), images.shape[-1], self.freeze.holds(self.steps_done)))
         plain(self, images, labels)
 
-    monkeypatch.setattr(meeting.trainer.Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     ready = prepared(**changes)
     warm = set(seen)
     row = protocol.run_once(ready, 1)
@@ -136,7 +136,7 @@ sys.path.insert(0, "tests")
 from drawn import splits
 from fastresnet.bench.protocol import protocol
 from fastresnet.settings import config
-protocol.hardware.matmul_ceiling = lambda *args, **kwargs: 1e12
+protocol.matmul_ceiling = lambda *args, **kwargs: 1e12
 cfg = config.load("speed90-cpu.yaml", {
     "train.batch_size": 25, "train.epochs": 2, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
     "run.device": "cpu", "train.precision": "fp32", "train.compile": "default", "train.drop_last": False,

@@ -26,8 +26,8 @@ HEADER = {name: name for name in runlog.FIXED}
 def clean(monkeypatch, tmp_path):
     """A clean work tree, drawn data, folders for records below `tmp_path`."""
     state = {"commit": "c" * 40, "dirty": False}
-    monkeypatch.setattr(command.hardware, "git_state", lambda path: dict(state))
-    monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
+    monkeypatch.setattr(command.software, "git_state", lambda *given: dict(state))
+    monkeypatch.setattr(protocol, "matmul_ceiling", lambda *args, **kwargs: 1e12)
     monkeypatch.setattr(experiment.data, "prepare", lambda cfg, notes: splits(40, 30, 16))
     monkeypatch.setattr(places, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(places, "UNFINISHED_RECORDS", tmp_path / "unfinished")

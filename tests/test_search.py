@@ -158,7 +158,7 @@ def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stop
 
 def test_a_real_search_logs_its_runs_draws_its_front_and_names_what_cannot_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.data, "prepare", lambda cfg, notes: splits(32, 30, 16))
-    monkeypatch.setattr(protocol.hardware, "matmul_ceiling", lambda *args, **kwargs: 1e12)
+    monkeypatch.setattr(protocol, "matmul_ceiling", lambda *args, **kwargs: 1e12)
     path = tmp_path / "space.yaml"
     path.write_text("train.batch_size: [8, 4000]\n")
     small = [f"--{key}={'null' if value is None else value}" for key, value in SMALL.items()]

@@ -1,7 +1,6 @@
 """What a lent machine lacks, packed here and unpacked there: packages as wheels, the data set in pieces.
 
-    python benchmarks/cargo.py pack TO --wheels FOLDER --data FOLDER
-    python benchmarks/cargo.py unpack FROM HOLD
+Here `python benchmarks/cargo.py pack TO --wheels FOLDER --data FOLDER`, there `… unpack FROM HOLD`.
 
 Such a machine reaches no registry and has no FFCV, so the data goes as betons, which every process reads
 whole. What may be sent at once is limited: they come in pieces, and `unpack` keeps what has arrived in HOLD.

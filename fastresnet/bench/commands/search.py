@@ -24,6 +24,7 @@ from pathlib import Path
 from fastresnet import data
 from fastresnet.bench.commands.heartbeat import Heartbeat
 from fastresnet.bench.protocol import pareto, reproduce, search, space
+from fastresnet.bench.protocol.rows import Row
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.settings.command_line import parse_args
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--trials and --seeds must be at least 1, got {asked.trials} and {asked.seeds}")
     cfg = reproduce.own_settings(cfg)
     tried = search.trials(space.read(asked.space, cfg), asked.trials)
-    with Heartbeat(lambda: "searching ...", quiet=cfg.run.progress == "off") as heart:
+    done: list[str] = []
+    with Heartbeat(lambda: f"{len(done)} runs done in this call", quiet=cfg.run.progress == "off") as heart:
         splits = data.prepare(cfg, heart.say)
         header = {
             "recipe": cfg.recipe,
@@ -63,10 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "data": splits.info["digest"],
         }
         log = RunLog(asked.out, header, fixed=search.FIXED, name=LOG)
-        search.run(
-            cfg, splits, tried, log, asked.seeds, asked.objective, asked.price,
-            lambda trial, row: print(pareto.run_line(trial, row), flush=True),
-        )  # fmt: skip
+
+        def said(trial: search.Trial, row: Row) -> None:
+            done.append(pareto.run_line(trial, row))
+            print(done[-1], flush=True)
+
+        search.run(cfg, splits, tried, log, asked.seeds, asked.objective, asked.price, said)
     found = search.gains(tried, asked.objective, asked.price)
     pareto.draw(tried, found, target, asked.objective, asked.out / "pareto.png")
     for trial in sorted(tried, key=lambda trial: -found[trial.number].mean if trial.number in found else 1.0):

@@ -14,7 +14,7 @@ from fastresnet.bench.judging.telling import averages, speed, told
 from fastresnet.bench.measuring.file import number
 from fastresnet.bench.pages import compare_pictures
 from fastresnet.bench.pages.case_names import PARTS, readable
-from fastresnet.bench.pages.tables import asset, folded
+from fastresnet.bench.pages.tables import folded, script, style_sheet
 from fastresnet.reports import page as look
 
 CHANGES = 8  # of the largest, in the verdict
@@ -32,7 +32,7 @@ def render(compared: Comparison) -> str:
     title = " and ".join(labels) if len(labels) <= 3 else f"{len(labels)} benchmark files"
     machines = (compare_pictures.machine(*pair) for pair in zip(compared.files, labels))
     body = [
-        f"<style>{asset('pages.css')}</style>",
+        style_sheet("pages.css"),
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Speeds beside the first file, {escape(labels[0])}: 2.00x is twice as fast. '
         "In brackets the 95 % interval over processes; within it, a difference is noise.</p>",
@@ -42,7 +42,7 @@ def render(compared: Comparison) -> str:
         look.section("Cases", TOOLS, _groups(compared)),
         look.section("Pictures", f'<div class="charts">{compare_pictures.pictures(compared)}</div>'),
         look.section("Machines", *machines),
-        f"<script>{asset('compare.js')}</script>",
+        script("compare.js"),
     ]
     return look.document(f"Benchmark: {title}", "\n".join(body))
 

@@ -58,7 +58,7 @@ def page(
         tables.html(records_table.HEAD, records_table.published_rows(published), "others"),
     )
     body = [
-        f"<style>{tables.asset('pages.css')}</style>",
+        tables.style_sheet("pages.css"),
         "<h1>fastresnet: measured speeds</h1>",
         f'<p class="soft">{INTRODUCTION}</p>',
         look.section(

@@ -8,10 +8,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from fastresnet.bench.pages.tables import asset
+
 WIDTH, ROW, NAME, TOP = 720, 34, 150, 44  # px
-STYLE = "text{font:14px system-ui,sans-serif;fill:#1f2328}.soft{fill:#59636e;font-size:12.5px}"
-STYLE += ".ours{fill:#0a7d5a}.other{fill:#9aa4af}"
-STYLE += "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.ours{fill:#2fbf8f}}"
 
 
 def loaders(contest: dict[str, Any], machine: str) -> str:
@@ -37,4 +36,5 @@ def loaders(contest: dict[str, Any], machine: str) -> str:
     parts.append(f'<text class="soft" x="0" y="{height - 8}">{escape(told)}</text>')
     facts = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {facts}>'
-    return "\n".join([head, f"<style>{STYLE}</style>", *parts, "</svg>", ""])
+    style = "<style>" + "".join(asset("picture.css").splitlines()) + "</style>"
+    return "\n".join([head, style, *parts, "</svg>", ""])

@@ -35,6 +35,16 @@ def asset(name: str) -> str:
     return (resources.files("fastresnet.bench.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
+def style_sheet(name: str) -> str:
+    """A style sheet as an element of a page."""
+    return "<style>" + asset(name) + "</style>"
+
+
+def script(name: str) -> str:
+    """A script as an element of a page."""
+    return "<script>" + asset(name) + "</script>"
+
+
 def html(head: Sequence[str], rows: Sequence[Row], kind: str = "") -> str:
     """A table; the first cell of a row names it. kind: `others` sets rows of another origin back."""
     if not rows:

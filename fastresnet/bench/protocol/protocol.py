@@ -29,9 +29,8 @@ CLOCK = {
     "how": "monotonic clock, with a synchronise of the device on both sides",
 }
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-WARM_STEPS = (
-    3  # of each kind: the first finds no optimizer state, a captured one runs twice before its capture
-)
+# Of each kind: the first finds no optimizer state, a captured one runs twice before its capture.
+WARM_STEPS = 3
 
 
 @dataclass
