@@ -117,3 +117,24 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
         checkpoint.save(path, payload(bad=lambda: None))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_weights_go_into_a_model_and_into_ones_own(tmp_path):
+    saved = payload()
+    own = models.build(config.from_dict(saved["config"]).model, len(CLASSES), 32)
+    checkpoint.load_weights(own, saved["model"], "here")
+    assert all(torch.equal(saved["model"][key], value) for key, value in own.state_dict().items())
+    checkpoint.save(tmp_path / "last.pt", payload())
+    loaded, _ = checkpoint.load_model(tmp_path / "last.pt", model=own)
+    stored = checkpoint.load(tmp_path / "last.pt")["model"]
+    assert loaded is own and all(torch.equal(stored[key], value) for key, value in own.state_dict().items())
+
+
+def test_many_missing_weights_are_counted():
+    saved = payload()
+    model = models.build(config.from_dict(saved["config"]).model, len(CLASSES), 32)
+    names = list(saved["model"])
+    with pytest.raises(ValueError, match=f"here: weights of another model: lacks {names[0]}.* and 2 more"):
+        checkpoint.load_weights(model, {key: saved["model"][key] for key in names[5:]}, "here")
+    with pytest.raises(ValueError, match=f"lacks {names[0]}, {names[1]}, {names[2]} \\(check"):
+        checkpoint.load_weights(model, {key: saved["model"][key] for key in names[3:]}, "here")

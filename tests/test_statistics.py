@@ -15,6 +15,7 @@ def test_quantiles_interpolate():
         "p80": 5.0,
         "n": 6,
     }
+    assert statistics.quantiles([7.0]) == {"median": 7.0, "p20": 7.0, "p80": 7.0, "n": 1}
     with pytest.raises(ValueError, match="at least one sample"):
         statistics.quantiles([])
 
