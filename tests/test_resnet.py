@@ -4,11 +4,14 @@ import pickle
 
 import pytest
 import torch
+from drawn import splits
 from layout import count_layout_changes
 from model_settings import section
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastresnet import models
+from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
 
 
 def build(classes=10, size=32, **changes):
@@ -54,6 +57,31 @@ def test_the_cifar_stem_takes_what_fits_of_torchvisions_weights_and_says_what_do
     ours = build(pretrained=str(tmp_path / "weights.pt"))
     torch.testing.assert_close(ours.layer4[1].conv2.weight, theirs["layer4.1.conv2.weight"])
     assert "3 left fresh, their shape differs (conv1.weight, fc.weight, fc.bias)" in ours.pretrained_report
+
+
+def test_a_runs_folder_gives_its_last_averaged_weights(tmp_path):
+    theirs, averaged = build(depth=20), build(depth=20)
+    with torch.no_grad():
+        averaged.fc.bias.fill_(7.0)
+    (tmp_path / "checkpoints").mkdir()
+    saved = {"model": theirs.state_dict(), "averaged": averaged.state_dict(), "step": 3}
+    torch.save(saved, tmp_path / "checkpoints" / "last.pt")
+    ours = build(depth=20, pretrained=str(tmp_path))
+    assert ours.fc.bias.eq(7.0).all() and ours.conv1.weight.equal(averaged.conv1.weight)
+    assert "checkpoints/last.pt: " in ours.pretrained_report
+    torch.save({**saved, "averaged": None}, tmp_path / "checkpoints" / "last.pt")
+    assert build(depth=20, pretrained=str(tmp_path)).fc.bias.equal(theirs.fc.bias)
+    with pytest.raises(ValueError, match="a folder without checkpoints/last.pt"):
+        build(depth=20, pretrained=str(tmp_path.parent))
+
+
+def test_a_run_says_what_it_began_from(tmp_path):
+    torch.save(build(depth=20, width=0.5).state_dict(), tmp_path / "weights.pt")
+    said = []
+    changes = {"model.depth": 20, "model.width": 0.5, "model.pretrained": str(tmp_path / "weights.pt")}
+    changes |= {"train.batch_size": 8, "run.device": "cpu"}
+    Experiment(config.load(None, changes), splits=splits(16, 8), notes=said.append).close()
+    assert any(line.startswith("weights from ") and "tensors loaded" in line for line in said)
 
 
 def test_the_usual_cifar_names_are_understood(tmp_path):

@@ -32,7 +32,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class Network(nn.Module):
     """What `models.build` gives: images (N,3,h,w) floating point -> logits (N,K).
 
-    pretrained_report: what model.pretrained gave, in one line; None where the network starts from nothing
+    pretrained_report:  what model.pretrained gave, in one line; None where the network starts from nothing
     """
 
     pretrained_report: str | None = None

@@ -1,5 +1,4 @@
-"""Weights from elsewhere: torchvision's, the usual CIFAR state dicts, our own checkpoints. Runs no code from
-a file.
+"""Weights from elsewhere: torchvision's, the usual CIFAR state dicts, our own runs. Runs no code from a file.
 
 Only tensors and plain containers are unpickled (`weights_only`); .safetensors needs the package of that name.
 """
@@ -13,25 +12,23 @@ from typing import Any, Mapping
 import torch
 from torch import Tensor, nn
 
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "averaged",
-)  # where others keep the weights in a checkpoint
+# where others keep the weights in a checkpoint; of ours the averaged ones, if any, as its evaluation had them
+WRAPPERS = ("state_dict", "model_state_dict", "averaged", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")  # left by DDP, torch.compile and Lightning
-SYNONYMS = {
-    "shortcut": "downsample",
-    "linear": "fc",
-    "classifier": "fc",
-}  # kuangliu/pytorch-cifar and its children
+# of kuangliu/pytorch-cifar and its children
+SYNONYMS = {"shortcut": "downsample", "linear": "fc", "classifier": "fc"}
+IN_A_RUN = ("checkpoints/last.pt", "last.pt")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Names of the model's tensors: taken from the file, there with another shape, not there; and the file's
-    own rest."""
+    """What became of the names: the model's first, then what the file holds besides.
+
+    loaded:       taken from the file
+    other_shape:  left fresh, the file's has another shape
+    missing:      left fresh, not in the file
+    unused:       of the file
+    """
 
     path: str
     loaded: tuple[str, ...]
@@ -56,8 +53,10 @@ class Report:
 def load_into(model: nn.Module, path: str | Path) -> Report:
     """Copy the weights in `path` into `model` wherever names (after the usual renamings) and shapes agree.
 
+    path:  a file, or the folder of a run, whose last checkpoint is meant
     Raises ValueError for a file that is missing, unreadable, holds code or no weights, or fits nowhere.
     """
+    path = find(path)
     given = renamed(read_state_dict(path))
     own = model.state_dict()
     fits = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
@@ -80,9 +79,7 @@ def load_into(model: nn.Module, path: str | Path) -> Report:
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors by name in a .pt, .pth or .safetensors file. Raises ValueError as `load_into` does."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"model.pretrained: {path}: no such file")
+    path = find(path)
     content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -97,9 +94,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
+def find(path: str | Path) -> Path:
+    """The file that model.pretrained means: itself, or the last checkpoint in a run's folder."""
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in IN_A_RUN if (path / name).is_file()]
+        if not found:
+            raise ValueError(f"model.pretrained: {path}: a folder without {IN_A_RUN[0]}, so no run's")
+        return found[0]
+    if not path.is_file():
+        raise ValueError(f"model.pretrained: {path}: no such file")
+    return path
+
+
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under torchvision's names: wrappers' prefixes cut off, `shortcut` and `linear`
-    translated."""
+    """The same tensors under torchvision's names: prefixes cut off, `shortcut` and `linear` translated."""
     result = {}
     for name, value in state.items():
         while name.startswith(PREFIXES):

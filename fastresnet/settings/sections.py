@@ -82,7 +82,8 @@ class Model:
     activation: Literal["relu", "gelu", "silu"] = setting("relu", "nonlinearity")
     whiten_activation: Literal["relu", "gelu", "silu"] | None = setting(
         None, "speednet: nonlinearity after the whitening (null: model.activation)")
-    pretrained: str | None = setting(None, "state dict to start from, where shapes allow (path)")
+    pretrained: str | None = setting(
+        None, "weights to start from, where shapes allow: a state dict, a checkpoint or a run's folder")
     whiten: bool = setting(True, "speednet: frozen 2x2 whitening convolution first")
     residual: bool = setting(False, "speednet: residual connection in each group")
     head_scale: float | None = setting(

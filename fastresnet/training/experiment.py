@@ -61,6 +61,8 @@ class Experiment:
         self.total_steps = max(1, round(cfg.train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = self._placed(self._new_model(self.seed))
+        if isinstance(self.model, models.Network) and self.model.pretrained_report:
+            notes(f"weights from {self.model.pretrained_report}")
         width = cfg.train.proxy_width
         proxy = self._placed(self._new_model(self.seed, width)) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
@@ -128,8 +130,7 @@ class Experiment:
         return self.train_loader.count_at(step), self._resolution(step) or self.image_size
 
     def initialise(self) -> None:
-        """What a fresh run computes from its data before the first step: the whitening convolution. On the
-        clock."""
+        """What a fresh run computes from its data before the first step: the whitening. On the clock."""
         learners = [self.model, getattr(self.trainer.select, "model", self.model)]
         whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
         if not whitened:
@@ -196,16 +197,12 @@ class Experiment:
         One discarded step of each kind: of every size, before and after the whitening bias freezes.
         """
         self.loaders.warm_up()
-        for step in self._first_of_each_kind():
+        for step in _first_of_each_kind(self):
             batch, size = self.batch_of(step)
             images = torch.rand((batch, 3, size, size), device=self.device).to(self.precision.compute)
             if self.cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             self.trainer.warm_up(images, step, self.train_loader.mixed_classes)
-
-    def _first_of_each_kind(self) -> list[int]:
-        steps = reversed(range(self.total_steps))
-        return sorted({(self.batch_of(n), self.trainer.freeze.holds(n)): n for n in steps}.values())
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
@@ -214,9 +211,8 @@ class Experiment:
         """
         self.seed = seed
         with torch.no_grad():
-            for own, fresh in zip(
-                self.model.state_dict().values(), self._new_model(seed).state_dict().values()
-            ):
+            state = self._new_model(seed).state_dict()
+            for own, fresh in zip(self.model.state_dict().values(), state.values()):
                 own.copy_(fresh)
         for average in self.averages:
             average.restart()
@@ -228,6 +224,13 @@ class Experiment:
     def close(self) -> None:
         """Let go of the loaders' threads."""
         self.loaders.close()
+
+
+def _first_of_each_kind(experiment: Experiment) -> list[int]:
+    kinds: dict[tuple[tuple[int, int], bool], int] = {}
+    for step in range(experiment.total_steps):
+        kinds.setdefault((experiment.batch_of(step), experiment.trainer.freeze.holds(step)), step)
+    return list(kinds.values())
 
 
 def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.device) -> None:
