@@ -44,6 +44,14 @@ def test_each_process_of_a_host_gets_a_gpu_of_its_own(machine):
         choose_device("cuda:1", World(0, 0, 2))
 
 
+def test_the_chosen_gpu_becomes_the_current_one_and_other_devices_change_nothing(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(str(device)))
+    for name in ("cpu", "mps", "cuda:1"):
+        devices.make_current(torch.device(name))
+    assert seen == ["cuda:1"]
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1", "", "cuda:2", "cuda:1:1", "mps"])
 def test_a_device_that_is_not_there_is_refused_by_its_option(machine, name):
     machine(2)

@@ -29,6 +29,14 @@ def test_auto_follows_the_generation_of_the_gpu(monkeypatch, capability, name):
     assert chosen.reason.startswith("auto")
 
 
+def test_an_apple_gpu_trains_in_fp32_unless_asked_and_never_in_tf32():
+    apple = torch.device("mps")
+    assert precision.resolve("auto", apple).name == "fp32"
+    assert precision.resolve("bf16", apple).compute is torch.bfloat16
+    with pytest.raises(ValueError, match="tf32 exists on CUDA GPUs alone, this run is on mps"):
+        precision.resolve("tf32", apple)
+
+
 @pytest.mark.parametrize("name", ["fp16", "tf32"])
 def test_what_a_cpu_cannot_train_in_is_refused(name):
     with pytest.raises(ValueError, match=f"train.precision={name}"):

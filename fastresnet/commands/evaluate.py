@@ -6,19 +6,28 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastresnet import data
 from fastresnet.base import files, words
 from fastresnet.inference import judging, trained
+from fastresnet.inference.judging import Gain, Judged
 from fastresnet.reports import metrics, plots
+from fastresnet.reports.metrics import Mistake
 from fastresnet.settings.command_line import parse_args
 
-Judgement = Mapping[str, Any]  # what metrics.evaluation gives, and where it comes from
+
+class Judgement(Judged):
+    """What was judged: a checkpoint, on which images."""
+
+    checkpoint: str
+    split: str
+    data: str
+    digest: str
+    synthetic: bool
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--split=val: this network was trained without a validation split (data.val_fraction is 0)"
         )
     network.check_classes(tuple(splits.class_names), f"the {splits.info['name']} data")
-    result = {
+    result: Judgement = {
         **judging.judge(network, part),
         "checkpoint": str(args.checkpoint),
         "split": args.split,
@@ -95,16 +104,16 @@ def table(result: Judgement, reason: str) -> str:
         f"{'class':<16}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}",
     ]
     for row in result["per_class"]:
-        figures = "".join(f"{100 * row[key]:>10.2f}" for key in ("precision", "recall", "f1"))
+        figures = "".join(f"{100 * share:>10.2f}" for share in (row["precision"], row["recall"], row["f1"]))
         lines.append(f"{row['class']:<16}{figures}{row['support']:>10}")
     return "\n".join([*lines, "", f"most confused: {', '.join(pairs)}"] if pairs else lines)
 
 
-def _gain(tta: str, row: Judgement) -> str:
+def _gain(tta: str, row: Gain) -> str:
     return f"{tta} {words.percent(row['top1'])} ({100 * row['gain']:+.2f})"
 
 
-def _caption(row: Judgement, names: Sequence[str]) -> str:
+def _caption(row: Mistake, names: Sequence[str]) -> str:
     return f"{names[row['predicted']]} {words.percent(row['confidence'])}\nis {names[row['label']]}"
 
 

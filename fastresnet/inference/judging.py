@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,7 +14,22 @@ from fastresnet.inference.trained import Trained
 from fastresnet.loading import Batching, choose
 from fastresnet.loading.choice import open_loader
 from fastresnet.reports import metrics
+from fastresnet.reports.metrics import Evaluation
 from fastresnet.training import evaluation
+
+
+class Gain(TypedDict):
+    """Top-1 accuracy with test-time augmentation, and what it adds to that without; shares."""
+
+    top1: float
+    gain: float
+
+
+class Judged(Evaluation):
+    """precision: what the network computed in; tta: by its name"""
+
+    precision: str
+    tta: dict[str, Gain]
 
 
 def logits(network: Trained, part: Split, *, tta: str = "none") -> tuple[np.ndarray, np.ndarray]:
@@ -49,15 +64,15 @@ def logits(network: Trained, part: Split, *, tta: str = "none") -> tuple[np.ndar
     return found.numpy(), labels.numpy()
 
 
-def judge(network: Trained, part: Split) -> dict[str, Any]:
+def judge(network: Trained, part: Split) -> Judged:
     """metrics.evaluation without test-time augmentation, and what flips and crops add to it."""
     plain, labels = logits(network, part)
     result = metrics.evaluation(plain, labels, network.class_names)
-    result["precision"], result["tta"] = network.precision.name, {}
+    gains: dict[str, Gain] = {}
     for tta in ("flip", "crops"):
         accuracy = float((logits(network, part, tta=tta)[0].argmax(axis=1) == labels).mean())
-        result["tta"][tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
-    return result
+        gains[tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
+    return {**result, "precision": network.precision.name, "tta": gains}
 
 
 def pictures(part: Split, places: list[int]) -> list[Pixels]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.machine import precision
-from fastresnet.machine.devices import choose_device
+from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.precision import Precision
 from fastresnet.reports import metrics
 from fastresnet.runs import checkpoint
@@ -117,6 +117,7 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, *, origin: 
     cfg = config.from_dict(facts["config"], recipe=facts.get("recipe", "defaults"), origin=str(found))
     cfg = cfg.replace(changes, origin=origin) if changes else cfg
     device = choose_device(cfg.run.device)
+    make_current(device)
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
     mean, std = (tuple(float(x) for x in facts[key]) for key in ("mean", "std"))

@@ -12,6 +12,12 @@ def mps_available() -> bool:
     return torch.backends.mps.is_available()
 
 
+def make_current(device: torch.device) -> None:
+    """Make `cuda` without a number mean this device: kernels, events and captures go to the current GPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def choose_device(name: str, place: World = ALONE, *, option: str = "run.device") -> torch.device:
     """The device that `name` means; auto: a CUDA (ROCm) GPU, else an Apple GPU, else the CPU.
 

@@ -130,7 +130,7 @@ class SpeedNet(Network):
             raise ValueError(
                 f"whitening needs floating-point images (N,3,h,w), got {tuple(images.shape)} {images.dtype}"
             )
-        values, vectors = torch.linalg.eigh(_patch_covariance(images).cpu())
+        values, vectors = torch.linalg.eigh(_patch_covariance(images).cpu().double())
         # rows, the largest eigenvalue first
         filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.flip(0)
         filters = torch.cat([filters, -filters]).view(self.whiten.weight.shape)
@@ -139,13 +139,14 @@ class SpeedNet(Network):
 
 def _patch_covariance(images: Tensor) -> Tensor:
     """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w): channel, row, column."""
-    total = torch.zeros(12, 12, dtype=torch.float64, device=images.device)
+    wide = torch.float32 if images.device.type == "mps" else torch.float64  # an Apple GPU has no float64
+    total = torch.zeros(12, 12, dtype=wide, device=images.device)
     height, width = images.shape[2] - 1, images.shape[3] - 1
     for some in images.split(500):
         some = some.float()
         shifted = [some[:, :, y : y + height, x : x + width] for y in range(2) for x in range(2)]
         patches = torch.stack(shifted, dim=2).flatten(1, 2).transpose(0, 1).reshape(12, -1)
-        total += (patches @ patches.T).double()
+        total += (patches @ patches.T).to(wide)
     return total / (len(images) * height * width)
 
 

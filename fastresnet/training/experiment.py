@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastresnet import data, loading, models
 from fastresnet.machine import distributed, memory, precision, timing
-from fastresnet.machine.devices import choose_device
+from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim.averaging import Ema, TailAverage
 from fastresnet.settings.config import Config
@@ -236,6 +236,7 @@ def _first_of_each_kind(experiment: Experiment) -> list[int]:
 def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.device) -> None:
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
+    make_current(device)
     if device.type == "cpu":
         memory.keep_large_buffers()
     torch.use_deterministic_algorithms(cfg.run.deterministic)

@@ -28,16 +28,16 @@ from fastresnet.bench.measuring.context import SUITES, Context
 from fastresnet.bench.measuring.file import Benchmark, unfinished
 from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, describe, summary
 from fastresnet.machine import hardware
-from fastresnet.machine.devices import choose_device
+from fastresnet.machine.devices import choose_device, make_current
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suite and write its file after each case. The exit code is 1 where every case failed."""
     began = BEGAN if argv is None else time.perf_counter()
     options = parse(argv)
-    context = Context(
-        choose_device(options.device, option="--device"), options.suite, options.scale == "tiny"
-    )
+    device = choose_device(options.device, option="--device")
+    make_current(device)
+    context = Context(device, options.suite, options.scale == "tiny")
     budget = options.budget or BUDGETS[options.suite][context.on_gpu]
     if options.processes > 1:
         measuring = _repeated(options, budget)

@@ -71,7 +71,7 @@ class Context:
     def config(self, recipe: str | None, changes: Mapping[str, object] | None = None) -> config.Config:
         """A recipe as the benchmarks run it: here, quiet, without files, on synthetic data if need be."""
         quiet: dict[str, object] = {
-            "run.device": self.device.type,
+            "run.device": str(self.device),
             "run.save_checkpoints": False,
             "run.report": False,
             "run.progress": "off",
