@@ -97,7 +97,7 @@ def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path) -> Non
         (["--source=imagefolder"], "data.source=imagefolder needs data.root"),
         (["--source=imagefolder", "--root=empty", "--out=out"], "no class folders under train/"),
         (["--root=empty"], "data.root=empty holds no betons, Parquet shards"),
-        (["--source=png"], "there is no source 'png'; there are torchvision"),
+        (["--source=png"], "invalid choice: 'png'"),
         (["--quality=0"], "data.jpeg_quality"),
         (["--max-size=0"], "--max-size must be at least 1"),
         (["--source=synthetic", "--data.synthetic_train=999999999999"], "GiB of memory"),

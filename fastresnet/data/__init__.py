@@ -5,6 +5,6 @@ Refuses to augment, to make batches and to train.
 
 from fastresnet.data.conversion import convert
 from fastresnet.data.preparation import prepare
-from fastresnet.data.splits import Split, Splits
+from fastresnet.data.splits import Info, Split, Splits
 
-__all__ = ["Split", "Splits", "convert", "prepare"]
+__all__ = ["Info", "Split", "Splits", "convert", "prepare"]

@@ -12,7 +12,7 @@ from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
 from fastresnet.data import conversion
 from fastresnet.data.cutting import cut
-from fastresnet.data.splits import Split, Splits
+from fastresnet.data.splits import Info, Split, Splits
 from fastresnet.sources import SPLITS, ImageSet, SourceError, shared_class_names
 
 NAME = "given"  # of the set in records, beside its digest
@@ -42,7 +42,7 @@ def splits_of(given: object, subset: float | None = None, val_fraction: float = 
         raise SourceError(f"data: training and test images differ in size: {sizes} px")
     mean, std = conversion.statistics(train.images)
     learned, held = cut(_split(train), subset, val_fraction)
-    info = {
+    info: Info = {
         "name": NAME,
         "digest": train.digest,
         "test_digest": test.digest,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from fastresnet.data import finding
 from fastresnet.data.conversion import Notes
 from fastresnet.data.cutting import cut, subset_facts
 from fastresnet.data.reading import Found, Wanted
-from fastresnet.data.splits import Splits
+from fastresnet.data.splits import Info, Splits
 from fastresnet.settings.config import Config
 from fastresnet.sources import SourceError
 
@@ -60,7 +59,7 @@ def _decoding_device(cfg: Config) -> torch.device | None:
     return torch.device("cuda") if cfg.run.device != "cpu" and torch.cuda.is_available() else None
 
 
-def _info(found: Found, train: Facts, classes: int) -> dict[str, Any]:
+def _info(found: Found, train: Facts, classes: int) -> Info:
     """What the record says of the data. The digests are those of what was read; see `Facts`."""
     whole, test = found["train"].split, found["test"].facts
     return {

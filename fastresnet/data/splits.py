@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,28 @@ class Split:
         )
 
 
+class Info(TypedDict, total=False):
+    """Where the images came from and what was read of them, for the record."""
+
+    name: str
+    digest: str  # of the training set as it was read: JPEGs by their stored bytes
+    source_digest: str  # of the images that it was made from; the same where none is a JPEG
+    test_digest: str  # of the test set as it was read
+    checked: str  # which bytes were compared with what
+    synthetic: bool
+    source: str
+    beton: bool
+    write_mode: str | None
+    jpeg_quality: int | None
+    train_size: int
+    val_size: int
+    test_size: int
+    full_train_size: int  # before data.subset and data.val_fraction
+    classes: int
+    image_shape: list[int]  # (H,W) in px
+    decoder: str | None  # of JPEGs
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a run trains and tests on. mean and std are the training set's, per channel, in 0..1 units."""
@@ -51,4 +73,4 @@ class Splits:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     class_names: tuple[str, ...]
-    info: dict[str, Any]  # where the images came from and what was read, for the record
+    info: Info

@@ -108,7 +108,7 @@ def tiny_splits() -> data.Splits:
     sets = [synthetic.read(few, split) for split in sources.SPLITS]
     train, test = (data.Split(s.images, s.labels, None, None, (32, 32), s.images.nbytes) for s in sets)
     first = sets[0]
-    info = {
+    info: data.Info = {
         "name": first.name,
         "digest": first.digest,
         "synthetic": True,
