@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import random
+import zipfile
 
 import pytest
 import torch
@@ -117,6 +119,94 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
         checkpoint.save(path, payload(bad=lambda: None))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def flipped(path, place):
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 0x10
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("share", [i / 40 for i in range(40)])
+def test_one_changed_bit_anywhere_is_noticed(tmp_path, share):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    flipped(path, int(share * path.stat().st_size))
+    with pytest.raises(ValueError, match="last.pt: damaged"):
+        checkpoint.load(path)
+
+
+def test_a_forged_seal_opens_no_door(tmp_path):
+    path, choice = tmp_path / "last.pt", random.Random(0)
+    checkpoint.save(path, payload())
+    whole = path.read_bytes()[: -checkpoint.SEAL_BYTES]
+    for _ in range(60):
+        path.write_bytes(whole)
+        flipped(path, choice.randrange(len(whole)))
+        checkpoint._seal(path)
+        try:
+            checkpoint.load_model(path)
+        except ValueError as error:
+            assert "\n" not in str(error)
+
+
+def sealed(path, changes):
+    torch.save({"format_version": checkpoint.FORMAT_VERSION, **payload(**changes)}, path)
+    checkpoint._seal(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mean": [0.5, 0.5]}, "mean must hold 3 to 3 items"),
+        ({"std": [0.0] * 3}, r"std\[0\] must lie in"),
+        ({"class_names": [1]}, r"class_names\[0\] must be string"),
+        ({"image_size": 10**9}, "image_size must lie in"),
+        ({"model": {"conv1.weight": "text"}}, "model must hold tensors by name"),
+        ({"config": {"model": {"width": 10**9}}}, "model.width must be"),
+        ({"config": {"model": {"width": 60.0}}}, "weights of another model"),
+    ],
+)
+def test_what_a_checkpoint_holds_is_checked_before_it_is_used(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load_model(sealed(tmp_path / "a.pt", changes))
+
+
+def test_a_file_larger_than_the_free_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.pt"
+    with path.open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(ValueError, match=r"takes 4.0 TiB of memory"):
+        checkpoint.load(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_large_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 24))
+    checkpoint._seal(tmp_path / "bomb.pt")
+    with pytest.raises(ValueError, match="would unpack to more than it is large"):
+        checkpoint.load(tmp_path / "bomb.pt")
+
+
+def test_the_checkpoint_before_stays_until_the_new_one_is_proven(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    before, seal = path.read_bytes(), checkpoint._seal
+
+    def seal_on_a_bad_disk(temporary):
+        seal(temporary)
+        flipped(temporary, 5000)
+
+    monkeypatch.setattr(checkpoint, "_seal", seal_on_a_bad_disk)
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.save(path, payload(epoch=4))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_any_program_reads_a_checkpoint_with_torch_load(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", payload())
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["epoch"] == 3
 
 
 def test_weights_go_into_a_model_and_into_ones_own(tmp_path):

@@ -1,7 +1,13 @@
 """What is printed while a run trains."""
 
+import errno
 import io
+import os
+import signal
 
+import pytest
+
+from fastresnet.base import exits as interrupt
 from fastresnet.runs import progress
 from fastresnet.runs.progress import Progress
 
@@ -96,3 +102,33 @@ def test_a_short_run_gets_no_advice():
     for step in range(1, 9):
         one.step(0, step, None)
     assert "cpu.yaml" not in one.err.getvalue()
+
+
+class _Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_closed_pipe_is_told_once_and_ends_nothing():
+    err = io.StringIO()
+    one = Progress("plain", out=_Closed(), err=err)
+    for _ in range(3):
+        one.say("a line")
+    assert err.getvalue() == "standard output is lost (Broken pipe): the run goes on without it\n"
+    silent = Progress("plain", out=_Closed(), err=_Closed())
+    silent.say("a line")
+    silent.note("a note")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_asks_for_a_stop_and_only_a_later_one_stops_at_once(name, monkeypatch):
+    number = getattr(signal, name)
+    with interrupt.StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # a launcher passes it on
+        assert stop.asked
+        monkeypatch.setattr(interrupt, "AGAIN_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            signal.getsignal(number)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)

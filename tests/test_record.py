@@ -169,3 +169,18 @@ def test_one_line_says_recipe_accuracy_time_and_machine():
 def test_the_machine_line_is_one_line_of_json():
     assert "\n" not in record.dumps(a_result())
     assert json.loads(record.dumps(a_result())) == a_result()
+
+
+@pytest.mark.parametrize(
+    "target, said", [(0.95, "target    95.00 %: met"), (0.96, "target    96.00 %: missed")]
+)
+def test_at_a_terminal_a_run_ends_with_what_was_reached_where_to_look_and_what_is_next(
+    tmp_path, target, said
+):
+    result = a_result()
+    result["config"]["eval"] = {"target": target}
+    (tmp_path / "report.html").write_text("")
+    told = record.ending(result, tmp_path)
+    assert said in told and "accuracy  95.12 %, 95.40 % with" in told and "15,400 images/s" in told
+    assert f"report    {tmp_path}/report.html" in told
+    assert f"fastresnet evaluate --checkpoint={tmp_path}" in told

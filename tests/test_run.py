@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fastresnet import data
+from fastresnet.commands import train as command
 from fastresnet.models.flops import flops_per_image
 from fastresnet.runs import checkpoint, ledger, record, start
 from fastresnet.runs.ledger import Ledger
@@ -438,3 +439,15 @@ def test_the_script_ends_with_the_record_as_one_line_of_json(tmp_path, betons):
     result = json.loads(done.stdout.splitlines()[-1])
     record.validate(result)
     assert "SYNTHETIC" in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_at_a_terminal_the_script_ends_in_words_and_with_json_where_asked(
+    tmp_path, betons, monkeypatch, capsys, more
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    words = [f"--data.betons={betons}", "--config=smoke.yaml", "--train.max_steps=1", "--run.report=false"]
+    words += [f"--{key}={SMALL[key]}" for key in ("data.synthetic_train", "data.synthetic_test")]
+    command.main([*words, f"--run.dir={tmp_path / 'a'}", *more])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("{" if more else f"next      fastresnet evaluate --checkpoint={tmp_path / 'a'}")

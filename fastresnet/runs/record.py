@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
@@ -102,6 +103,25 @@ def line(record: Mapping[str, Any]) -> str:
     mark = "  SYNTHETIC DATA" if record["data"]["synthetic"] else ""
     fields = _record_fields(record) if record.get("kind") == "record" else _result_fields(record)
     return "  ".join([f"{record['recipe']:<10}", *fields, machine]) + mark
+
+
+def ending(record: Mapping[str, Any], run_dir: Path) -> str:
+    """A result for a person at a terminal: what was reached, what it took, where to look, what to do next."""
+    accuracy, seconds, rate = record["accuracy"], record["seconds"], record["images_per_second"]
+    target = record["config"]["eval"].get("target")
+    with_tta = accuracy["test_tta"]
+    lines = [f"accuracy  {words.percent(accuracy['test'])}"]
+    if with_tta is not None:
+        lines[0] += f", {words.percent(with_tta)} with test-time augmentation"
+    if target:
+        reached = accuracy["test"] if with_tta is None else with_tta
+        lines.append(f"target    {words.percent(target)}: {'met' if reached >= target else 'missed'}")
+    lines.append(f"time      {words.duration(seconds['train'])} of {words.duration(seconds['wall'])} in all")
+    lines += [f"speed     {rate:,.0f} images/s"] if rate else []
+    page = run_dir / "report.html"
+    lines += [f"report    {page}"] if page.exists() else []
+    lines.append(f"next      fastresnet evaluate --checkpoint={shlex.quote(str(run_dir))}")
+    return "\n".join(["", *lines])
 
 
 def _record_fields(record: Mapping[str, Any]) -> list[str]:
