@@ -43,7 +43,13 @@ def one_image(stored: np.ndarray, choices: Choices, row: int) -> np.ndarray:
 
 
 def assert_within_twice_the_rounding(result: Tensor, reference: Tensor, exact: Tensor) -> None:
-    """`result` may be off by twice what the float32 reference is once it is rounded to the same dtype."""
+    """`result` may be off by twice what the float32 reference is once it is rounded to the same dtype.
+
+    The reference itself, float32, by 16 roundings of numbers as large as the largest: a pixel times a scale,
+    an offset, and four of their products where it is downsampled. Otherwise a wrong one would allow anything.
+    """
     assert result.shape == exact.shape
+    rounding = torch.finfo(torch.float32).eps * (1 + exact.abs().max())
+    assert (reference.double() - exact).abs().max() <= 16 * rounding
     allowed = 2 * (reference.to(result.dtype).double() - exact).abs().max()
     assert (result.double() - exact).abs().max() <= allowed
