@@ -79,8 +79,8 @@ def test_the_last_weights_count_even_where_an_earlier_epoch_was_better(prepared,
     experiment, between = ready.experiment, []
     plain, fit = experiment.train_loader.epoch, experiment.trainer.fit_epoch
 
-    def batches(epoch):  # the last epoch teaches that every image is of class 0
-        return ((images, labels * (epoch < 5)) for images, labels in plain(epoch))
+    def batches(epoch, buffers):  # the last epoch teaches that every image is of class 0
+        return ((images, labels * (epoch < 5)) for images, labels in plain(epoch, buffers))
 
     def watched(*args, **kwargs):
         result = fit(*args, **kwargs)
@@ -156,6 +156,17 @@ def test_nothing_is_compiled_on_the_clock():
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     before, after = map(int, done.stdout.split())
     assert before == after > 4, "two sizes, two batches, and the augmentation's own graphs"
+
+
+def test_batches_are_written_where_the_trainer_wants_them(prepared, monkeypatch):
+    """As in any training: a captured step reads its own buffers, without a copy."""
+    ready, asked = prepared(), []
+    plain = ready.experiment.train_loader.epoch
+    monkeypatch.setattr(
+        ready.experiment.train_loader, "epoch", lambda k, out: (asked.append(out), plain(k, out))[1]
+    )
+    protocol.run_once(ready, 0)
+    assert asked == [ready.experiment.trainer.buffers] * 2
 
 
 def test_a_run_that_diverges_ends_as_a_failed_row(prepared, monkeypatch):

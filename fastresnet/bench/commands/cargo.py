@@ -73,7 +73,7 @@ def pack(to: Path, wheels: Path | None, data: Path | None) -> Iterator[str]:
     if wheels is not None and not given:
         raise ValueError(f"--wheels {wheels}: no wheel lies there")
     fetched = to / "wheels"
-    yield from download([name for name in LACKING if name not in map(_distribution, given)], fetched)
+    yield from fetch([name for name in LACKING if name not in map(_distribution, given)], fetched)
     found = [*given, *sorted(fetched.glob("*.whl"))]
     with tarfile.open(to / PACKAGES, "w") as archive:
         for wheel in found:
@@ -99,13 +99,11 @@ def pack(to: Path, wheels: Path | None, data: Path | None) -> Iterator[str]:
         yield f"{to}: betons in {len(pieces)} pieces"
 
 
-def download(names: Sequence[str], to: Path) -> Iterator[str]:
-    """Pure wheels of these packages, without what they need, by pip; a line for each that can't be had."""
-    for name in names:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run(
-            [*command, "--dest", str(to), name], capture_output=True, text=True, check=False
-        )
+def fetch(names: Sequence[str], to: Path) -> Iterator[str]:
+    """Wheels of these packages, without what they need, by pip; a line for each that can't be had."""
+    for name in names:  # some are released as source alone, of which pip makes a wheel
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(to), name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             yield f"not packed: {name} ({(done.stderr.strip() or 'no reason given').splitlines()[-1]})"
 

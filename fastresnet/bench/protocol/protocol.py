@@ -89,17 +89,15 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
     """
     experiment.initialise()
     experiment.model.train()
+    classes = len(experiment.splits.class_names)
     for epoch, steps in first_of_each_kind(experiment, last_step).items():
-        batches = experiment.train_loader.epoch(epoch)
+        batches = experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
         try:
-            for step, (images, labels) in zip(
-                range(epoch * experiment.steps_per_epoch, max(steps) + 1), batches
-            ):
+            numbered = zip(range(epoch * experiment.steps_per_epoch, max(steps) + 1), batches)
+            for step, (images, labels) in numbered:
                 if step in steps:
                     experiment.trainer.steps_done = step
-                    experiment.trainer.step(
-                        images, torch.randint_like(labels, len(experiment.splits.class_names))
-                    )
+                    experiment.trainer.step(images, torch.randint_like(labels, classes))
         finally:
             _close(batches)
     experiment.evaluate("test", tta=experiment.cfg.eval.tta)
@@ -189,7 +187,7 @@ def _train(experiment: Experiment, last_step: int) -> float:
     """All steps of a run; the host's seconds that went into making batches."""
     batches = _Clocked()
     for epoch in range(-(-last_step // experiment.steps_per_epoch)):
-        made = experiment.train_loader.epoch(epoch)
+        made = experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
         try:
             experiment.trainer.fit_epoch(batches.of(made), epoch, limit=last_step)
         finally:
