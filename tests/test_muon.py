@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastresnet.optim.muon import (
@@ -129,6 +130,20 @@ def test_filters_of_one_height_share_a_batch_and_keep_their_own_updates():
     for direction, update in zip(directions, together):
         (alone,) = orthogonal_updates([direction], 3, NEWTON_SCHULZ, torch.float32)
         torch.testing.assert_close(update, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_the_updates_are_the_same_and_traced_once_for_all_steps():
+    made = CompileCounterWithBackend("aot_eager")
+    filters = random_filters((8, 4, 3, 3), (8, 8, 3, 3), (20, 2, 2, 2))
+    gradients = [random_filters((8, 4, 3, 3), (8, 8, 3, 3), (20, 2, 2, 2)) for _ in range(4)]
+    torch._dynamo.reset()
+    fast, _ = stepped(
+        filters, gradients, compile=lambda function: torch.compile(function, backend=made, dynamic=False)
+    )
+    plain, _ = stepped(filters, gradients)
+    assert made.frame_count == 1
+    for a, b in zip(fast, plain):
+        torch.testing.assert_close(a, b)
 
 
 class _Kernels(TorchDispatchMode):

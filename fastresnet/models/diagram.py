@@ -10,21 +10,14 @@ from fastresnet.base import files, words
 from fastresnet.models.summary import Block, Summary
 
 WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 760, 46, 18, 60, 74  # px
-FILLS = (
-    "#d9e8f5",
-    "#fbe3c8",
-    "#d6efe2",
-    "#f3dcea",
-    "#faf3c4",
-    "#e2e2e2",
-)  # tints of Okabe and Ito's palette, by map size
+# tints of Okabe and Ito's palette, by map size
+FILLS = ("#d9e8f5", "#fbe3c8", "#d6efe2", "#f3dcea", "#faf3c4", "#e2e2e2")
 INK, FAINT = "#1b1f24", "#57606a"
 
 
 @dataclass(frozen=True)
 class Box:
-    """One box: texts, where it is (px from the top), its fill, whether a residual connection goes around
-    it."""
+    """One box: texts, where it is (px from the top), its fill, whether a residual connection goes around."""
 
     title: str
     detail: str

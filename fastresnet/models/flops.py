@@ -1,5 +1,4 @@
-"""What a forward pass costs in arithmetic: 2 per multiply-add of convolutions and linear layers, nothing else
-counted."""
+"""What a forward pass costs in arithmetic: 2 per multiply-add of convolutions and linear layers, no more."""
 
 from __future__ import annotations
 
@@ -11,14 +10,12 @@ from torch import Tensor, nn
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model without data, in fp32 and evaluation mode: its forward pass gives shapes and costs
-    nothing."""
+    """A copy of the model without data, in fp32 and evaluation mode: its forward pass costs nothing."""
     return copy.deepcopy(model).to(device="meta", dtype=torch.float32).eval()
 
 
 def layer_flops(layer: nn.Module, output: Tensor) -> int:
-    """FLOPs of one layer that gave `output`: 2 per multiply-add, biases and everything but conv and linear
-    left out."""
+    """FLOPs of one layer that gave `output`: 2 per multiply-add of a convolution or linear layer, else 0."""
     if isinstance(layer, nn.Conv2d):
         return 2 * output.numel() * math.prod(layer.kernel_size) * layer.in_channels // layer.groups
     if isinstance(layer, nn.Linear):
@@ -27,8 +24,7 @@ def layer_flops(layer: nn.Module, output: Tensor) -> int:
 
 
 def flops_per_image(model: nn.Module, image_size: int = 32) -> int:
-    """FLOPs of the forward pass of one image (3,image_size,image_size); a training step costs three times as
-    much."""
+    """FLOPs of the forward pass of one image (3,image_size,image_size); a training step costs three."""
     total = 0
 
     def count(layer: nn.Module, inputs: object, output: Tensor) -> None:

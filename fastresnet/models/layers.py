@@ -18,14 +18,15 @@ def activation(name: str) -> nn.Module:
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to a multiple of 8 (matrix units and vector registers work on those),
-    at least 8; exactly `channels` where width is 1."""
+    """`channels` times `width`, rounded to a multiple of 8 and at least 8; `channels` where width is 1.
+
+    Matrix units and vector registers work on multiples of 8.
+    """
     return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps height and width (or divides them by the stride, rounded
-    up)."""
+    """A 3x3 convolution without bias; height and width stay, or are divided by the stride, rounded up."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
@@ -45,8 +46,10 @@ class Network(nn.Module):
 
 
 class GlobalAvgPool(nn.Module):
-    """The mean over height and width, (N,C,h,w) -> (N,C,1,1). Unlike nn.AdaptiveAvgPool2d(1) its gradient is
-    channels-last too, so that the backward pass needs no layout conversion."""
+    """The mean over height and width, (N,C,h,w) -> (N,C,1,1).
+
+    Unlike nn.AdaptiveAvgPool2d(1)'s its gradient is channels-last too: the backward pass converts nothing.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, (x.shape[2], x.shape[3]))
@@ -76,4 +79,5 @@ class Residual(nn.Sequential):
     """x + f(x) for the modules in a row f, which keep the shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)  # type: ignore[no-untyped-call]  # torch's
+        y: Tensor = super().forward(x)
+        return x + y  # type: ignore[no-untyped-call]  # torch's

@@ -1,9 +1,8 @@
-"""Receptive fields, exactly: which input pixels can reach a position of a feature map. Follows operations,
-not modules.
+"""Receptive fields, exactly: which input pixels can reach a position of a feature map.
 
-A field is an interval on each axis; convolutions and pools widen it, sums take the union (Araujo, Norris and
-Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks"). Everything here runs on tensors
-without data.
+Follows operations, not modules. A field is an interval on each axis; convolutions and pools widen it, sums
+take the union (Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks").
+Everything here runs on tensors without data.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ SUMS = (aten.add, aten.add_)
 
 @dataclass(frozen=True)
 class Field:
-    """The pixels that reach the first position of a map, on either axis: `low` to `high`, both counted in
-    (below 0 or beyond the image lies padding); the next position's field starts `stride` pixels further."""
+    """The pixels that reach the first position of a map, on either axis: `low` to `high`, both included.
+
+    Below 0 or beyond the image lies padding. The next position's field starts `stride` pixels further.
+    """
 
     low: int
     high: int
@@ -60,9 +61,8 @@ class Tracker(TorchDispatchMode):
 
     def __init__(self, image: Tensor, on_sum: Callable[[], None] = lambda: None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
-        self._fields: dict[int, tuple[Tensor, Field]] = {
-            id(image): (image, Field(0, 0, 1))
-        }  # the tensors stay alive
+        # the tensors stay alive
+        self._fields: dict[int, tuple[Tensor, Field]] = {id(image): (image, Field(0, 0, 1))}
         self._on_sum = on_sum
 
     def field_of(self, tensor: Tensor) -> Field:

@@ -96,7 +96,8 @@ class Block(nn.Module):
             if i < self.depth:
                 out = self.act(out)
         out += x if self.downsample is None else self.downsample(x)
-        return self.act(out)
+        activated: Tensor = self.act(out)
+        return activated
 
     def _preactivated(self, x: Tensor) -> Tensor:
         out, shortcut = x, x
@@ -175,7 +176,8 @@ class ResNet(Network):
             x = getattr(self, f"layer{stage}")(x)
         if self.preactivation:
             x = self.act(self.norm(x))
-        return self.fc(self.avgpool(x).flatten(1))
+        logits_NK: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits_NK
 
     def reset_parameters(self) -> None:
         """First weights from PyTorch's global generator, in place: He's normal for convolutions, 1 and 0 for

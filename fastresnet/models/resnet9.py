@@ -23,7 +23,8 @@ class _ScaledHead(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (N,3,h,w) floating point -> logits (N,K)."""
-        return self.head(self.pool(self.body(images)).flatten(1)) * self.head_scale
+        logits_NK: Tensor = self.head(self.pool(self.body(images)).flatten(1)) * self.head_scale
+        return logits_NK
 
 
 class ResNet9(_ScaledHead):

@@ -103,7 +103,8 @@ class SpeedNet(Network):
         x = self.act(self.whiten(images))
         for group in self.groups:
             x = group(x)
-        return self.head(self.pool(x).flatten(1)) * self.head_scale
+        logits_NK: Tensor = self.head(self.pool(x).flatten(1)) * self.head_scale
+        return logits_NK
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

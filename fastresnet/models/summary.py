@@ -1,5 +1,4 @@
-"""What a network consists of: its layers in order with shape, parameters, FLOPs and receptive field, and its
-memory.
+"""What a network consists of: its layers with shape, parameters, FLOPs and receptive field, and its memory.
 
 Computed on a copy without data, so that it costs nothing and leaves the network as it is. Draws nothing.
 """
@@ -24,12 +23,15 @@ SHOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, PaddingShortcut, *POOLS)
 
 @dataclass(frozen=True)
 class Layer:
-    """name:       where it stands in the network ("layer1.0.conv1")
-    kind:       what it is, in words ("conv 3x3 /2")
-    output:     its output for one image, without the batch (C,h,w) or (K,) parameters: their number;
-    trainable: those of them that learn
-    flops:      of the forward pass of one image
-    field:      receptive field of its output
+    """One layer.
+
+    name:        where it stands in the network ("layer1.0.conv1")
+    kind:        what it is, in words ("conv 3x3 /2")
+    output:      its output for one image, without the batch: (C,h,w) or (K,)
+    parameters:  their number
+    trainable:   those of them that learn
+    flops:       of the forward pass of one image
+    field:       receptive field of its output
     """
 
     name: str
@@ -43,10 +45,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step in fp32. Activations are what the backward pass keeps; bf16 and fp16 halve
-    them.
+    """Bytes of a training step in fp32.
 
-    momentum: one value a weight, as SGD and Muon keep; Adam keeps two
+    activations:  what the backward pass keeps; bf16 and fp16 halve them
+    momentum:     one value a weight, as SGD and Muon keep; Adam keeps two
     """
 
     weights: int
@@ -180,8 +182,7 @@ def _block_of(name: str) -> str:
 
 
 def _blocks(layers: list[Layer], residual: set[str]) -> tuple[Block, ...]:
-    """Runs of layers with one block's name; what stands before the first numbered block is the stem, after it
-    the head."""
+    """Runs of layers with one block's name; before the first numbered block the stem, after it the head."""
     runs: dict[str, list[Layer]] = {}
     for layer in layers:
         name = _block_of(layer.name)

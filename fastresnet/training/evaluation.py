@@ -16,8 +16,12 @@ TTA_MODES = ("none", "flip", "crops")
 
 @dataclass(frozen=True)
 class Score:
-    """accuracy: share of right answers, 0..1; loss: mean cross-entropy in nats, without label smoothing;
-    count: images."""
+    """What logits say of a set.
+
+    accuracy:  share of right answers, 0..1
+    loss:      mean cross-entropy in nats, without label smoothing
+    count:     images
+    """
 
     accuracy: float
     loss: float
@@ -35,12 +39,13 @@ def predict(
     tta_share: float = 1.0,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N,K) fp32 and labels (N,) int64 on the CPU, in the batches' order. Leaves the model in
-    evaluation mode.
+    """Logits (N,K) fp32 and labels (N,) int64 on the CPU, in the batches' order.
+
+    Leaves the model in evaluation mode.
 
     tta:        none; flip: the mean of an image's and its mirror image's logits; crops: flip for half the
-                weight, two one-pixel diagonal shifts and their mirrors for the other half (Jordan 2024, arXiv
-                2404.00498)
+                weight, two one-pixel diagonal shifts and their mirrors for the other half (Jordan 2024,
+                arXiv 2404.00498)
     tta_share:  share of each batch, the least confident, that gets TTA; the rest keeps its plain logits
     forward:    a compiled stand-in for `model`
     """

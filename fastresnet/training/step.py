@@ -129,10 +129,10 @@ class Step:
 
     def _logits(self, images: Tensor, frozen: bool) -> Tensor:
         # `frozen` is an argument because a compiled step asks no parameter whether it learns.
-        if not frozen:
-            return self.model(images)
-        held = {name: self.model.get_parameter(name).detach() for name in self.freeze.names}
-        return functional_call(self.model, held, (images,))
+        names = self.freeze.names if frozen else ()
+        held = {name: self.model.get_parameter(name).detach() for name in names}
+        logits_NK: Tensor = functional_call(self.model, held, (images,)) if held else self.model(images)
+        return logits_NK
 
     def remember(self, *more: Tensor) -> Callable[[], None]:
         """Take down everything a step changes on the device, and `more`; the result puts it back in place."""
