@@ -82,7 +82,7 @@ def test_what_is_off_is_not_drawn():
 def test_slices_and_selections_are_rows_of_the_epoch():
     choices = draw(Augment(4, "reflect", "random"), 10, (32, 32), seed=0, epoch=0)
     part, picked = choices.slice(8, 12), choices.select(torch.tensor([9, 0]))
-    assert (part.count, picked.count) == (2, 2)
+    assert (part.count, picked.count, choices.slice(11, 14).count) == (2, 2, 0)
     assert torch.equal(part.dy, choices.dy[8:]) and torch.equal(picked.flip, choices.flip[[9, 0]])
 
 

@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 from fastresnet import augment
 from fastresnet.augment import Augment
-from fastresnet.augment.counter import FIRST, GOLDEN, SECOND, Draws
+from fastresnet.augment.counter import FIRST, GOLDEN, SECOND, Draws, _signed
 
 MANY = 1 << 15
 PLACES = torch.arange(MANY)
@@ -37,6 +37,7 @@ def test_numbers_are_those_of_splitmix64(monkeypatch):
     )
     counted = Draws(0, 0, torch.arange(1, 6)).bits("any")
     assert [int(word) % 2**64 for word in counted] == expected
+    assert [_signed(word) for word in (2**63 - 1, 2**63, 2**64 - 1)] == [2**63 - 1, -(2**63), -1]
     assert expected[0] == 6457827717110365317  # of seed 1234567, as Vigna's splitmix64.c prints it
 
 

@@ -48,6 +48,7 @@ def test_every_kernel_composes_the_extras_as_the_reference_does(stored, kernel, 
 def test_the_kernel_is_reported_with_what_it_leaves_to_pytorch():
     name, reason = augment.kernel_for("reference", torch.device("cpu"), BOTH)
     assert (name, reason) == ("reference", "asked for; then erasing and grayscale in plain PyTorch")
+    assert MIXED.mixes and not BOTH.mixes and not Augment().mixes
 
 
 def test_erasing_zeroes_one_rectangle_of_the_asked_share_of_images_and_leaves_the_rest(stored):

@@ -52,7 +52,7 @@ class Draws:
 
         No two keys are equal, so every device sorts alike. Places must be less than n.
         """
-        low = (1 << max(1, len(self.places) - 1).bit_length()) - 1
+        low = (1 << len(self.places).bit_length()) - 1
         keys = self.bits(purpose).bitwise_and_(~low).bitwise_or_(self.places)
         return keys.sort().values.bitwise_and_(low)
 

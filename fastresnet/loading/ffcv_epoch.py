@@ -47,7 +47,7 @@ def decode_jpeg(stored: np.ndarray, target: np.ndarray, height: int, width: int)
     """Decode into `target`, uint8 (height·width·3,) or more; not 0 where that failed or the size differs."""
     found = np.zeros(4, np.int32)  # width, height, subsampling, colour space
     decoder = tj_init()
-    wrong = tj_header(
+    wrong: int = tj_header(
         decoder,
         stored.ctypes.data,
         stored.size,
@@ -157,7 +157,8 @@ def quasi_random_order(loader: Loader, seed: int, epoch: int) -> np.ndarray:
 
     order = QuasiRandom(loader)
     order.seed = seed
-    return order.sample_order(epoch)
+    samples: np.ndarray = order.sample_order(epoch)
+    return samples
 
 
 class Epoch(EpochIterator):
@@ -211,8 +212,8 @@ class Epoch(EpochIterator):
             if item is None:
                 self.done = True
                 break
-            _, result = item
-            return result
+            batch: tuple[Tensor, Tensor, np.ndarray] = item[1]
+            return batch
         raise StopIteration
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class Extra(Protocol):
 
 
 class Mixing(Extra, Protocol):
-    """One that mixes each image with the one before it in the batch (the first with the last), labels too."""
+    """One that mixes each image with the one before it in its rank's batch, and labels likewise."""
 
     def own_share(self, drawn: Tensor) -> Tensor:
         """The weight of an image's own label: float32 (B,)."""
