@@ -156,3 +156,9 @@ def test_anothers_average_is_refused():
         ema.load_state_dict(Ema(nn.Linear(2, 2), 0.9).state_dict())
     with pytest.raises(ValueError, match="ema_decay must lie between"):
         Ema(small_model(), 1.0)
+
+
+@pytest.mark.parametrize("steps, alpha", [(0, 0.5), (3, 0.0), (3, 1.5)])
+def test_lookahead_that_never_looks_or_never_moves_is_refused(steps, alpha):
+    with pytest.raises(ValueError, match="optim.lookahead must be at least 1 and its alpha within"):
+        Lookahead(small_model(), steps, alpha)
