@@ -116,7 +116,7 @@ def benchmark(seed: int = 0, slowdown: float = 1.0, name: str = "Test CPU") -> d
         *(step_row(seed + 10 + i, batch, 0.05 * batch * s) for i, batch in enumerate((8, 32, 128))),
         row(
             "endtoend",
-            "epoch/cpu.yaml",
+            "run/cpu.yaml",
             by_process(seed + 20, 1.5 * s),
             figures={"images_per_second": 80 / s, "waiting_for_data": 0.02},
         ),

@@ -104,6 +104,19 @@ def test_cases_lend_each_other_their_variance_only_as_far_as_they_agree():
     assert significance.common(alike[:2], 4)[1] == 0.0
 
 
+def test_of_many_cases_some_look_slower_by_chance():
+    def slower(p):
+        return significance.Ratio(0.9, 0.8, 0.99, p)
+
+    assert significance.slower_beyond_noise([slower(0.02), slower(0.03), slower(0.5)], 0.05) == [False] * 3
+    assert significance.slower_beyond_noise([slower(0.02)], 0.05) == [True]
+    assert significance.slower_beyond_noise([slower(0.01), slower(0.02), slower(0.5)], 0.05) == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_a_certain_slowdown_within_the_margin_passes():
     first = bench_files.by_process(1, 1.0, between=0.001, spread=0.001)
     second = bench_files.by_process(2, 1.03, between=0.001, spread=0.001)
@@ -188,7 +201,7 @@ def test_other_data_is_marked_and_never_averaged(change, verdict):
     other = bench_files.benchmark(seed=3)
     other["data"] |= change
     result = compared(bench_files.benchmark(), other)
-    for name in ("loader/resident/crop+flip", "endtoend/epoch/cpu.yaml", "accuracy/cpu.yaml"):
+    for name in ("loader/resident/crop+flip", "endtoend/run/cpu.yaml", "accuracy/cpu.yaml"):
         assert result.cases[name][1].verdict == verdict and result.cases[name][1].ratio is None
     assert result.cases["step/resnet18/b32"][1].ratio is not None  # random images: the data set plays no part
     assert set(telling.averages(result)) == {"ceilings", "step"}

@@ -89,6 +89,25 @@ def test_a_loader_that_fails_is_a_row_that_says_why():
     assert row["status"] == "ZeroDivisionError: division by zero" and row["images_per_second"] is None
 
 
+def test_every_loader_ends_with_the_contest():
+    """FFCV's threads, left in the middle of an epoch, abort the process when it exits."""
+    ended = []
+
+    def epochs(setting):
+        def epoch():
+            try:
+                while True:
+                    yield torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64)
+            finally:
+                ended.append("epoch")
+
+        return iter([epoch()])
+
+    setting = contest.setting_of(64, 8, CPU, torch.float32, workers=1)
+    contest.hold([Contestant("endless", epochs, False, False)], setting, seconds=0.1)
+    assert ended == ["epoch"]
+
+
 def test_the_picture_is_a_png(rows, tmp_path):
     outcome.plot(rows, tmp_path / "loader.png", "two cores")
     assert (tmp_path / "loader.png").read_bytes().startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ In turns, a busy machine is busy for all.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
@@ -50,12 +51,14 @@ def hold(
         own = [
             replace(setting, batch_size=len(setting.labels)) if c.at_once else setting for c in contestants
         ]
-        for contestant, one in zip(contestants, own):
-            begin(contestant, one, say)
-        for _ in range(ROUNDS):
+        with contextlib.ExitStack() as stack:
             for contestant, one in zip(contestants, own):
-                if contestant.problem is None:
-                    contestant.measure(one, seconds / ROUNDS)
+                stack.callback(contestant.close)
+                begin(contestant, one, say)
+            for _ in range(ROUNDS):
+                for contestant, one in zip(contestants, own):
+                    if contestant.problem is None:
+                        contestant.measure(one, seconds / ROUNDS)
     return [contestant.row() for contestant in contestants]
 
 

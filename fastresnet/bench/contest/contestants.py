@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -91,7 +91,7 @@ class Contestant:
     per_cpu_second: float | None = None
     memory_mib: float | None = None
     problem: str | None = None
-    _batches: Iterator[Batch] | None = None
+    _batches: Generator[Batch, None, None] | None = None
 
     def start(self, setting: Setting) -> Batch:
         """Open, take the first batch and note what that took, compiling included."""
@@ -142,6 +142,12 @@ class Contestant:
             self.samples.append(images / (timing.now(setting.device) - start))
             total += images
         return total
+
+    def close(self) -> None:
+        """End the epoch that is being made, and its threads."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
 
     def row(self) -> Row:
         """What was measured, for the table and the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,19 @@ from fastresnet.bench.contest.contestants import MEAN, SIZE, SPEC, STD, Batch, C
 from fastresnet.loading.resident import ResidentLoader
 
 Epochs = Iterator[Iterator[Batch]]
+
+
+class FfcvEpoch(Protocol):
+    """What FFCV's EpochIterator is: a thread that makes batches."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def close(self) -> None: ...
+    def join(self) -> None: ...
+
+
+# mean and standard deviation in units of 0..255, and what fills what a crop or a cutout uncovers
+IN_255 = tuple([255 * value for value in values] for values in (MEAN, STD))
+FILL = tuple(round(255 * value) for value in MEAN)
 
 
 def resident(kernel: str) -> Callable[[Setting], Epochs]:
@@ -46,36 +59,8 @@ def ffcv(setting: Setting) -> Epochs:
     from fastresnet.loading.stream import keeping_threads
 
     with keeping_threads():
-        from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
         from ffcv.loader import Loader, OrderOption
-        from ffcv.transforms import (
-            Convert,
-            Cutout,
-            RandomHorizontalFlip,
-            RandomTranslate,
-            Squeeze,
-            ToDevice,
-            ToTensor,
-            ToTorchImage,
-        )
-    from torchvision.transforms import Normalize
 
-    mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-    fill = tuple(round(value) for value in mean)
-    to_device = [ToDevice(setting.device, non_blocking=True)] if setting.device.type == "cuda" else []
-    image = [
-        SimpleRGBImageDecoder(),
-        RandomHorizontalFlip(),
-        RandomTranslate(SPEC.crop_padding_px, fill),
-        Cutout(SPEC.cutout_px, fill),
-        ToTensor(),
-        *to_device,
-        ToTorchImage(),
-        Convert(setting.dtype),
-        Normalize(mean, std),
-    ]
-    label = [IntDecoder(), ToTensor(), *to_device, Squeeze(1)]
-    with keeping_threads():
         loader = Loader(
             str(setting.path),
             batch_size=setting.batch_size,
@@ -83,55 +68,85 @@ def ffcv(setting: Setting) -> Epochs:
             seed=0,
             order=OrderOption.RANDOM,
             drop_last=True,
-            pipelines={"image": image, "label": label},
+            pipelines=_ffcv_pipelines(setting),
         )
-    return (iter(loader) for _ in range(10**9))
+    return (_ended(iter(loader)) for _ in range(10**9))
+
+
+def _ended(epoch: FfcvEpoch) -> Iterator[Batch]:
+    """An epoch of FFCV's whose threads end with it, also when it is left early."""
+    try:
+        yield from epoch
+    finally:
+        epoch.close()
+        epoch.join()
+
+
+def _ffcv_pipelines(setting: Setting) -> dict[str, list[object]]:
+    from ffcv import transforms as apply
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from torchvision.transforms import Normalize
+
+    gpu = setting.device.type == "cuda"
+    image = [
+        SimpleRGBImageDecoder(),
+        apply.RandomHorizontalFlip(),
+        apply.RandomTranslate(SPEC.crop_padding_px, FILL),
+        apply.Cutout(SPEC.cutout_px, FILL),
+        apply.ToTensor(),
+        *([apply.ToDevice(setting.device, non_blocking=True)] if gpu else []),
+        apply.ToTorchImage(),
+        apply.Convert(setting.dtype),
+        Normalize(*IN_255),
+    ]
+    to_device = [apply.ToDevice(setting.device, non_blocking=True)] if gpu else []
+    return {"image": image, "label": [IntDecoder(), apply.ToTensor(), *to_device, apply.Squeeze(1)]}
 
 
 def dali(setting: Setting) -> Epochs:
     """NVIDIA DALI from the arrays in memory, its augmentations on the device."""
-    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali import fn, pipeline_def
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    place = "gpu" if setting.device.type == "cuda" else "cpu"
-    random = np.random.default_rng(0)
+    gpu = setting.device.type == "cuda"
 
-    def samples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        while True:
-            for rows in random.permutation(len(setting.labels)).reshape(-1, setting.batch_size):
-                yield setting.images[rows], setting.labels[rows, None]
-
-    @pipeline_def(
-        batch_size=setting.batch_size, num_threads=setting.workers, device_id=0 if place == "gpu" else None
-    )
-    def pipeline() -> Any:
-        images, labels = fn.external_source(samples, num_outputs=2, layout=["HWC", ""])
-        if place == "gpu":
+    @pipeline_def(batch_size=setting.batch_size, num_threads=setting.workers, device_id=0 if gpu else None)
+    def pipeline() -> tuple[object, object]:
+        images, labels = fn.external_source(_dali_samples(setting), num_outputs=2, layout=["HWC", ""])
+        if gpu:
             images, labels = images.gpu(), labels.gpu()
-        reach, pad = SIZE + 2 * SPEC.crop_padding_px, SPEC.crop_padding_px
-        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-        padded = fn.paste(images, ratio=reach / SIZE, fill_value=[round(value) for value in mean])
-        cut = fn.erase(
-            fn.crop(
-                padded,
-                crop=(SIZE, SIZE),
-                crop_pos_x=fn.random.uniform(range=(0, 1)),
-                crop_pos_y=fn.random.uniform(range=(0, 1)),
-            ),
-            anchor=fn.random.uniform(range=(0, SIZE - pad), shape=(2,)),
-            shape=[SPEC.cutout_px] * 2,
-            axis_names="HW",
-            fill_value=[round(value) for value in mean],
-        )
-        precise = types.FLOAT if setting.dtype == torch.float32 else types.FLOAT16
-        done = fn.crop_mirror_normalize(
-            cut, mirror=fn.random.coin_flip(), mean=mean, std=std, dtype=precise, output_layout="CHW"
-        )
-        return done, labels
+        return _dali_augmented(images, setting), labels
 
     iterator = DALIGenericIterator(pipeline(), ["images", "labels"], size=-1, auto_reset=True)
     batches = ((batch[0]["images"], batch[0]["labels"].view(-1)) for batch in iterator)
     return iter([batches])
+
+
+def _dali_samples(setting: Setting) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(0)
+    whole = len(setting.labels) // setting.batch_size * setting.batch_size
+    while True:
+        for rows in random.permutation(len(setting.labels))[:whole].reshape(-1, setting.batch_size):
+            yield setting.images[rows], setting.labels[rows, None]
+
+
+def _dali_augmented(images: object, setting: Setting) -> object:
+    from nvidia.dali import fn, types
+
+    pad, uniform = SPEC.crop_padding_px, fn.random.uniform
+    padded = fn.paste(images, ratio=(SIZE + 2 * pad) / SIZE, fill_value=list(FILL))
+    place = {"crop_pos_x": uniform(range=(0, 1)), "crop_pos_y": uniform(range=(0, 1))}
+    cut = fn.erase(
+        fn.crop(padded, crop=(SIZE, SIZE), **place),
+        anchor=uniform(range=(0, SIZE - pad), shape=(2,)),
+        shape=[SPEC.cutout_px] * 2,
+        axis_names="HW",
+        fill_value=list(FILL),
+    )
+    mean, std = IN_255
+    precise = types.FLOAT if setting.dtype == torch.float32 else types.FLOAT16
+    flip = fn.random.coin_flip()
+    return fn.crop_mirror_normalize(cut, mirror=flip, mean=mean, std=std, dtype=precise, output_layout="CHW")
 
 
 def entrants(device: torch.device) -> list[Contestant]:

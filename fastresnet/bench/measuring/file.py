@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from fastresnet.base import words
 from fastresnet.base.statistics import Quantiles
@@ -100,7 +100,7 @@ def read(path: str | Path) -> Benchmark:
 
 def write(path: str | Path, file: Benchmark) -> None:
     """Validate, then replace `path` at once: a reader finds the old file or the new one, whole."""
-    record.write(path, cast(dict[str, Any], file))
+    record.write(path, dict(file))
 
 
 def observations(row: Row) -> list[list[float]]:

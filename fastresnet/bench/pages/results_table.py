@@ -50,7 +50,7 @@ def result_rows(results: Sequence[dict[str, Any]]) -> list[Row]:
             _best(result, "loader"),
             _best(result, "step", model="resnet18", work="step"),
             _best(result, "step", model="speednet", work="step"),
-            _best(result, "endtoend", prefix="epoch/"),
+            _best(result, "endtoend", prefix="run/"),
             result["date"][:10],
         ]
         found.append([Cell(hardware.short_name(result["hardware"]), note=note), *plain(*texts)])
