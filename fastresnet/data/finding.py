@@ -8,7 +8,7 @@ from pathlib import Path
 from fastresnet import beton, sources
 from fastresnet.base.files import locked
 from fastresnet.beton import Facts
-from fastresnet.data import conversion
+from fastresnet.data.conversion import convert, facts_of, load_both, request_of, statistics
 from fastresnet.data.reading import Found, Part, Wanted, read_betons
 from fastresnet.data.splits import Split
 from fastresnet.sources import SPLITS, FolderSet, ImageSet, SourceError
@@ -40,7 +40,7 @@ def find(wanted: Wanted) -> Found:
 def _of_source(source: str, root: str | None, wanted: Wanted) -> Found:
     """Betons made from this source before, else the source, by way of betons where ffcv is installed."""
     settings, notes = wanted.settings, wanted.notes
-    origin = sources.origin(source, conversion.request_of(settings, root))
+    origin = sources.origin(source, request_of(settings, root))
 
     def made_before() -> dict[str, Path] | None:
         return _made_before(wanted, lambda facts: facts.get("origin") == origin)
@@ -48,11 +48,11 @@ def _of_source(source: str, root: str | None, wanted: Wanted) -> Found:
     ready = made_before()
     if ready is None and beton.can_write():
         with locked(Path(settings.betons), lambda: notes("waiting for another conversion")):
-            ready = made_before() or _in(conversion.convert(source, root, settings, notes=notes)[0])
+            ready = made_before() or _in(convert(source, root, settings, notes=notes)[0])
     if ready is not None:
         return read_betons(ready, wanted)
     notes(f"ffcv is not installed, so no beton is written: reading straight from {source} each time")
-    return _without_betons(conversion.load_both(source, root, settings, notes))
+    return _without_betons(load_both(source, root, settings, notes))
 
 
 def _made_before(wanted: Wanted, fits: Callable[[Facts], bool]) -> dict[str, Path] | None:
@@ -77,8 +77,8 @@ def _in(folder: Path) -> dict[str, Path]:
 
 def _without_betons(sets: dict[str, ImageSet | FolderSet]) -> Found:
     """The images of a source as they were loaded."""
-    mean, std = conversion.statistics(sets["train"].pixels)
-    return {split: _part(images, conversion.facts_of(images, mean, std)) for split, images in sets.items()}
+    mean, std = statistics(sets["train"].pixels)
+    return {split: _part(images, facts_of(images, mean, std)) for split, images in sets.items()}
 
 
 def _part(images: ImageSet | FolderSet, facts: Facts) -> Part:

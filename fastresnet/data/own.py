@@ -10,7 +10,7 @@ import torch
 
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
-from fastresnet.data import conversion
+from fastresnet.data.conversion import statistics
 from fastresnet.data.cutting import cut
 from fastresnet.data.splits import Info, Split, Splits
 from fastresnet.sources import SPLITS, ImageSet, SourceError, shared_class_names
@@ -40,7 +40,7 @@ def splits_of(given: object, subset: float | None = None, val_fraction: float = 
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = " and ".join("x".join(map(str, one.images.shape[1:3])) for one in (train, test))
         raise SourceError(f"data: training and test images differ in size: {sizes} px")
-    mean, std = conversion.statistics(train.images)
+    mean, std = statistics(train.images)
     learned, held = cut(_split(train), subset, val_fraction)
     info: Info = {
         "name": NAME,

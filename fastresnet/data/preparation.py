@@ -12,9 +12,9 @@ import torch
 
 from fastresnet import sources
 from fastresnet.beton import Facts
-from fastresnet.data import finding
 from fastresnet.data.conversion import Notes
 from fastresnet.data.cutting import cut, subset_facts
+from fastresnet.data.finding import find
 from fastresnet.data.reading import Found, Wanted
 from fastresnet.data.splits import Info, Splits
 from fastresnet.settings.config import Config
@@ -35,7 +35,7 @@ def prepare(cfg: Config, progress: Notes | None = None) -> Splits:
     """
     notes = progress or (lambda line: None)
     asked = {key for key in ("write_mode", "jpeg_quality") if _is_set(cfg, f"data.{key}")}
-    found = finding.find(Wanted(cfg.data, frozenset(asked), _decoding_device(cfg), notes))
+    found = find(Wanted(cfg.data, frozenset(asked), _decoding_device(cfg), notes))
     if found["train"].facts["synthetic"]:
         print(BANNER, file=sys.stderr, flush=True)
     class_names = _check_agree(found)

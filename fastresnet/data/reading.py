@@ -14,8 +14,8 @@ from fastresnet.base.pictures import Pixels
 from fastresnet.base.sinks import for_terminal
 from fastresnet.beton import Facts, Layout, PageCheck
 from fastresnet.beton.layout import JPEG, RAW
-from fastresnet.data import conversion, jpeg
-from fastresnet.data.conversion import HOST_MEMORY_SHARE, Notes
+from fastresnet.data.conversion import HOST_MEMORY_SHARE, Notes, statistics
+from fastresnet.data.jpeg import decode
 from fastresnet.data.splits import Indices, Split
 from fastresnet.machine import memory
 from fastresnet.settings.sections import Data
@@ -108,14 +108,14 @@ def _pixels(
         return *whole, "pillow" if jpegs else None
     size = int(layout.heights[0]), int(layout.widths[0])
     payloads = beton.jpeg_payloads(layout, check, threads=workers)
-    decoded, _, decoder = jpeg.decode(payloads, size, wanted.device, threads=workers)
+    decoded, _, decoder = decode(payloads, size, wanted.device, threads=workers)
     return decoded.cpu().numpy(), layout.labels, np.arange(0), decoder
 
 
 def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:
     """What can be known of a beton without a sidecar: CIFAR-10 by its digest, else numbers as class names."""
     digest = beton.stored_digest(layout)
-    mean, std = conversion.statistics(beton.each_image(layout) if part.images is None else part.images)
+    mean, std = statistics(beton.each_image(layout) if part.images is None else part.images)
     is_cifar10 = digest == sources.CIFAR10_DIGESTS[split]
     names = sources.CIFAR10_CLASSES if is_cifar10 else sources.numbered(int(part.labels.max(initial=0)) + 1)
     return {
