@@ -10,8 +10,9 @@ from html import unescape
 import bench_files
 import pytest
 
+from fastresnet.bench import places
 from fastresnet.bench.judging import comparison
-from fastresnet.bench.pages import case_names, compare_page, tables
+from fastresnet.bench.pages import case_names, compare_page, leaderboard, tables
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>
@@ -137,6 +138,19 @@ def test_a_browser_sorts_and_filters_without_errors_and_a_phone_scrolls_only_dow
     title = unescape(re.search("<title>(.*?)</title>", shown.stdout)[1])
     assert title == "problems: first:step/resnet18/b8 count:1 of 10 cases folded:true wide:false"
     assert "CONSOLE" not in shown.stderr
+
+
+def test_the_leaderboard_shows_target_and_time_on_a_phone_without_scrolling_sideways(tmp_path):
+    text = leaderboard.rendered(places.ROOT)[places.ROOT / "docs" / "index.html"]
+    look = """<script>
+    var cells = Array.from(document.querySelectorAll(".rows td")).filter(function (cell) {
+      return cell.offsetParent && cell.getBoundingClientRect().right <= window.innerWidth; });
+    document.title = "wide:" + (document.documentElement.scrollWidth > window.innerWidth) + " shown:"
+      + ["target", "time \u00b1 sd"].map(function (name) {
+        return cells.some(function (cell) { return cell.dataset.label === name; }); });
+    </script>"""
+    shown = browse(tmp_path, text.replace("</body>", look + "</body>"), "--window-size=390,800", "--dump-dom")
+    assert re.search("<title>(.*?)</title>", shown.stdout)[1] == "wide:false shown:true,true"
 
 
 def colours(path):
