@@ -4,11 +4,13 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ import torch
 from fastresnet import data
 from fastresnet.commands import train as command
 from fastresnet.models.flops import flops_per_image
-from fastresnet.runs import checkpoint, ledger, record, start
+from fastresnet.runs import checkpoint, keeping, ledger, record, start
+from fastresnet.runs.callbacks import Callback
 from fastresnet.runs.ledger import Ledger
 from fastresnet.runs.progress import Progress
 from fastresnet.settings import config
@@ -53,9 +56,9 @@ def betons(tmp_path_factory):
 def train(tmp_path, betons):
     """train(name, {"section.key": value}) -> Run in the folder `name` of this test."""
 
-    def call(name, changes=None, *, progress=None):
+    def call(name, changes=None, *, progress=None, callbacks=()):
         settings = {**SMALL, "data.betons": betons, "run.dir": str(tmp_path / name), **(changes or {})}
-        return start.train("smoke.yaml", settings, progress=progress)
+        return start.train("smoke.yaml", settings, progress=progress, callbacks=callbacks)
 
     return call
 
@@ -222,6 +225,27 @@ def test_a_folder_that_cannot_be_written_is_refused(train, tmp_path):
 def test_a_run_that_diverges_is_a_failure_of_the_run(train):
     with pytest.raises(RuntimeError, match="the loss became"):
         train("a", {"optim.lr": 1e18, "optim.momentum": 0.9})
+
+
+def test_a_run_that_diverges_names_layers_and_keeps_the_weights_before(train, tmp_path):
+    class Poison(Callback):
+        def on_step_end(self, trainer):
+            if trainer.steps_done == 6:
+                with torch.no_grad():
+                    next(trainer.model.parameters()).fill_(float("nan"))
+
+    experiment = train("clean", {"train.max_steps": 1}).model
+    first = next(iter(dict(experiment.named_parameters())))
+    with pytest.raises(RuntimeError, match=rf"epoch 2 .*no finite weights in {re.escape(first)}"):
+        train("a", {"train.checkpoint_every": "1 steps"}, callbacks=[Poison()])
+    kept = checkpoint.load(tmp_path / "a")
+    assert kept["step"] == 6 and all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_a_nearly_full_disk_is_told_before_the_training(train, monkeypatch, capsys):
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda where: SimpleNamespace(free=1000))
+    train("a", {"train.max_steps": 1})
+    assert "has 1000 bytes left, this run's checkpoints may take" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tail", [{"train.ema_decay": 0.8}, {"train.average_tail": 0.5}])

@@ -7,19 +7,23 @@ Refuses to decide what is trained.
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from fastresnet.base import words
 from fastresnet.machine import distributed
 from fastresnet.runs import checkpoint
 from fastresnet.runs.ledger import Ledger
 from fastresnet.training.experiment import Experiment
 
+COPIES = 12  # of the weights at most: last, best and one being written, each with averages and momenta
 LARGEST_SHARE = 0.01  # of the training time that checkpoints by the clock may take
 _EVERY = re.compile(r"(\d+) ?(s|steps)")
 
@@ -49,6 +53,18 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future[None] | None = None
         self._kept_at, self._cost = time.monotonic(), 0.0
+        if self.keeps and where is not None:
+            self._look_at_the_disk(where)
+
+    def _look_at_the_disk(self, where: Path) -> None:
+        """Say before the training that the disk is nearly full, not after it."""
+        weights = sum(value.nbytes for value in self.experiment.model.state_dict().values())
+        needed, free = COPIES * weights, shutil.disk_usage(where).free
+        if free < needed:
+            self.fail(
+                f"the disk of {where} has {words.size(free)} left, this run's checkpoints may take "
+                f"{words.size(needed)}: the run goes on, its last checkpoints may be missing"
+            )
 
     def due(self) -> bool:
         """Whether a checkpoint inside the epoch is due after the step that was just done."""
@@ -65,13 +81,14 @@ class Keeper:
     def keep_last(self, since: float = 0.0) -> None:
         """checkpoints/last.pt: the weights and all that an exact continuation needs. Every process calls it.
 
+        Weights that have diverged don't take the place of those before.
         since: seconds of training that the ledger doesn't have yet
         """
         if not self.keeps:
             return
         began, trainer = time.monotonic(), self.experiment.trainer
         totals = distributed.sum_over(trainer.totals.clone(), self.experiment.place)
-        if self.where is not None:
+        if self.where is not None and _finite(self.experiment.model):
             state = trainer.state_dict() | {"totals": totals}
             self._write("last", self._weights() | {"trainer": state, "ledger": self.ledger.state_dict(since)})
         self._kept_at = time.monotonic()
@@ -145,6 +162,10 @@ class Keeper:
         if not experiment.place.is_main:
             experiment.trainer.totals.zero_()  # the first process has the sums of all
         self.ledger.load_state_dict(payload["ledger"])
+
+
+def _finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
 
 
 def _copied(value: Any) -> Any:

@@ -181,13 +181,19 @@ class Trainer:
         loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
         if not math.isfinite(loss):
             raise Diverged(
-                f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}): "
+                f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}){self._sick()}: "
                 "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps"
             )
         lr = self.rates.base_lr(max(self.steps_done - 1, 0))
         return EpochResult(
             epoch, self.steps_done, int(images), loss, accuracy, seconds, trained / seconds, lr
         )
+
+    def _sick(self) -> str:
+        """The first layers whose weights are no numbers any more, for a message."""
+        sick = [name for name, value in self.model.named_parameters() if not torch.isfinite(value).all()]
+        more = f" and {len(sick) - 2} more" if len(sick) > 2 else ""
+        return f", no finite weights in {', '.join(sick[:2])}{more}" if sick else ""
 
     # ---- before and after ----------------------------------------------------------------------------------
 
