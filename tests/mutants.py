@@ -7,7 +7,7 @@ survives is printed with its place, for a test to be written or the code to be m
     python tests/mutants.py                       a sample of every module in MODULES
     python tests/mutants.py optim.muon --all      every mutant of one
 
-Not mutated: annotations, docstrings, texts of errors, assertions, and what runs on a GPU alone (GPU_ONLY).
+Not mutated: annotations, docstrings, texts of errors, assertions, and what shows on a GPU alone.
 """
 
 import argparse
@@ -40,6 +40,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bench.protocol.protocol": ("test_protocol", "test_reproduce", "test_promises"),
     "runs.checkpoint": ("test_checkpoint",),
 }
+ON_A_CPU_THE_SAME = {"device", "non_blocking", "fused"}  # keywords
 # Functions and classes that no CPU executes.
 GPU_ONLY = {"CapturedStep", "set_on_device", "_captured", "whole_step", "_time_with_events"}
 
@@ -81,7 +82,9 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
         elif isinstance(value, str):
             yield changed(value=value + "?")
     if isinstance(node, ast.Call):
-        for i in range(len(node.keywords)):
+        for i, keyword in enumerate(node.keywords):
+            if keyword.arg in ON_A_CPU_THE_SAME:
+                continue
             yield changed(keywords=[k for j, k in enumerate(node.keywords) if j != i])
     if isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Yield)):
         yield ast.copy_location(ast.Pass(), node)
@@ -115,6 +118,8 @@ def _left_alone(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True  # a docstring
+    if isinstance(node, ast.keyword) and node.arg in ON_A_CPU_THE_SAME:
+        return True
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return True
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
