@@ -15,6 +15,7 @@
 #   CARGO     what was sent, packed by --pack (runs/cargo); pieces may come one call at a time
 #   HOLD      what is kept from call to call: packages, betons, unfinished records (runs/gpu)
 #   RUNS      runs of speed94 (100); the longer recipes make fewer
+#   TOTAL     seconds for all stages of a call together (1470)
 #   COMMIT    the commit of this tree, where it came without its git folder
 #   RIVALS    folder with rivals' scripts, each printing {"seconds": .., "accuracy": ..} as its last line
 #   PYTHON    the interpreter
@@ -57,6 +58,7 @@ CARGO=${CARGO:-runs/cargo}
 HOLD=$(realpath -m "${HOLD:-runs/gpu}")
 RESULTS=$HOLD/results
 RUNS=${RUNS:-100}
+TOTAL=${TOTAL:-1470}
 mkdir -p "$OUT" "$RESULTS/records"
 export PYTHONPATH=$PWD:$HOLD/packages${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 failed=
@@ -67,9 +69,16 @@ if [ -n "${DRY:-}" ]; then  # tiny: does it run?
     LOADER="--images 300 --seconds 0.3 --batch-size 100 --device cpu" STEP="--scale tiny --device cpu"
 fi
 
+time_for() {  # time_for WANTED: so many seconds, or what is left of all
+    local left=$((TOTAL - SECONDS))
+    echo $(($1 < left ? $1 : left))
+}
+
 limited() {  # limited NAME SECONDS COMMAND...: run at most so long, keep its output, report its code
-    local name=$1 seconds=$2 code
+    local name=$1 seconds code
+    seconds=$(time_for "$2")
     shift 2
+    [ "$seconds" -ge 30 ] || { failed="$failed $name(no time left)"; return; }
     echo "== $name (at most $seconds s): $*"
     timeout --signal=INT --kill-after=20 "$seconds" "$@" 2>&1 | tee "$RESULTS/$name.log" | tail -n 25
     code=${PIPESTATUS[0]}
@@ -81,11 +90,12 @@ limited() {  # limited NAME SECONDS COMMAND...: run at most so long, keep its ou
 }
 
 record() {  # record NAME RECIPE RUNS SECONDS [more]: a record of one recipe, by the protocol
-    local name=$1 recipe=$2 runs=$3 seconds=$4
+    local name=$1 recipe=$2 runs=$3 seconds
+    seconds=$(time_for "$4")
     shift 4
     # shellcheck disable=SC2086  # options and their values, or nothing
     limited "record-$name" "$seconds" "$PYTHON" benchmarks/reproduce.py --config "$recipe.yaml" --runs "$runs" \
-        --seconds "$((seconds - 60))" --out "$RESULTS/records/$name" ${COMMIT:+--commit $COMMIT} ${TINY:-} "$@"
+        --seconds "$((seconds > 90 ? seconds - 60 : 30))" --out "$RESULTS/records/$name" ${COMMIT:+--commit $COMMIT} ${TINY:-} "$@"
 }
 
 rivals() {

@@ -1,5 +1,6 @@
 """What goes to a lent machine: pieces join to what was cut, and what is missing there is installed."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -84,3 +85,14 @@ def test_all_that_a_gpu_is_asked_runs_on_a_cpu_at_tiny_size(tmp_path):
     assert wanted | {f"results/{name}" for name in ("loader.json", "step.json", "check.log")} <= set(names)
     assert not [name for name in names if name.endswith(".pt")]
     assert (tmp_path / "results.tar.gz").stat().st_size < 16 * 2**20
+
+
+def test_a_stage_without_time_left_is_named_and_results_are_packed_all_the_same(tmp_path):
+    told = {"DRY": "1", "TOTAL": "10", "PYTHON": sys.executable}
+    told |= {"CARGO": str(tmp_path / "cargo"), "HOLD": str(tmp_path / "hold")}
+    command = ["bash", "benchmarks/gpu_full.sh", str(tmp_path / "out"), "check", "speed94"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | told, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "failed: check(no time left) record-speed94(no time left)" in done.stdout
+    assert (tmp_path / "out" / "results.tar.gz").exists()
