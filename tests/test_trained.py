@@ -5,6 +5,7 @@ import io
 import json
 import sys
 
+import betons_by_hand
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from made_run import CLASSES, call, write_checkpoint
 from PIL import Image
 
 from fastresnet import data
-from fastresnet.inference import export, gradcam, model_card, trained
+from fastresnet.inference import export, gradcam, judging, model_card, trained
 from fastresnet.machine import precision
 from fastresnet.reports import metrics
 
@@ -279,3 +280,51 @@ def test_the_card_comes_from_the_record(weights, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "export" / "README.md").read_text() == card
     assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "png") == 2
     assert "--formats must name some of" in capsys.readouterr().err
+
+
+# ---- streamed sets -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """The same 20 images as a split in memory and as one that must be streamed from a beton of 24."""
+    rng = np.random.default_rng(3)
+    images, labels = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), rng.integers(0, 4, 24)
+    path = tmp_path / "test.beton"
+    betons_by_hand.make(path, list(images), labels.tolist())
+    kept = np.arange(4, 24)
+    whole = data.Split(images[kept], labels[kept], None, None, (32, 32), 0)
+    return whole, data.Split(None, labels[kept], path, kept, (32, 32), images[kept].nbytes)
+
+
+def test_the_worst_mistakes_of_a_streamed_set_are_shown_from_its_beton(halves):
+    whole, streamed = halves
+    for held, read in zip(judging.pictures(whole, [0, 7, 19]), judging.pictures(streamed, [0, 7, 19])):
+        assert np.array_equal(held, read)
+
+
+@pytest.mark.slow
+def test_a_streamed_set_is_judged_as_the_same_images_in_memory_are(weights, halves):
+    pytest.importorskip("ffcv")
+    network = trained.load(weights, {"eval.batch_size": 8, "data.workers": 1}).exact()
+    whole, streamed = (judging.judge(network, part) for part in halves)
+    assert whole["confusion"] == streamed["confusion"] and whole["tta"] == streamed["tta"]
+    assert whole["loss"] == pytest.approx(streamed["loss"], rel=1e-5)
+
+
+def test_evaluation_of_a_run_s_checkpoint_repeats_the_run_s_own_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "data.source": "synthetic", "data.synthetic_train": 64, "data.synthetic_test": 96,
+        "train.max_steps": 2,
+        "train.batch_size": 32, "train.precision": "bf16", "train.compile": "off", "run.dir": "run",
+        "run.report": False, "run.progress": "off", "train.epochs": 1,
+    }  # fmt: skip
+    words = [f"--{key}={str(value).lower()}" for key, value in settings.items()]
+    assert call(monkeypatch, "train", "--config", "smoke", *words) == 0
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    capsys.readouterr()
+    assert call(monkeypatch, "evaluate", "--checkpoint", "run", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["precision"], again["top1"]) == ("bf16", record["accuracy"]["test"])
+    assert again["loss"] == pytest.approx(record["loss"], rel=1e-5)  # summed in fp32 there

@@ -61,16 +61,7 @@ def parse_args(
     default:      the recipe where --config names none; None: the defaults alone
     Raises ConfigError; --help and --print-config SystemExit.
     """
-    parser = Parser(
-        description=description,
-        allow_abbrev=False,
-        epilog=settings_table(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    names = f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})"
-    parser.add_argument("--config", default=default, metavar="NAME|PATH", help=names)
-    shown = "print every setting and who set it, as YAML, and leave"
-    parser.add_argument("--print-config", action="store_true", help=shown)
+    parser = _parser(description, default)
     if extra is not None:
         extra(parser)
     settings, rest = take_settings(sys.argv[1:] if argv is None else argv)
@@ -82,6 +73,20 @@ def parse_args(
         print(cfg.to_yaml(), end="")
         raise SystemExit(0)
     return cfg, namespace
+
+
+def _parser(description: str | None, default: str | None) -> Parser:
+    parser = Parser(
+        description=description,
+        allow_abbrev=False,
+        epilog=settings_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})"
+    parser.add_argument("--config", default=default, metavar="NAME|PATH", help=names)
+    shown = "print every setting and who set it, as YAML, and leave"
+    parser.add_argument("--print-config", action="store_true", help=shown)
+    return parser
 
 
 def _unknown(word: str, options: list[str]) -> str:

@@ -6,6 +6,7 @@ that names the file, the key, the rule and the likely mistake.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -53,10 +54,14 @@ class Config:
             values[section][name] = checked(key, value, self.provenance[key])
         for name, section_class in CLASSES.items():
             setattr(self, name, section_class(**values[name]))
-        for keys_at_fault, rule in found(self.data, self.optim, self.schedule, self.train):
-            origins = [self.provenance[key] for key in keys_at_fault if self.provenance[key] != DEFAULT]
-            said_by = "" if not origins or origins[0] == COMMAND_LINE else f"{origins[0]}: "
-            raise ConfigError(f"{said_by}{rule}")
+        for conflict in found(self.data, self.model, self.optim, self.schedule, self.train):
+            raise ConfigError(f"{self._blamed(conflict)}{conflict}")
+
+    def _blamed(self, conflict: str) -> str:
+        """Where the first of the settings stands that a conflict names, for the beginning of its message."""
+        named = [key for key in re.findall(r"[a-z]+\.\w+", conflict) if key in SETTINGS]
+        origins = [self.provenance[key] for key in named if self.provenance[key] != DEFAULT]
+        return f"{origins[0]}: " if origins and origins[0] != COMMAND_LINE else ""
 
     def flat(self) -> dict[str, object]:
         """All settings by full name, in the order of their declaration."""

@@ -5,76 +5,83 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fastresnet.base import strict_yaml
-from fastresnet.settings.sections import Data, Optim, Schedule, Train
+from fastresnet.settings.sections import Data, Model, Optim, Schedule, Train
 
-Conflict = tuple[tuple[str, ...], str]
+SMALLEST = 8  # px: height and width of images that every network here takes
 
 
-def found(data: Data, optim: Optim, schedule: Schedule, train: Train) -> Iterator[Conflict]:
-    """Settings that can't stand together: (their names, the rule in words)."""
-    show = strict_yaml.write
+def found(data: Data, model: Model, optim: Optim, schedule: Schedule, train: Train) -> Iterator[str]:
+    """Each conflict in words that name the settings at fault by their full names."""
+    yield from _of_data(data)
+    yield from _of_schedule(schedule)
+    yield from _of_weights(optim, train)
+    yield from _of_batches(model, train)
+    yield from _of_capture(schedule, train)
+
+
+def _of_data(data: Data) -> Iterator[str]:
     if data.subset is not None and data.subset >= 1 and data.subset != int(data.subset):
-        yield ("data.subset",), f"data.subset must be a share below 1 or a whole count, got {data.subset}"
+        yield f"data.subset must be a share below 1 or a whole count, got {data.subset}"
     if (data.train is None) != (data.test is None):
-        both = ("data.train", "data.test")
-        yield both, "data.train and data.test come together: name both betons or neither"
-    if schedule.name == "piecewise" and not schedule.points:
-        yield (
-            ("schedule.name",),
-            "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]",
-        )
-    if schedule.points and not _rising_pairs(schedule.points, jumps=True):
-        yield (
-            ("schedule.points",),
-            f"schedule.points must be [[epoch, factor], ...] with rising epochs, got {show(schedule.points)}",
-        )
-    if train.resolutions and not (
-        _rising_pairs(train.resolutions)
-        and train.resolutions[-1][0] <= 1
-        and all(px == int(px) for _, px in train.resolutions)
+        yield "data.train and data.test come together: name both betons or neither"
+
+
+def _of_schedule(schedule: Schedule) -> Iterator[str]:
+    points = schedule.points
+    if schedule.name == "piecewise" and not points:
+        yield "schedule.name=piecewise needs schedule.points, for example [[0, 0.2], [3, 1], [8, 0]]"
+    if points and not _rising_pairs(points, jumps=True):
+        told = strict_yaml.write(points)
+        yield f"schedule.points must be [[epoch, factor], ...] with rising epochs, got {told}"
+    if (schedule.momentum_low is None) != (schedule.momentum_high is None):
+        yield "schedule.momentum_low and schedule.momentum_high come together: set both or neither"
+
+
+def _of_weights(optim: Optim, train: Train) -> Iterator[str]:
+    if optim.name in ("sgd", "muon") and optim.nesterov and optim.momentum == 0:
+        yield "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false"
+    if train.ema_decay and train.average_tail:
+        yield "train.ema_decay and train.average_tail both average the weights: set one of them to 0"
+
+
+def _of_batches(model: Model, train: Train) -> Iterator[str]:
+    sizes = train.resolutions
+    if sizes and not (
+        _rising_pairs(sizes) and sizes[-1][0] <= 1 and all(px == int(px) >= SMALLEST for _, px in sizes)
     ):
         yield (
-            ("train.resolutions",),
-            "train.resolutions must be [[until share of the run, px], ...] with "
-            f"rising shares up to 1 and whole px, got {show(train.resolutions)}",
-        )
-    if (schedule.momentum_low is None) != (schedule.momentum_high is None):
-        yield (
-            ("schedule.momentum_low", "schedule.momentum_high"),
-            "schedule.momentum_low and schedule.momentum_high come together: set both or neither",
-        )
-    if optim.name in ("sgd", "muon") and optim.nesterov and optim.momentum == 0:
-        yield (
-            ("optim.momentum", "optim.nesterov"),
-            "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false",
-        )
-    if train.ema_decay and train.average_tail:
-        yield (
-            ("train.ema_decay", "train.average_tail"),
-            "train.ema_decay and train.average_tail both average the weights: set one of them to 0",
+            "train.resolutions must be [[until share of the run, px], ...] with rising shares up to 1 and "
+            f"whole px from {SMALLEST} on, got {strict_yaml.write(sizes)}"
         )
     if train.accumulate > train.batch_size:
         yield (
-            ("train.accumulate", "train.batch_size"),
-            f"train.accumulate={train.accumulate} cuts a batch "
-            f"of {train.batch_size} into parts of less than one image",
+            f"train.accumulate={train.accumulate} cuts train.batch_size={train.batch_size} into parts of "
+            "less than one image"
+        )
+    if model.arch == "speednet" and train.batch_size < 2 * train.accumulate:
+        yield (
+            f"train.batch_size={train.batch_size} gives model.arch=speednet one image at a time, and it "
+            "normalises over images: take 2 or more"
+        )
+    if train.hard_fraction * train.batch_size < 1:
+        yield (
+            f"train.hard_fraction={train.hard_fraction} of train.batch_size={train.batch_size} is less than "
+            "one image"
         )
     if train.proxy_width and train.hard_fraction == 1:
-        yield (
-            ("train.proxy_width",),
-            "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it",
-        )
+        yield "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it"
+
+
+def _of_capture(schedule: Schedule, train: Train) -> Iterator[str]:
     if train.cuda_graph and train.compile in ("reduce-overhead", "max-autotune"):
         yield (
-            ("train.cuda_graph", "train.compile"),
-            "train.cuda_graph captures the step and so does "
-            f"train.compile={train.compile}: use train.compile=default with it",
+            f"train.cuda_graph captures the step and so does train.compile={train.compile}: use "
+            "train.compile=default with it"
         )
     if train.cuda_graph and schedule.momentum_low is not None:
         yield (
-            ("train.cuda_graph", "schedule.momentum_low"),
-            "train.cuda_graph can't follow a momentum "
-            "schedule: leave schedule.momentum_low and schedule.momentum_high null",
+            "train.cuda_graph can't follow a momentum schedule: leave schedule.momentum_low and "
+            "schedule.momentum_high null"
         )
 
 
