@@ -216,6 +216,11 @@ def test_frozen_parameters_stay_from_their_step_on():
     assert model[4].bias.requires_grad
 
 
+def test_where_nothing_freezes_all_steps_are_of_one_kind():
+    assert not Freeze((), 2).holds(2) and not Freeze().holds(0)
+    assert [Freeze(("4.bias",), 2).holds(step) for step in range(4)] == [False, False, True, True]
+
+
 def test_a_frozen_first_layer_costs_no_backward_pass():
     def backward_flops(frozen_from):
         torch.manual_seed(0)

@@ -1,5 +1,4 @@
-"""ResNet: the ImageNet family (18, 34, 50, 101, 152) and the original CIFAR family (20, 32, 44, 56, 110), on
-any stem.
+"""ResNet: the ImageNet family (18, 34, 50, 101, 152) and the CIFAR family (20, 32, 44, 56, 110), on any stem.
 
 He et al. 2015 (arXiv 1512.03385) and, for pre-activation, 2016 (arXiv 1603.05027). Parameter names are
 torchvision's, so that weights move between the two.
@@ -29,8 +28,7 @@ BLOCKS = ("basic", "bottleneck", "preactivation", "preactivation_bottleneck")
 
 
 class PaddingShortcut(nn.Module):
-    """Option A of He et al. 2015: every stride-th pixel, and zeros for the channels that are new, half on
-    each side."""
+    """Option A of He et al. 2015: every stride-th pixel; zeros for new channels, half on each side."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -39,9 +37,8 @@ class PaddingShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride > 1:
-            x = F.avg_pool2d(
-                x, 1, self.stride
-            )  # picks pixels like x[:, :, ::s, ::s], and keeps channels-last in backward
+            # picks pixels like x[:, :, ::s, ::s], and keeps channels-last in backward
+            x = F.avg_pool2d(x, 1, self.stride)
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
@@ -55,8 +52,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, kind: str, norm: bool) -> 
 
 
 class Block(nn.Module):
-    """A residual block. Its convolutions are conv1, conv2, …, their norms bn1, bn2, …, the shortcut
-    `downsample`.
+    """A residual block: convolutions conv1, conv2, …, their norms bn1, bn2, …, the shortcut `downsample`.
 
     kernels:        size of each convolution; `stride` belongs to the first one that isn't 1x1
     channels:       outputs of each convolution
@@ -109,8 +105,7 @@ class Block(nn.Module):
         return out + shortcut
 
     def zero_last(self) -> None:
-        """Make the residual branch start at zero: its last norm, or its last convolution where norms come
-        first."""
+        """Make the residual branch start at zero: its last norm, or convolution where norms come first."""
         name = f"conv{self.depth}" if self.preactivation else f"bn{self.depth}"
         nn.init.zeros_(getattr(self, name).weight)
 
@@ -118,13 +113,13 @@ class Block(nn.Module):
 class ResNet(Network):
     """conv1, bn1, layer1 … layerN, global average pool, fc.
 
-    stage_blocks, stage_widths:  blocks in each stage and their channels (a bottleneck's output has four times
-                                 as many)
-    stem:                        cifar (3x3) or imagenet (7x7 stride 2, max-pool 3 stride 2)
-    block:                       one of BLOCKS; convs_per_block is the number of 3x3 convolutions of a
-                                 non-bottleneck one
-    shortcut:                    projection or padding, where a block changes the shape
-    zero_init_last_norm:         residual branches start at zero (Goyal et al. 2017, arXiv 1706.02677)
+    stage_blocks:         blocks in each stage
+    stage_widths:         their channels (a bottleneck's output has four times as many)
+    stem:                 cifar (3x3) or imagenet (7x7 stride 2, max-pool 3 stride 2)
+    block:                one of BLOCKS
+    shortcut:             projection or padding, where a block changes the shape
+    convs_per_block:      3x3 convolutions of a block that is no bottleneck
+    zero_init_last_norm:  residual branches start at zero (Goyal et al. 2017, arXiv 1706.02677)
     """
 
     def __init__(
@@ -180,8 +175,7 @@ class ResNet(Network):
         return logits_NK
 
     def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place: He's normal for convolutions, 1 and 0 for
-        norms."""
+        """First weights from PyTorch's global generator, in place: He's normal for convolutions."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
