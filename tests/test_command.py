@@ -99,7 +99,7 @@ DEEP = "deep.yaml"
         ("train --run.device=mps", "run.device=mps: PyTorch sees no Apple GPU here"),
         ("train --run.device=cuda:7", "run.device=cuda:7: PyTorch sees "),
         ("train --train.resolutions=[[1,3]]", "shares up to 1 and whole px from 8 on, got [[1.0, 3.0]]"),
-        ("train --config smoke --train.batch_size=1", "train.batch_size=1 gives model.arch=speednet one image"),
+        ("train --config smoke --train.batch_size=1", "train.batch_size=1 gives model.arch=speednet one"),
         ("train --train.hard_fraction=0.001", "train.hard_fraction=0.001 of train.batch_size=512 is less"),
         ("find-lr --low=0", "argument --low: must be above 0, got 0"),
         ("find-lr --low=x", "argument --low: must be a number above 0, got 'x'"),
