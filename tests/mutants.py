@@ -27,7 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "optim.averaging": ("test_averaging", "test_plain"),
     "optim.optimizers": ("test_optim", "test_plain"),
     "optim.rates": ("test_rates", "test_trainer", "test_plain"),
-    "training.step": ("test_trainer", "test_step", "test_plain", "test_promises"),
+    "training.step": ("test_trainer", "test_step", "test_handed", "test_plain", "test_promises"),
     "training.trainer": ("test_trainer", "test_plain", "test_promises"),
     "training.selection": ("test_proxy", "test_trainer"),
     "training.evaluation": ("test_evaluate", "test_promises"),
