@@ -159,3 +159,11 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(arguments, message, capsys)
     assert exits.exit_code(run.main, arguments) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["loader", "endtoend"])
+def test_data_is_found_before_any_case_has_its_time(part):
+    """A conversion inside a case used up its time, was stopped, and began again in the next one."""
+    context = Context(CPU, tiny=True)
+    assert context.data_info() is None
+    assert cases.PARTS[part](context) and context.data_info()["synthetic"]

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     device = choose_device(options.device, option="--device")
     make_current(device)
-    context = Context(device, options.suite, options.scale == "tiny")
+    context = Context(device, options.suite, options.scale == "tiny", say)
     budget = options.budget or BUDGETS[options.suite][context.on_gpu]
     if options.processes > 1:
         measuring = _repeated(options, budget)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -25,11 +25,13 @@ class Context:
 
     suite:  quick, standard or full
     tiny:   sizes for CI, where only «does it run» counts
+    say:    called with a line for each choice made about the data
     """
 
     device: torch.device
     suite: str = "quick"
     tiny: bool = False
+    say: Callable[[str], None] = lambda line: None
     _ceilings: dict[str, float] = field(default_factory=dict)
     _splits: data.Splits | None = None
 
@@ -85,7 +87,7 @@ class Context:
     def splits(self) -> data.Splits:
         """What the benchmarks train on: the real set where it is found, else a synthetic one, marked."""
         if self._splits is None:
-            self._splits = tiny_splits() if self.tiny else data.prepare(self.config("rn18.yaml"))
+            self._splits = tiny_splits() if self.tiny else data.prepare(self.config("rn18.yaml"), self.say)
         return self._splits
 
     def data_info(self) -> DataFacts | None:

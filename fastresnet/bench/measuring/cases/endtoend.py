@@ -26,6 +26,7 @@ FEWEST = 5
 
 def cases(context: Context) -> list[Case]:
     """Runs of the recipes that suit the device, and the costs around them."""
+    context.splits()  # found or converted here, before any case's time
     recipes = ["rn18.yaml", "speed94.yaml"] if context.on_gpu else ["cpu.yaml"]
     return [_case(context, recipe) for recipe in recipes] + costs.cases(context, recipes[0])
 

@@ -31,9 +31,9 @@ def cases(context: Context) -> list[Case]:
     batch = int(context.config(RECIPES[context.on_gpu]).train.batch_size)
     more = context.suite != "quick" or context.tiny
     kinds = [("crop+flip", USUAL), *([("plain", PLAIN), ("everything", ALL)] if more else [])]
+    everything = len(context.splits().train)  # found or converted here, before any case's time
     found = [_case(context, "resident", name, batch, changes) for name, changes in kinds]
     if context.on_gpu or context.tiny:
-        everything = len(context.splits().train)
         found.append(_case(context, "resident", "crop+flip/epoch at once", everything, USUAL))
     return found + [_case(context, kind, "crop+flip", batch, USUAL) for kind in ("ffcv", "torchvision")]
 
