@@ -41,7 +41,8 @@ dry() {  # dry OUT: the script itself, in a copy of the tree, on what it packed
     "$python" tests/bare_image.py "$work" || exit 1
     echo 'print("{\"seconds\": 1.0, \"accuracy\": 0.1}")' > "$work/rivals/other94.py"
     FASTRESNET_DATA=$work/data pack "$work/cargo" "${WHEELS:-}" || exit 1
-    env -u FASTRESNET_DATA CARGO="$work/cargo" HOLD="$work/hold" DRY=1 RUNS=2 RIVALS="$work/rivals" \
+    # one thread: work this small gains nothing from more, and two on a busy machine wait for each other
+    env -u FASTRESNET_DATA OMP_NUM_THREADS=1 CARGO="$work/cargo" HOLD="$work/hold" DRY=1 RUNS=2 RIVALS="$work/rivals" \
         COMMIT="$(git rev-parse HEAD)" PYTHON="$work/python" \
         bash "$work/tree/benchmarks/gpu_full.sh" "$1" || exit 1
 }
