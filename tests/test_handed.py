@@ -12,8 +12,8 @@ import fastresnet as fr
 
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "train.precision": "fp32", "run.device": "cpu",
-    "run.report": False, "run.progress": "off", "optim.lr": 0.05, "train.crop_padding_px": 0, "train.flip": "none",
-    "eval.batch_size": 40,
+    "run.report": False, "run.progress": "off", "optim.lr": 0.05, "train.crop_padding_px": 0,
+    "train.flip": "none", "eval.batch_size": 40,
 }  # fmt: skip
 
 

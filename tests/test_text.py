@@ -38,7 +38,8 @@ def badly_filled(lines):
     for start, run in paragraphs(lines):
         for offset, (line, after) in enumerate(zip(run, run[1:])):
             word = after.split()[0]
-            runs_on = not line.endswith(ENDS) and re.match(r"[a-z(`0-9]", word)
+            code = line.lstrip().startswith(("import ", "from ", ">>> "))
+            runs_on = not code and not line.endswith(ENDS) and re.match(r"[a-z(`0-9]", word)
             if runs_on and len(line) + 1 + len(word) <= WIDTH - 12:
                 yield start + offset, line.strip()
 

@@ -131,7 +131,7 @@ class StreamLoader(Loader):
             return self.samples[augmentation.order(len(self.samples), self.seed, epoch).numpy()]
         if self.order == "sequential":
             return self.samples
-        from fastresnet.loading import ffcv_epoch
+        import fastresnet.loading.ffcv_epoch as ffcv_epoch
 
         self.ffcv.indices = self.samples
         try:
@@ -184,7 +184,7 @@ class StreamLoader(Loader):
                 running.close()
 
     def _started(self, samples: np.ndarray, cut: np.ndarray | None) -> Epoch:
-        from fastresnet.loading import ffcv_epoch
+        import fastresnet.loading.ffcv_epoch as ffcv_epoch
 
         self.layout.file.check_unchanged()
         try:
