@@ -131,6 +131,8 @@ class Drill:
 
     def at_random_times(self, count: int, number: signal.Signals, times: int = 1) -> Iterator[str]:
         """Sends a signal after a random part of the seconds that a run takes."""
+        if not count:
+            return
         began = time.monotonic()
         self.train(self.place / f"timed{self.random.random()}")
         whole = time.monotonic() - began
