@@ -83,7 +83,7 @@ class StreamLoader(Loader):
         self.skipped: list[int] = []
         self._check()
         with keeping_threads():
-            from fastresnet.loading import ffcv_epoch
+            import fastresnet.loading.ffcv_epoch as ffcv_epoch
 
             size = image_size or None
             self.ffcv = ffcv_epoch.open_loader(
