@@ -86,7 +86,7 @@ def test_the_version_is_the_same_everywhere():
 
 
 def test_the_package_carries_its_recipes_and_schemas():
-    assert '"recipes/*.yaml"' in SETUP and '"schemas/*.json"' in SETUP
+    assert '"**/*.yaml"' in SETUP and '"**/*.json"' in SETUP and '"**/*.css"' in SETUP
     assert list(ROOT.glob("fastresnet/recipes/*.yaml")) and list(ROOT.glob("fastresnet/schemas/*.json"))
 
 

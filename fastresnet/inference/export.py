@@ -40,8 +40,7 @@ class WithNormalisation(nn.Module):
 
 
 def ready(network: Trained, layout: str = "nhwc") -> tuple[WithNormalisation, Tensor]:
-    """The module in evaluation mode on the CPU with ordinary strides, and an example batch of two images for
-    it."""
+    """The module in evaluation mode on the CPU, with ordinary strides, and a batch of two images for it."""
     module = WithNormalisation(network, layout).cpu().eval().to(memory_format=torch.contiguous_format)
     size = network.image_size
     shape = (2, size, size, 3) if layout == "nhwc" else (2, 3, size, size)
@@ -100,8 +99,7 @@ def to_torchvision(network: Trained, path: Path) -> Path:
 
 
 def model_of_torchvision(network: Trained) -> nn.Module:
-    """torchvision's ResNet with this network's weights; its first layers made ours where the stem is
-    CIFAR's."""
+    """torchvision's ResNet with this network's weights, and our first layers where the stem is CIFAR's."""
     import torchvision
 
     settings = network.cfg.model
@@ -134,8 +132,11 @@ def model_of_torchvision(network: Trained) -> nn.Module:
 def largest_difference(
     network: Trained, path: Path, images_NHWC: np.ndarray, layout: str = "nhwc"
 ) -> dict[str, Any]:
-    """How far an exported file (.onnx by onnxruntime, .pt2 by torch) is from the network on uint8 images
-    (N, H, W, 3): the largest difference of a logit, the largest logit, the images whose class changed."""
+    """How far an exported file (.onnx by onnxruntime, .pt2 by torch) is from the network.
+
+    On uint8 images (N,H,W,3): the largest difference of a logit, the largest logit, the images whose class
+    changed.
+    """
     batch = np.ascontiguousarray(images_NHWC if layout == "nhwc" else images_NHWC.transpose(0, 3, 1, 2))
     if path.suffix == ".onnx":
         import onnxruntime

@@ -33,8 +33,7 @@ def last_feature_map(model: nn.Module, image_size: int) -> nn.Module:
 
 
 def heatmaps(model: nn.Module, images: Tensor, classes_N: Tensor, layer: nn.Module | None = None) -> Tensor:
-    """Heat, fp32 (N, H, W) in 0..1, of `classes_N` for normalised images (N, 3, H, W); a map without heat is
-    zero.
+    """Heat, fp32 (N,H,W) in 0..1, of `classes_N` for normalised images (N,3,H,W); zero where there is none.
 
     The channels of `layer` are weighted by the mean of their gradients, added, and what speaks against the
     class is cut off. Weights and their gradients stay as they were.

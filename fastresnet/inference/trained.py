@@ -83,8 +83,7 @@ class Trained:
         return metrics.softmax(self.logits(images_NHWC, tta=tta))
 
     def check_classes(self, class_names: tuple[str, ...], what: str) -> None:
-        """Raises ValueError unless `what` has the classes that the network was trained on, in the same
-        order."""
+        """Raises ValueError unless `what` has the network's own classes, in their order."""
         if len(class_names) != len(self.class_names):
             raise ValueError(
                 f"{self.path} was trained on {len(self.class_names)} classes, {what} has {len(class_names)}"

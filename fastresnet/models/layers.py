@@ -79,5 +79,5 @@ class Residual(nn.Sequential):
     """x + f(x) for the modules in a row f, which keep the shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x)
-        return x + y  # type: ignore[no-untyped-call]  # torch's
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch's
+        return x + y

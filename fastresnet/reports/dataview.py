@@ -1,5 +1,4 @@
-"""A data set, described: counts, channel statistics, images of each class, as stored and as the network gets
-them.
+"""A data set, described: counts, statistics, images of each class, as stored and as the network gets them.
 
 Reads no files and draws nothing: arrays in, numbers and arrays out.
 """
@@ -17,8 +16,10 @@ from fastresnet.augment import Augment
 
 
 def statistics(images_NHWC: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Number and size of the images, images of each class, and mean, standard deviation, least and greatest
-    value of each channel in 0..255 units, over all pixels (float64)."""
+    """Number and size of the images, images of each class, and each channel's statistics.
+
+    These are mean, standard deviation, least and greatest value, in 0..255 units, over all pixels (float64).
+    """
     counts = np.bincount(labels_N, minlength=len(class_names))
     total = np.zeros((2, 3))
     for start in range(

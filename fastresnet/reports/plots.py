@@ -45,15 +45,13 @@ def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs (counted from 1) and values of `key` where an epoch has it: an epoch that wasn't evaluated has
-    none, or null."""
+    """Epochs (counted from 1) and values of `key`, of the epochs in which it was measured."""
     rows = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
     return [float(epoch) for epoch, _ in rows], [float(value) for _, value in rows]
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Loss and accuracy over epochs, for training, validation and test; the best epoch of each held-out curve
-    is marked.
+    """Loss and accuracy over epochs, for training, validation and test; the best epoch is marked.
 
     history: a run's `per_epoch` (epoch, train_loss, train_accuracy, test_loss, test_accuracy, val_loss,
              val_accuracy); accuracies are shares. Raises ValueError where there is no epoch to draw.
@@ -127,8 +125,7 @@ def lr_finder(
 def confusion(
     counts_KK: np.ndarray, class_names: Sequence[str], path: str | Path, *, shares: bool = False
 ) -> Path:
-    """A confusion matrix, rows true and columns predicted; `shares`: rows divided by their sums, in
-    percent."""
+    """A confusion matrix, rows true, columns predicted; `shares`: rows divided by their sums, in percent."""
     size = max(5.0, 0.55 * len(class_names) + 1.8)
     values = counts_KK.astype(float)
     if shares:
@@ -159,8 +156,7 @@ def confusion(
 
 
 def reliability(calibration: Mapping[str, Any], path: str | Path) -> Path:
-    """Accuracy against confidence in bins, and how many images fall in each; `calibration` as
-    metrics.calibration gives it."""
+    """Accuracy against confidence, and how many images fall in each bin of metrics.calibration."""
     bins = [row for row in calibration["bins"] if row["count"]]
     middles = [(row["low"] + row["high"]) / 2 for row in bins]
     width = calibration["bins"][0]["high"] - calibration["bins"][0]["low"]

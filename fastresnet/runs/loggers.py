@@ -56,8 +56,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A wandb run under <run>/wandb. Without WANDB_API_KEY or WANDB_MODE it stays offline: `wandb sync` sends
-    it later."""
+    """A wandb run under <run>/wandb, offline without WANDB_API_KEY or WANDB_MODE: `wandb sync` sends it."""
 
     def __init__(self, run_dir: Path, cfg: Any) -> None:
         try:

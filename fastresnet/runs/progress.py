@@ -1,8 +1,7 @@
-"""What a person sees while a run trains: notes, a live line on a terminal, a line an epoch. Measures and
-decides nothing.
+"""What a person sees while a run trains: notes, a live line on a terminal, a line an epoch.
 
 Notes and the live line go to standard error; the lines of epochs, which people redirect and grep, to
-standard output.
+standard output. Measures and decides nothing.
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ class Progress:
         self._print("\n".join(["", edge, *(f"!! {row:<{width}} !!" for row in rows), edge, ""]), self.err)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """After each step; cheap, and prints now and then. `loss`: the epoch's mean so far, None where
-        unknown."""
+        """After each step; prints now and then. `loss`: the epoch's mean so far, None where unknown."""
         if self.silent:
             return
         now = time.monotonic()

@@ -1,5 +1,4 @@
-"""Train from settings, or go on from a checkpoint: `train` is what scripts, notebooks and `fastresnet.train`
-call."""
+"""Train from settings, or go on from a checkpoint: what scripts, notebooks and `fastresnet.train` call."""
 
 from __future__ import annotations
 
@@ -156,8 +155,7 @@ def _same(cfg: Config, payload: Mapping[str, Any], origin: Path) -> Config:
 
 
 def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
-    """The checkpoint's settings with those of `cfg` that are free to differ. Raises ValueError for the
-    others."""
+    """The checkpoint's settings with those of `cfg` that may differ. Raises ValueError for the others."""
     stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(cfg.run.resume))
     if cfg.recipe not in (stored.recipe, Path(DEFAULT_RECIPE).stem):
         raise ValueError(
