@@ -1,5 +1,6 @@
 # make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
 # make test    run the tests (ARGS="tests/test_config.py" picks some)
+# make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
 # make drill   kill, starve and damage runs, and count what is lost (ARGS="--kills=6" is shorter)
 # make check   ruff and mypy
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
@@ -10,7 +11,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test drill check faults mutants docs bench tables clean
+.PHONY: setup train test slow drill check faults mutants docs bench tables clean
 
 setup:
 	@scripts/setup.sh
@@ -23,7 +24,10 @@ train: setup
 # One thread a worker: the workers are what keeps the cores busy.
 test:
 	@scripts/setup.sh --browser
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow" $(ARGS)
+
+slow: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load -m slow $(ARGS)
 
 # Runs killed, starved of disk and handed damaged files: about ten minutes on two cores.
 drill: setup

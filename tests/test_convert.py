@@ -39,6 +39,7 @@ def convert(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
 def test_a_folder_becomes_two_betons_that_training_finds_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -99,7 +100,7 @@ def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path) -> Non
         (["--root=empty"], "data.root=empty holds no betons, Parquet shards"),
         (["--source=png"], "invalid choice: 'png'"),
         (["--quality=0"], "data.jpeg_quality"),
-        (["--max-size=0"], "--max-size must be at least 1"),
+        (["--max-size=0"], "--max-size: must be at least 1"),
         (["--source=synthetic", "--data.synthetic_train=999999999999"], "GiB of memory"),
         (["--verify=none.beton"], "none.beton does not exist"),
     ],

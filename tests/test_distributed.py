@@ -165,6 +165,7 @@ def test_two_processes_learn_what_one_learns_whatever_the_optimizer_and_the_redu
             torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_path):
     settings = [
         "--config=smoke.yaml", "--data.synthetic_train=5000", "--train.batch_size=50", "--train.epochs=500",

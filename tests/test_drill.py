@@ -10,6 +10,7 @@ import pytest
 DRILL = Path(__file__).parent / "drill" / "drill.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 def test_killed_starved_and_damaged_runs_lose_nothing_and_are_never_silently_wrong():
     command = [sys.executable, str(DRILL), "--kills=3", "--mutations=50", "--plain"]

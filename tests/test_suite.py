@@ -25,6 +25,7 @@ def tiny(*arguments, out):
     return ["--scale", "tiny", "--device", "cpu", "--budget", "600", "--out", str(out), *arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only, least", [("ceilings,loader,step", 6), ("endtoend,accuracy", 3)])
 def test_the_tiny_suite_writes_a_valid_file_with_rows_of_every_part(
     tmp_path, monkeypatch, capsys, only, least

@@ -117,7 +117,8 @@ def lr_finder(
             axes.axvline(rate, color=colour, linestyle=dash, label=f"{name}: {rate:.2g}")
         axes.set_xscale("log")
         low, high = min(min(smoothed), float(np.percentile(losses, 1))), smoothed[0]
-        axes.set_ylim(low - 0.15 * (high - low), high + 0.5 * (high - low))
+        span = max(high - low, 1e-3)  # a loss that never falls has none
+        axes.set_ylim(low - 0.15 * span, high + 0.5 * span)
         _label(axes, "Learning-rate range test", "learning rate (log scale)", "training loss (nats)")
     return Path(path)
 
