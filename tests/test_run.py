@@ -18,6 +18,7 @@ import torch
 
 from fastresnet import data
 from fastresnet.commands import train as command
+from fastresnet.loading.choice import Loaders
 from fastresnet.models.flops import flops_per_image
 from fastresnet.runs import checkpoint, keeping, ledger, record, start
 from fastresnet.runs.callbacks import Callback
@@ -475,3 +476,15 @@ def test_at_a_terminal_the_script_ends_in_words_and_with_json_where_asked(
     command.main([*words, f"--run.dir={tmp_path / 'a'}", *more])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("{" if more else f"next      fastresnet evaluate --checkpoint={tmp_path / 'a'}")
+
+
+def test_the_augmentation_is_compiled_before_the_clock_of_training_starts(train, monkeypatch):
+    """Without a compiled step too: the loaders are warmed, and the record says what that took."""
+    calls = []
+    warm, fit = Loaders.warm_up, Experiment.fit_epoch
+    monkeypatch.setattr(Loaders, "warm_up", lambda self: (calls.append("warm"), warm(self))[1])
+    monkeypatch.setattr(
+        Experiment, "fit_epoch", lambda self, *a, **k: (calls.append("fit"), fit(self, *a, **k))[1]
+    )
+    run = train("run", {"train.epochs": 1.0})
+    assert calls == ["warm", "fit"] and run.record["seconds"]["compile"] > 0

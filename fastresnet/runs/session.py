@@ -130,14 +130,14 @@ class Session:
         self.logs = loggers.open_all(self.cfg.run.loggers, self.folder.path, self.cfg)
 
     def _warm_up(self) -> None:
-        experiment = self.experiment
-        if experiment.compile_mode != "off" or self.cfg.train.cuda_graph:
-            self.progress.note(
-                f"compiling the step (train.compile={experiment.compile_mode}, "
-                f"cuda_graph={self.cfg.train.cuda_graph}) ..."
-            )
+        experiment, graph = self.experiment, self.cfg.train.cuda_graph
+        if experiment.compile_mode == "off" and not graph:
+            experiment.loaders.warm_up()
+        else:
+            how = f"train.compile={experiment.compile_mode}, cuda_graph={graph}"
+            self.progress.note(f"compiling the step ({how}) ...")
             experiment.warm_up()
-            self.ledger.seconds.compile = self._since_began() - self.ledger.seconds.startup
+        self.ledger.seconds.compile = self._since_began() - self.ledger.seconds.startup
 
     def _begin(self) -> None:
         experiment = self.experiment
