@@ -127,6 +127,9 @@ def test_filters_of_one_height_share_a_batch_and_keep_their_own_updates():
     shapes = [(8, 4, 3, 3), (8, 8, 3, 3), (8, 3, 1, 1), (20, 2, 2, 2), (8, 30)]
     directions = random_filters(*shapes)
     together = orthogonal_updates(directions, 3, NEWTON_SCHULZ, torch.float32)
+    apart = orthogonal_updates(directions, 3, NEWTON_SCHULZ, torch.float32, padded=False)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other)
     for direction, update in zip(directions, together):
         (alone,) = orthogonal_updates([direction], 3, NEWTON_SCHULZ, torch.float32)
         torch.testing.assert_close(update, alone, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,7 @@
 """Muon: momentum whose updates are orthogonalised, for convolution filters; the rest is SGD's.
 
 K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". A filter bank (O,I,kh,kw) is
-the matrix (O, kh*kw*I). All matrices of one height are orthogonalised in one batch.
+the matrix (O, kh*kw*I). Those of one shape, or one height, are orthogonalised in one batch.
 """
 
 from __future__ import annotations
@@ -42,20 +42,25 @@ def orthogonalized(
 
 
 def orthogonal_updates(
-    directions: Sequence[Tensor], steps: int, coefficients: Coefficients, compute: torch.dtype
+    directions: Sequence[Tensor],
+    steps: int,
+    coefficients: Coefficients,
+    compute: torch.dtype,
+    padded: bool = True,
 ) -> list[Tensor]:
     """Each direction orthogonalised, in its own shape and memory layout.
 
-    Matrices of one height (the smaller side) share a batch: columns of zeros make them equally wide, which
-    changes neither norm nor products.
+    Matrices of one shape share a batch; `padded`, all of one height (the smaller side) do: columns of zeros
+    make them equally wide, which changes neither norm nor products. That saves launches and costs arithmetic:
+    right for a captured step, wrong for a CPU.
     """
     matrices = [_as_matrix(direction) for direction in directions]
     wide = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
-    by_height: dict[int, list[int]] = defaultdict(list)
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, matrix in enumerate(wide):
-        by_height[matrix.shape[0]].append(i)
+        alike[tuple(matrix.shape[: 1 if padded else 2])].append(i)
     updates: dict[int, Tensor] = {}
-    for members in by_height.values():
+    for members in alike.values():
         width = max(wide[i].shape[1] for i in members)
         batch = torch.stack([F.pad(wide[i], (0, width - wide[i].shape[1])) for i in members])
         for i, result in zip(members, orthogonalized(batch, steps, coefficients, compute).unbind()):
@@ -138,7 +143,7 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1.0 - lr * group["weight_decay"])
         compute = torch.bfloat16 if params[0].is_cuda else torch.float32
-        updates = self.updates(directions, self.steps, self.coefficients, compute)
+        updates = self.updates(directions, self.steps, self.coefficients, compute, group["capturable"])
         torch._foreach_mul_(updates, -lr)
         torch._foreach_add_(params, updates)
 
