@@ -1,6 +1,7 @@
 """A caller's own network, data, loss, augmentation and callbacks act and are recorded."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastresnet as fr
+from fastresnet.settings import config
 
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "train.precision": "fp32", "run.device": "cpu",
@@ -150,3 +152,37 @@ def test_wrong_parts_end_in_one_line_before_a_folder_is_made(train, tmp_path, ha
         train(**handed)
     assert "\n" not in str(error.value)
     assert "augment" in handed or not (tmp_path / "run").exists()
+
+
+OWN = """
+import torch
+
+
+def descent(groups, settings, run):
+    return [torch.optim.ASGD(groups)]
+"""
+
+
+def test_a_resumed_run_imports_what_the_caller_names_and_never_what_the_checkpoint_does(
+    train, tmp_path, monkeypatch
+):
+    (tmp_path / "descent_of_mine.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    named = {"optim.name": "descent_of_mine:descent"}
+    first = train({**named, "train.max_steps": 2}, model=linear)
+    monkeypatch.delitem(sys.modules, "descent_of_mine")
+    again = {"run.resume": str(first.checkpoint), "run.dir": str(tmp_path / "again")}
+    with pytest.raises(
+        ValueError, match="no checkpoint may import: say --optim.name=descent_of_mine:descent"
+    ):
+        train(again, model=linear)
+    assert "descent_of_mine" not in sys.modules
+    assert train({**again, **named}, model=linear).record["steps"] == 12
+
+
+def test_settings_of_a_checkpoint_name_no_code_that_nobody_told_of():
+    saved = config.load(None, {"data.source": "theirs:SOURCE", "run.loggers": ["theirs:Log"]})
+    for key in ("data.source", "run.loggers"):
+        with pytest.raises(config.ConfigError, match=f"{key}=theirs:.* no checkpoint may import"):
+            config.check_named_code(saved, {}, "a.pt", (key,))
+        config.check_named_code(saved, saved.flat(), "a.pt", (key,))

@@ -114,6 +114,7 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, *, origin: 
     found = checkpoint.find(path)
     model, facts = checkpoint.load_model(found)
     cfg = config.from_dict(facts["config"], recipe=facts.get("recipe", "defaults"), origin=str(found))
+    config.check_named_code(cfg, changes, str(found), ("data.source",))
     cfg = cfg.replace(changes, origin=origin) if changes else cfg
     device = choose_device(cfg.run.device)
     make_current(device)

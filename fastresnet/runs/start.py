@@ -161,6 +161,7 @@ def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
         raise ValueError(
             f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming"
         )
+    config.check_named_code(stored, cfg.flat(), str(cfg.run.resume))
     asked = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
     old = stored.flat()
     for key, value in asked.items():

@@ -126,3 +126,26 @@ def from_dict(
     """The Config that `Config.to_dict` gave; `origin` names the file in messages. Raises ConfigError."""
     given = flatten(cast("Mapping[object, object]", nested), origin)
     return Config(recipe, given, dict.fromkeys(given, origin))
+
+
+# The settings that may name code of the user's own, `module:attribute`; see base.parts.
+NAMING_CODE = ("model.arch", "optim.name", "schedule.name", "data.source", "run.loggers")
+
+
+def check_named_code(
+    saved: Config, told: Mapping[str, object], origin: str, keys: Sequence[str] = NAMING_CODE
+) -> None:
+    """Raises ConfigError where saved settings name code that `told`, what the caller says now, doesn't.
+
+    A file that came from elsewhere never chooses what is imported.
+    """
+    flat = saved.flat()
+    for key in keys:
+        value = flat[key]
+        names = value if isinstance(value, list) else [value]
+        if any(":" in str(name) for name in names) and told.get(key) != value:
+            shown = ",".join(map(str, names))
+            raise ConfigError(
+                f"{origin}: {key}={shown} names code of its user's own, which no checkpoint may import: "
+                f"say --{key}={shown} too, or give the recipe"
+            )
