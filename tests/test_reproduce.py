@@ -365,3 +365,16 @@ def test_where_a_record_stands_is_said_for_each_part(clean, tmp_path, monkeypatc
     run(tmp_path, runs=1)
     assert seen[0] == "reading the data and warming up"
     assert seen[1:3] == ["seed 0, run 1 of 1: step 0 of 2", "seed 0, run 1 of 1: evaluating"]
+
+
+def test_the_rivals_first_run_is_said_to_be_one_before_our_own_data_is_read(quick, tmp_path, monkeypatch):
+    making, seen = [], []
+    begin = reproduce.Making.__init__
+    monkeypatch.setattr(
+        reproduce.Making, "__init__", lambda self, *a: (making.append(self), begin(self, *a))[1]
+    )
+    monkeypatch.setattr(
+        rival, "run", lambda command, seed: (seen.append(making[0].where()), row(0.5, seed=seed))[1]
+    )
+    run(tmp_path, "--versus=true")
+    assert seen == ["rival, run 1 of 2", "rival, run 2 of 2"]

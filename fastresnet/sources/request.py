@@ -22,9 +22,8 @@ class Request:
     image_size: int = 0  # px; above 0, images of several sizes are welcome: they come one by one
     workers: int = 0  # threads (0: one a core)
     on_error: str = "raise"  # skip: images that can't be decoded are left out
-    memory: int = (
-        4 << 30
-    )  # bytes that decoded images may take; a larger set comes image by image, or not at all
+    # Bytes that decoded images may take; a larger set comes image by image, or not at all.
+    memory: int = 4 << 30
 
     def folder(self, source: str) -> Path:
         """The folder to read; SourceError where it isn't given or isn't there."""

@@ -56,9 +56,8 @@ def new_trainer(
     freeze = whitening_freeze(cfg, model, course)
     falling = {"whiten_bias": schedule.falling(course.total_steps, freeze.from_step)} if freeze.names else {}
     if course.place.size > 1:
-        freeze = (
-            Freeze()
-        )  # DDP expects a gradient of every parameter in each step: there only the rate is zero
+        # DDP expects a gradient of every parameter in each step: there only the rate is zero.
+        freeze = Freeze()
     return Trainer(
         distributed.wrap(model, course.place, course.device),
         optimizer,

@@ -155,11 +155,11 @@ class Making:
 
     def where(self) -> str:
         """Where the record stands, for whoever watches."""
+        if self.turn is not None and self.turn[0] == "rival":
+            return f"rival, run {self.turn[1] + 1} of {self.ask.runs}"
         if self.turn is None or self.prepared is None:
             return "reading the data and warming up"
-        who, seed = self.turn
-        if who == "rival":
-            return f"rival, run {seed + 1} of {self.ask.runs}"
+        seed = self.turn[1]
         if self.ask.parallel > 1:
             return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.ask.parallel} at once"
         step, last = self.prepared.experiment.trainer.steps_done, self.prepared.last_step
