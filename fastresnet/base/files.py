@@ -12,6 +12,11 @@ from contextlib import contextmanager, suppress
 from errno import EINVAL
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -51,12 +56,13 @@ def write_text(path: str | Path, text: str) -> Path:
 def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """The block runs in one process at a time for a folder, which is made where missing.
 
-    waiting:  called once where another process is in its block
-    The system lets go when a process ends. A file system without locks gives none.
+    waiting:  called once where another process is in its block; what it raises ends the waiting
+    The system lets go when a process ends. Windows, and a file system without locks, give none.
     """
-    import fcntl  # not on Windows
-
     folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):

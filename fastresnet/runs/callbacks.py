@@ -50,13 +50,10 @@ class EarlyStopping(Callback):
         value: Any = row[self.figure]  # type: ignore[literal-required]
         if value is None:
             return None
-        gain = 0.0 if self.best is None else float(value) - self.best
-        if self.figure.endswith("loss"):
-            gain = -gain
-        if self.best is None or gain > self.least:
+        better = -1.0 if self.figure.endswith("loss") else 1.0
+        self.waited += 1
+        if self.best is None or better * (float(value) - self.best) > self.least:
             self.best, self.waited = float(value), 0
-        else:
-            self.waited += 1
         return self.waited >= self.patience
 
 

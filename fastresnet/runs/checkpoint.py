@@ -162,19 +162,18 @@ def load_model(
     stored = config.from_dict(payload["config"], recipe=payload.get("recipe", "defaults"), origin=str(path))
     settings = stored.replace({"model.pretrained": None}).model
     weights = (payload.get("averaged") if averaged else None) or payload["model"]
-    shape = (len(payload["class_names"]), payload["image_size"])
-    if model is None and ":" in settings.arch:
-        raise ValueError(
-            f"{path}: was trained with a network of its user's own ({settings.arch}), which no "
-            "checkpoint may import: build it and give it as load_model(path, model=...)"
-        )
-    if model is not None:
-        load_weights(model, weights, str(path))
-        return model.eval(), {key: value for key, value in payload.items() if key not in TENSORS}
-    with torch.device("meta"):  # takes no memory: settings that ask for more than the file holds are refused
-        compare(models.build(settings, *shape), weights, str(path))
-    model = models.build(settings, *shape)
-    model.load_state_dict(weights)
+    if model is None:
+        if ":" in settings.arch:
+            raise ValueError(
+                f"{path}: was trained with a network of its user's own ({settings.arch}), which no "
+                "checkpoint may import: build it and give it as load_model(path, model=...)"
+            )
+        shape = (len(payload["class_names"]), payload["image_size"])
+        # in no memory: settings that ask for more than the file holds are refused
+        with torch.device("meta"):
+            compare(models.build(settings, *shape), weights, str(path))
+        model = models.build(settings, *shape)
+    load_weights(model, weights, str(path))
     return model.eval(), {key: value for key, value in payload.items() if key not in TENSORS}
 
 

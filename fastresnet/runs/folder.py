@@ -6,6 +6,7 @@ checkpoints/{last,best}.pt  plots/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -23,11 +24,6 @@ from fastresnet.reports import plots, run_page
 from fastresnet.reports.finished import Predictions, Result, Row
 from fastresnet.runs import record
 from fastresnet.settings.config import Config
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder aren't noticed there
-    fcntl = None  # type: ignore[assignment]
 
 LAST = Path("checkpoints", "last.pt")
 COLUMNS = tuple(Row.__annotations__)
@@ -65,11 +61,11 @@ class RunFolder:
     def __init__(
         self, path: Path, *, continued: bool = False, complain: Callable[[str], None] = lambda line: None
     ) -> None:
-        self.path, self.complain = path, complain
+        self.path, self.complain, self._lock = path, complain, contextlib.ExitStack()
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             files.write_bytes(path / ".writable", b"").unlink()
-            self._lock = self._locked()
+            self._lock.enter_context(files.locked(path, self._taken))
             for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:  # of a run that was killed
                 left.unlink(missing_ok=True)
         except OSError as error:
@@ -81,28 +77,12 @@ class RunFolder:
                 f"--run.resume={path}"
             )
 
-    def _locked(self) -> int | None:
-        """A descriptor of the folder that holds its lock; the system lets go of it when the process ends."""
-        if fcntl is None:
-            return None
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ValueError(
-                f"run.dir={self.path}: another run is at work in it, name another folder"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(descriptor)
-            return None
-        return descriptor
+    def _taken(self) -> None:
+        raise ValueError(f"run.dir={self.path}: another run is at work in it, name another folder")
 
     def close(self) -> None:
         """Let another run have the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     @classmethod
     def fresh(cls, cfg: Config, complain: Callable[[str], None] = lambda line: None) -> RunFolder:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from fastresnet.base import words
 from fastresnet.machine import distributed
@@ -117,7 +118,8 @@ class Keeper:
     def _write(self, name: str, payload: dict[str, Any]) -> None:
         assert self.where is not None
         self.flush()
-        self._writing = self._thread.submit(checkpoint.save, self.where / f"{name}.pt", _copied(payload))
+        copied = tree_map_only(Tensor, lambda value: value.detach().to("cpu", copy=True), payload)
+        self._writing = self._thread.submit(checkpoint.save, self.where / f"{name}.pt", copied)
 
     def _weights(self) -> dict[str, Any]:
         experiment, history = self.experiment, self.ledger.history
@@ -166,12 +168,3 @@ class Keeper:
 
 def _finite(model: nn.Module) -> bool:
     return all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
-
-
-def _copied(value: Any) -> Any:
-    """The same nested value with every tensor copied to the CPU, so that training may go on."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -114,10 +114,9 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; start-up and compiling are this session's own."""
         self.history, self.best = list(state["history"]), Best(**state["best"])
-        self.part_seconds, spent = state["part_seconds"], state["seconds"]
-        self.seconds.init, self.seconds.train, self.seconds.eval = (
-            spent[k] for k in ("init", "train", "eval")
-        )
+        self.part_seconds = state["part_seconds"]
+        for name in ("init", "train", "eval"):
+            setattr(self.seconds, name, state["seconds"][name])
 
     def record(self, plain: Score, with_tta: Score | None, energy_joules: float | None) -> Result:
         """The record of the run, finished with these scores of the last weights on the test set."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from fastresnet.base import parts
+from fastresnet.settings.config import Config
 
 
 class Logger(Protocol):
@@ -22,10 +23,10 @@ class Logger(Protocol):
         """Write what is left. `record` is the run's result, or None where it has none."""
 
 
-Opener = Callable[[Path, Any], Logger]
+Opener = Callable[[Path, Config], Logger]
 
 
-def open_all(names: Sequence[str], run_dir: str | Path, cfg: Any) -> list[Logger]:
+def open_all(names: Sequence[str], run_dir: str | Path, cfg: Config) -> list[Logger]:
     """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't there."""
     kinds = [cast(Opener, parts.find(parts.LOGGERS, "run.loggers", name)) for name in names]
     return [kind(Path(run_dir), cfg) for kind in kinds]
@@ -34,7 +35,7 @@ def open_all(names: Sequence[str], run_dir: str | Path, cfg: Any) -> list[Logger
 class TensorBoard:
     """Scalars under <run>/tensorboard; look at them with `tensorboard --logdir runs`."""
 
-    def __init__(self, run_dir: Path, cfg: Any) -> None:
+    def __init__(self, run_dir: Path, cfg: Config) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -42,7 +43,7 @@ class TensorBoard:
                 "run.loggers=tensorboard needs the package tensorboard: pip install tensorboard"
             ) from error
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))
-        settings = "\n".join(f"    {key}: {value}" for key, value in flat(cfg.to_dict()).items())
+        settings = "\n".join(f"    {key}: {value}" for key, value in cfg.flat().items())
         self.writer.add_text("settings", settings)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -58,7 +59,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A wandb run under <run>/wandb, offline without WANDB_API_KEY or WANDB_MODE: `wandb sync` sends it."""
 
-    def __init__(self, run_dir: Path, cfg: Any) -> None:
+    def __init__(self, run_dir: Path, cfg: Config) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -68,7 +69,7 @@ class WeightsAndBiases:
             project="fastresnet",
             name=run_dir.name,
             dir=str(run_dir),
-            config=flat(cfg.to_dict()),
+            config=cfg.flat(),
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -82,17 +83,6 @@ class WeightsAndBiases:
                 {f"final/{key}": value for key, value in _numbers(record["accuracy"]).items()}
             )
         self.run.finish(exit_code=0 if record is not None else 1)
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 0.1}} -> {"optim.lr": 0.1}."""
-    result: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -24,14 +24,9 @@ SCHEMAS = (*KINDS, "checkpoint")
 SCHEMA_VERSION = 1
 Rule = Mapping[str, Any]
 _TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list, tuple),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+    "object": (dict,), "array": (list, tuple), "string": (str,), "integer": (int,), "number": (int, float),
+    "boolean": (bool,), "null": (type(None),),
+}  # fmt: skip
 _SILENT = {"$schema", "$defs", "title", "description"}
 _CHECKED = {"type", "const", "enum", "required", "properties", "additionalProperties", "items", "minimum"}
 _CHECKED |= {"maximum", "minItems", "maxItems", "anyOf", "$ref"}
@@ -164,58 +159,50 @@ def problems(value: object, kind: str) -> list[str]:
 def _problems(value: object, rule: Rule, root: Rule, place: str) -> Iterator[str]:
     unknown = set(rule) - _CHECKED - _SILENT
     assert not unknown, f"the checker doesn't know {unknown}"
-    here = place or "the whole"
+    dot = f"{place}." if place else ""
     if "$ref" in rule:
         yield from _problems(value, root["$defs"][rule["$ref"].rsplit("/", 1)[1]], root, place)
     elif "anyOf" in rule:
         tries = [list(_problems(value, choice, root, place)) for choice in rule["anyOf"]]
         if all(tries):
             yield from max(tries, key=lambda found: len(found[0]))
-    elif "const" in rule and value != rule["const"]:
-        yield f"{here} must be {rule['const']!r}, got {value!r:.60}"
-    elif "enum" in rule and value not in rule["enum"]:
-        yield f"{here} must be one of {', '.join(map(str, rule['enum']))}, got {value!r:.60}"
-    elif "type" in rule and not _is_any(value, rule["type"]):
-        kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
-        yield f"{here} must be {' or '.join(kinds)}, got {value!r:.60}"
+    elif fault := _fault(value, rule):
+        yield f"{place or 'the whole'} {fault}"
     elif isinstance(value, dict):
-        yield from _in_object(value, rule, root, place)
+        yield from (f"{dot}{name} is missing" for name in rule.get("required", ()) if name not in value)
+        for name, item in value.items():
+            inside = rule.get("properties", {}).get(name, rule.get("additionalProperties", {}))
+            if inside is False:
+                yield f"{dot}{name} is not a field of it"
+            else:
+                yield from _problems(item, inside, root, f"{dot}{name}")
     elif isinstance(value, (list, tuple)):
-        yield from _in_array(value, rule, root, place)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield from _of_number(value, rule, here)
+        for index, item in enumerate(value):
+            yield from _problems(item, rule.get("items", {}), root, f"{place}[{index}]")
 
 
-def _in_object(value: dict[str, object], rule: Rule, root: Rule, place: str) -> Iterator[str]:
-    dot = f"{place}." if place else ""
-    for name in rule.get("required", ()):
-        if name not in value:
-            yield f"{dot}{name} is missing"
-    for name, item in value.items():
-        inside = rule.get("properties", {}).get(name, rule.get("additionalProperties", {}))
-        if inside is False:
-            yield f"{dot}{name} is not a field of it"
-        else:
-            yield from _problems(item, inside, root, f"{dot}{name}")
-
-
-def _in_array(value: list[object] | tuple[object, ...], rule: Rule, root: Rule, place: str) -> Iterator[str]:
-    low, high = rule.get("minItems", 0), rule.get("maxItems", math.inf)
-    if not low <= len(value) <= high:
-        yield f"{place or 'the whole'} must hold {low} to {high} items, got {len(value)}"
-    for index, item in enumerate(value):
-        yield from _problems(item, rule.get("items", {}), root, f"{place}[{index}]")
-
-
-def _of_number(value: float, rule: Rule, here: str) -> Iterator[str]:
+def _fault(value: object, rule: Rule) -> str:
+    """What is wrong with a value whatever it holds inside, or nothing."""
+    kinds = rule.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if "const" in rule and value != rule["const"]:
+        return f"must be {rule['const']!r}, got {value!r:.60}"
+    if "enum" in rule and value not in rule["enum"]:
+        return f"must be one of {', '.join(map(str, rule['enum']))}, got {value!r:.60}"
+    if kinds and not _is_any(value, kinds):
+        return f"must be {' or '.join(kinds)}, got {value!r:.60}"
+    if isinstance(value, (list, tuple)):
+        low, high = rule.get("minItems", 0), rule.get("maxItems", math.inf)
+        return "" if low <= len(value) <= high else f"must hold {low} to {high} items, got {len(value)}"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return ""
     low, high = rule.get("minimum", -math.inf), rule.get("maximum", math.inf)
     if not math.isfinite(value):
-        yield f"{here} is {value}, which JSON has no word for: write null"
-    elif not low <= value <= high:
-        yield f"{here} must lie in {low}..{high}, got {value}"
+        return f"is {value}, which JSON has no word for: write null"
+    return "" if low <= value <= high else f"must lie in {low}..{high}, got {value}"
 
 
-def _is_any(value: object, kinds: str | list[str]) -> bool:
+def _is_any(value: object, kinds: list[str]) -> bool:
     if isinstance(value, bool):
-        return "boolean" in ([kinds] if isinstance(kinds, str) else kinds)
-    return any(isinstance(value, _TYPES[kind]) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+        return "boolean" in kinds
+    return any(isinstance(value, _TYPES[kind]) for kind in kinds)

@@ -30,28 +30,11 @@ CALLER = "the caller"  # who set what `train` was handed beside its settings
 AUTO = "auto"  # run.resume: go on with what run.dir holds, or begin anew
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
 FREE_ON_RESUME = (
-    "run.dir",
-    "run.resume",
-    "run.device",
-    "run.threads",
-    "run.progress",
-    "run.loggers",
-    "run.report",
-    "run.save_checkpoints",
-    "eval.",
-    "train.max_steps",
-    "train.compile",
-    "train.cuda_graph",
-    "train.checkpoint_every",
-    "data.source",
-    "data.root",
-    "data.train",
-    "data.test",
-    "data.betons",
-    "data.workers",
-    "data.kernel",
-    "data.allow_synthetic",
-)
+    "run.dir", "run.resume", "run.device", "run.threads", "run.progress", "run.loggers", "run.report",
+    "run.save_checkpoints", "eval.", "train.max_steps", "train.compile", "train.cuda_graph",
+    "train.checkpoint_every", "data.source", "data.root", "data.train", "data.test", "data.betons",
+    "data.workers", "data.kernel", "data.allow_synthetic",
+)  # fmt: skip
 
 
 def train(
@@ -90,11 +73,8 @@ def train(
     going_on = _going_on(cfg)
     payload = checkpoint.load(going_on) if going_on else None
     where = None
-    if payload is not None:
-        assert going_on is not None
-        cfg = (
-            _continued(cfg, payload) if cfg.run.resume not in (None, AUTO) else _same(cfg, payload, going_on)
-        )
+    if going_on is not None and payload is not None:
+        cfg = _agreed(cfg, payload, going_on)
         where = _folder_of(cfg, going_on)
     device_type = choose_device(cfg.run.device).type
     with distributed.world(device_type) as world:
@@ -138,41 +118,41 @@ def _folder_of(cfg: Config, going_on: Path) -> Path | None:
     return own if stays else None
 
 
-def _same(cfg: Config, payload: Mapping[str, Any], origin: Path) -> Config:
-    """`cfg`, given again by the same command. Raises ValueError where the stopped run had other settings."""
-    old, new = (
-        config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(origin)).flat(),
-        cfg.flat(),
-    )
-    unlike = [key for key in new if new[key] != old[key] and not key.startswith(FREE_ON_RESUME)]
-    if unlike:
-        key = unlike[0]
-        raise ValueError(
-            f"run.dir={cfg.run.dir} holds a stopped run with other settings ({key}={old[key]} there, "
-            f"{new[key]} here): name another folder, or continue it as it is with --run.resume={cfg.run.dir}"
-        )
-    return cfg
+def _agreed(cfg: Config, payload: Mapping[str, Any], going_on: Path) -> Config:
+    """The settings to go on with. Raises ValueError where `cfg` wants others than the checkpoint's.
 
-
-def _continued(cfg: Config, payload: Mapping[str, Any]) -> Config:
-    """The checkpoint's settings with those of `cfg` that may differ. Raises ValueError for the others."""
-    stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=str(cfg.run.resume))
-    if cfg.recipe not in (stored.recipe, Path(DEFAULT_RECIPE).stem):
+    With run.resume they are the checkpoint's, and what the command line asks for and may differ. By the same
+    command given again they are its own.
+    """
+    resumed = cfg.run.resume not in (None, AUTO)
+    origin = str(cfg.run.resume if resumed else going_on)
+    stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=origin)
+    if resumed and cfg.recipe not in (stored.recipe, Path(DEFAULT_RECIPE).stem):
         raise ValueError(
             f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming"
         )
-    config.check_named_code(stored, cfg.flat(), str(cfg.run.resume))
-    asked = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
-    old = stored.flat()
-    for key, value in asked.items():
-        if value != old[key] and not key.startswith(FREE_ON_RESUME):
-            raise ValueError(
-                f"{key}={value} differs from {old[key]} in {cfg.run.resume}: a resumed run keeps the "
-                "settings it began with (start a new run to change them)"
-            )
+    old, new = stored.flat(), cfg.flat()
+    if resumed:
+        config.check_named_code(stored, new, origin)
+    asked = {key: new[key] for key in new if not resumed or cfg.provenance[key] == COMMAND_LINE}
     kept = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
-    assert cfg.run.resume is not None
-    own = folder.of_checkpoint(checkpoint.find(cfg.run.resume))
-    if "run.dir" not in kept:
-        kept["run.dir"] = None if own is None else str(own)
-    return stored.replace({"train.max_steps": 0, **kept})
+    unlike = [key for key in asked if key not in kept and asked[key] != old[key]]
+    if unlike:
+        raise ValueError(_unlike(cfg, unlike[0], old[unlike[0]], resumed))
+    if not resumed:
+        return cfg
+    own = folder.of_checkpoint(going_on)
+    return stored.replace({"train.max_steps": 0, "run.dir": None if own is None else str(own), **kept})
+
+
+def _unlike(cfg: Config, key: str, there: object, resumed: bool) -> str:
+    here, where = cfg.flat()[key], cfg.run.dir
+    if resumed:
+        return (
+            f"{key}={here} differs from {there} in {cfg.run.resume}: a resumed run keeps the settings it "
+            "began with (start a new run to change them)"
+        )
+    return (
+        f"run.dir={where} holds a stopped run with other settings ({key}={there} there, {here} here): name "
+        f"another folder, or continue it as it is with --run.resume={where}"
+    )
