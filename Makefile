@@ -6,12 +6,13 @@
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
 # make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
 # make docs    the guide and the API reference as a site, build/site
+# make notebook run examples/tour.ipynb anew, and keep what it shows
 # make bench   measure this machine (ARGS="--suite quick" is the short one)
 # Each sets up .venv first, which takes minutes once and nothing later.
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test slow drill check faults mutants docs bench tables clean
+.PHONY: setup train test slow drill check faults mutants docs bench tables notebook clean
 
 setup:
 	@scripts/setup.sh
@@ -58,6 +59,10 @@ tables: setup
 	@$(PYTHON) tests/test_costs.py
 	@$(PYTHON) tests/test_picture.py
 	@$(PYTHON) benchmarks/leaderboard.py
+
+# The notebook with what it shows, on drawn images; needs the extra `notebook`.
+notebook: setup
+	@env -u FASTRESNET_DATA $(PYTHON) -m nbconvert --to notebook --execute --inplace examples/tour.ipynb
 
 # Leaves .venv, data/ and runs/ alone.
 clean:

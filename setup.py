@@ -20,7 +20,9 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["fastresnet", "fastresnet.*"]),
-    package_data={"fastresnet": ["py.typed", "**/*.yaml", "**/*.json", "**/*.css", "**/*.js", "**/*.html"]},
+    package_data={
+        "fastresnet": ["py.typed", "**/*.yaml", "**/*.json", "**/*.css", "**/*.js", "**/*.html", "**/*.svg"]
+    },
     entry_points={"console_scripts": ["fastresnet = fastresnet.__main__:main"]},
     install_requires=[
         "torch>=2.6",
@@ -32,6 +34,8 @@ setup(
         "terminaltables>=3.1",  # fastargs, too
         "pyarrow>=15.0",  # reads Parquet
         "matplotlib>=3.8",  # draws the curves
+        "Jinja2>=3.1",  # writes the pages; torch needs it, too
+        "MarkupSafe>=2.1",  # what Jinja2 escapes with
         "jsonschema>=4.18",  # holds result.json to its schema
     ],
     extras_require={
@@ -44,6 +48,7 @@ setup(
         ],
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
+        "notebook": ["ipykernel>=6.0", "nbconvert>=7.0"],  # examples/tour.ipynb; Colab has them
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",

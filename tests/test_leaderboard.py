@@ -9,7 +9,8 @@ import pytest
 
 from fastresnet.bench import places
 from fastresnet.bench.commands import leaderboard as command
-from fastresnet.bench.pages import leaderboard, plotting, tables
+from fastresnet.bench.pages import leaderboard, predicted, tables
+from fastresnet.reports import charts
 from fastresnet.runs import record
 
 README = """# Title
@@ -89,7 +90,8 @@ def test_records_rivals_and_machines_stand_in_readme_and_page(repository):
     figures = "94 % met, p=0.001 | 0.71 ±0.01 s | 94.02 ±0.14 % | 200 |"
     assert f"| [speed94](benchmarks/records/speed94/README.md) | 2 cores Test CPU | {figures}" in readme
     assert "| airbench94 (rival, same machine and session; published: airbench94_muon) |" in readme
-    assert "| 2 cores Test CPU | standard | 100 GFLOP/s (fp32) |" in readme
+    raw = "[2 cores Test CPU](benchmarks/results/cpu.json)"
+    assert f"| {raw} | standard | 5 | 100 GFLOP/s (fp32) |" in readme
     page = (repository / "docs" / "index.html").read_text()
     assert "94.02 ±0.14 %" in page and "http" not in page.replace("http://www.w3.org", "")
     assert 'href="../benchmarks/records/speed94/README.md"' in page
@@ -107,6 +109,34 @@ def test_what_others_published_is_set_apart_and_its_points_are_hollow(repository
     assert "racer" not in (repository / "README.md").read_text()
 
 
+def test_a_record_leads_to_its_raw_data(repository):
+    record.write(repository / "benchmarks" / "records" / "speed94" / "record.json", a_record())
+    (repository / "benchmarks" / "records" / "speed94" / "runs.jsonl").write_text("")
+    command.main(["--root", str(repository)])
+    page = (repository / "docs" / "index.html").read_text()
+    for name in ("README.md", "record.json", "runs.jsonl"):
+        assert f'href="../benchmarks/records/speed94/{name}"' in page
+
+
+def test_a_prediction_says_so_with_its_range_and_what_it_assumes(repository):
+    (repository / "benchmarks").mkdir()
+    (repository / "benchmarks" / "predicted.yaml").write_text("cpu.yaml: [T4]\n")
+    command.main(["--root", str(repository)])
+    page, readme = (repository / name for name in ("docs/index.html", "README.md"))
+    text = page.read_text()
+    assert "predicted, not measured" in text and "aims at 85 %" in text and ">not predicted<" in text
+    assert "no result of a cuda device is here" in text and "1x T4" not in readme.read_text()
+    fast, slow = map(float, re.search(r"<div>([\d.]+) to ([\d.]+) s<", text).groups())
+    left, right = map(float, re.search(r'class="span s1" x1="([\d.]+)" x2="([\d.]+)"', text).groups())
+    dot = float(re.search(r'class="dot s1 hollow" cx="([\d.]+)"', text)[1])
+    assert 0 < fast < slow and left < dot < right and ">cpu, T4</text>" in text
+
+
+def test_a_prediction_without_a_target_is_refused():
+    with pytest.raises(ValueError, match="smoke.yaml has no eval.target"):
+        predicted.predict("smoke.yaml", "T4", [])
+
+
 @pytest.mark.parametrize("mean, spread, n, text", [
     (129.85, 1.99, 3, "130 ±2 s"), (0.71234, 0.01, 200, "0.71 ±0.01 s"), (8.534, 0.4, 4, "8.5 ±0.4 s"),
     (848.53, None, 1, "849 s"), (1.8284, None, 1, "1.83 s"), (None, None, 0, "-"),
@@ -117,8 +147,8 @@ def test_a_time_has_no_more_digits_than_its_runs_support(mean, spread, n, text):
 
 def test_names_of_points_that_lie_together_do_not_cover_each_other():
     points = [(2.0, 6.0), (2.01, 6.0), (2.02, 6.01)]
-    series = plotting.Series("some", points, 0, False, ["first", "second", "third"], "named")
-    drawn = plotting.plot("title", "", [series], "seconds")
+    series = charts.Series("some", points, line=False, labels=["first", "second", "third"], named=True)
+    drawn = charts.chart("title", "", [series], "seconds", log=True)
     heights = [float(found) for found in re.findall(r'class="point" x="[\d.]+" y="([\d.]+)"', drawn)]
     assert len(heights) == 3 and min(abs(a - b) for a, b in itertools.combinations(heights, 2)) >= 12
 
@@ -179,8 +209,6 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     (folder / "here.json").write_text(json.dumps(made))
     command.main(["--root", str(repository)])
     readme = (repository / "README.md").read_text()
-    assert (
-        "| resident | 2 cores Test CPU, fp32, batch 64 | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |"
-        in readme
-    )
-    assert "| dali | 2 cores Test CPU, fp32, batch 64 | dali isn't installed | - | - | - | - | - |" in readme
+    where = "[2 cores Test CPU, fp32, batch 64](benchmarks/results/loaders/here.json)"
+    assert f"| resident | {where} | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |" in readme
+    assert f"| dali | {where} | dali isn't installed | - | - | - | - | - |" in readme

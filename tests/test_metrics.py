@@ -48,6 +48,9 @@ def test_a_network_that_answers_the_same_for_every_class_is_not_counted_as_right
 def test_wilson_interval_matches_the_textbook_and_stays_between_zero_and_one():
     low, high = metrics.wilson_interval(9400, 10000)
     assert (low, high) == pytest.approx((0.935174, 0.944487), abs=1e-6)  # statsmodels proportion_confint
+    scipy = pytest.importorskip("scipy.stats", reason="SciPy is the oracle here")
+    oracle = scipy.binomtest(37, 50).proportion_ci(method="wilson")
+    assert metrics.wilson_interval(37, 50) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
     assert metrics.wilson_interval(0, 10)[0] == 0.0
     assert metrics.wilson_interval(10, 10)[1] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="total > 0"):

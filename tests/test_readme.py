@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastresnet.bench.pages import records_table, tables
+from fastresnet.machine import hardware
 from fastresnet.settings import config
 from fastresnet.settings.overrides import take_settings
 from fastresnet.settings.reading import recipes
@@ -31,19 +33,33 @@ COMMANDS = [
 MAKES = [shlex.split(command) for command in dict.fromkeys(COMMANDS) if command.startswith("make ")]
 SCRIPTS = [shlex.split(command) for command in dict.fromkeys(COMMANDS) if command.startswith("python ")]
 # What a reader writes, a run leaves, and tests/test_architecture.py adds.
-ELSEWHERE = ("mine.yaml", "space.yaml", "config.yaml", "stripes.yaml")
+ELSEWHERE = ("mine.yaml", "space.yaml", "config.yaml", "stripes.yaml", "published.yaml", "predicted.yaml")
 FIRST = ("rn18.yaml", "rn18-long.yaml", "cpu.yaml", "smoke.yaml")  # of the table of recipes
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
 
+def reached() -> dict[str, str]:
+    """What each recipe reached in its newest record: accuracy, number of runs, machine."""
+    found = {}
+    for entry in sorted(records_table.load(ROOT), key=lambda entry: entry.folder):
+        made, summary = entry.made, entry.made["summary"]
+        accuracy = tables.measured(summary["mean"], summary["std"], summary["n"], "%", 100)
+        where = f"n={summary['n']}, {hardware.short_name(made['hardware'])}"
+        found[made["recipe"]] = f"[{accuracy}]({entry.folder}/README.md) ({where})"
+    return found
+
+
 def recipes_table() -> str:
-    """The README's table of recipes, from the heads of the files and what they set."""
-    rows = ["| recipe | what it is | epochs | aims at |", "| --- | --- | ---: | ---: |"]
+    """The README's table of recipes: the heads of the files, what they set, what their records say."""
+    rows = ["| recipe | what it is | epochs | aims at | reached (n, machine) |"]
+    rows.append("| --- | --- | ---: | ---: | --- |")
+    known = reached()
     heads = recipes()
     for name, head in sorted(heads.items(), key=lambda item: item[0] not in FIRST):
         cfg = config.load(name)
         target = f"{100 * cfg.eval.target:.4g} %" if cfg.eval.target else ""
-        rows.append(f"| `{name}` | {head} | {cfg.train.epochs:g} | {target} |")
+        told = known.get(name.removesuffix(".yaml"), "")
+        rows.append(f"| `{name}` | {head} | {cfg.train.epochs:g} | {target} | {told} |")
     return "\n".join(rows)
 
 

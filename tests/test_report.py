@@ -7,14 +7,16 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_run import call, write_run
 
-from fastresnet.reports import charts, finished, page, run_page, runs_page
+from fastresnet.reports import charts, finished, run_page, runs_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STYLE = Path(__file__).parent.parent / "fastresnet" / "reports" / "assets"
 
 
 @pytest.fixture
@@ -60,6 +62,13 @@ def test_a_page_rebuilt_without_the_data_lists_the_worst_without_pictures(run):
     assert "Most confidently wrong" in text and "<img" not in text and "ant" in text
 
 
+def test_photographs_are_shown_small(run):
+    path, _ = run
+    photographs = np.zeros((60, 300, 400, 3), np.uint8)
+    text = run_page.write(path, replace(finished.predictions(path), images=photographs)).read_text()
+    assert "data:image/jpeg;base64," in text and len(text) < 100_000
+
+
 def test_synthetic_data_and_an_unfinished_run_are_said_in_the_headline(tmp_path):
     drawn, _ = write_run(tmp_path / "drawn", synthetic=True)
     assert "Synthetic data." in run_page.write(drawn).read_text()
@@ -100,12 +109,16 @@ def test_runs_that_differ_in_their_seed_get_a_mean_and_a_deviation_others_their_
     assert "Settings that differ" in runs_page.write(runs, tmp_path / "all.html").read_text()
 
 
-def test_a_confusion_matrix_shades_mistakes_apart_from_right_answers():
-    drawn = page.matrix(np.array([[90, 10, 0], [2, 98, 0], [0, 1, 99]]), ["cat", "<b>", "dog"])
+def test_a_confusion_matrix_shades_mistakes_apart_from_right_answers(run):
+    counts = [[90, 10, 0], [2, 98, 0], [0, 1, 99]]
+    labels = np.repeat([0, 1, 2], 100)
+    said = np.concatenate([np.repeat([0, 1, 2], row) for row in counts])
+    answers = finished.Predictions(np.eye(3)[said], labels, ("cat", "<b>", "dog"))
+    drawn = run_page.write(run[0], answers).read_text()
     assert 'class="wrong" style="--shade:1.000" title="cat taken for &lt;b&gt;: 10.00 %">10<' in drawn
     assert 'class="right" style="--shade:1.000" title="dog taken for dog: 99.00 %">99<' in drawn
     assert 'class="right" style="--shade:0.000" title="cat taken for cat: 90.00 %">90<' in drawn
-    assert drawn.count('class="none"') == 3 and "<b>" not in drawn
+    assert drawn.count('class="none"') == 3 and "taken for <b>" not in drawn
 
 
 def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
@@ -137,7 +150,7 @@ def test_ticks_are_round_and_hold_the_values(low, high):
 def test_every_series_draws_be_it_constant_zero_or_missing(y, start_at_zero):
     history = [{"epoch": epoch + 1, "lr": value} for epoch, value in enumerate(y)]
     one = run_page.line(history, "lr", "rate")
-    drawn = charts.lines([one], title="t", x_label="x", y_label="y", start_at_zero=start_at_zero)
+    drawn = charts.chart("t", "y", [one], "x", from_zero=start_at_zero)
     assert drawn.count("<circle") == len([value for value in y if value is not None])
     assert "nan" not in drawn and "inf" not in drawn
 
@@ -151,17 +164,40 @@ def test_a_run_whose_only_rate_is_zero_has_a_page(tmp_path):
 
 
 def test_a_chart_leaves_out_what_is_not_finite():
-    assert (
-        charts.lines([charts.Line("a", [1, 2], [float("nan")] * 2)], title="", x_label="", y_label="") == ""
-    )
-    drawn = charts.lines(
-        [charts.Line("a", [1, 2, 3], [1, float("inf"), 2])], title="t", x_label="x", y_label="y"
-    )
+    nothing = charts.Series("a", [(1, float("nan")), (2, float("nan"))])
+    assert charts.chart("t", "y", [nothing], "x") == ""
+    drawn = charts.chart("t", "y", [charts.Series("a", [(1, 1), (2, float("inf")), (3, 2)])], "x")
     assert drawn.count("<circle") == 2 and "inf" not in drawn
 
 
+def luminance(colour):
+    """Relative luminance by WCAG 2.2 of red, green and blue in 0..255."""
+    linear = [c / 3294.6 if c <= 10.3 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_letters_can_be_read_on_every_background(scheme):
+    css = (STYLE / "page.css").read_text(encoding="utf-8")
+    part = css.partition("@media (prefers-color-scheme: dark)")[0 if scheme == "light" else 2]
+    found = {name: tuple(bytes.fromhex(digits)) for name, digits in re.findall(r"--([\w-]+): #(\w{6})", part)}
+    most = {kind: float(share) / 100 for kind, share in re.findall(r"--most-(\w+): (\d+)%", part)}
+    for name in ("text", "soft", "c0", "c1", "c2"):
+        assert min(contrast(found[name], found[back]) for back in ("back", "card")) >= 4.5, name
+    for name in ("c3", "c4", "c5", "c6"):
+        assert contrast(found[name], found["card"]) >= 3, f"{name}, a line"
+    for name, share in (("c0", most["right"] + 0.1), ("c1", most["wrong"])):
+        cell = [share * a + (1 - share) * b for a, b in zip(found[name], found["card"])]
+        assert contrast(found["text"], cell) >= 4.5, f"the darkest cell of a confusion matrix, {name}"
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here to look at the page with")
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (500, False)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path, width, dark):
     path, images = run
     text = run_page.write(path, replace(finished.predictions(path), images=images)).read_text()
@@ -177,7 +213,8 @@ def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path,
     done = subprocess.run(
         [
             BROWSER,
-            "--headless",
+            "--headless=new",
+            "--hide-scrollbars",
             "--no-sandbox",
             "--disable-gpu",
             f"--user-data-dir={tmp_path / 'profile'}",

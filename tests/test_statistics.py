@@ -56,3 +56,12 @@ def test_the_p_value_is_small_only_above_the_target():
     assert statistics.p_value_mean_above([95.0, 95.0], 94.0) == 0.0
     with pytest.raises(ValueError, match="two samples"):
         statistics.p_value_mean_above([94.0], 94.0)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 8, 31, 199])
+def test_students_t_is_scipys(degrees):
+    oracle = pytest.importorskip("scipy.stats", reason="SciPy is the oracle here").t(degrees)
+    for t in (-30.0, -2.5, -0.1, 0.0, 0.7, 4.0):
+        assert statistics.student_t_cdf(t, degrees) == pytest.approx(oracle.cdf(t), abs=1e-12)
+    for share in (0.001, 0.05, 0.5, 0.9, 0.975, 0.9999):
+        assert statistics.student_t_quantile(share, degrees) == pytest.approx(oracle.ppf(share), abs=1e-8)

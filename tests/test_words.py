@@ -61,3 +61,8 @@ def test_an_amount_is_scaled_to_be_readable(value, unit, text):
 @pytest.mark.parametrize(("count", "text"), [(7, "7 bytes"), (3 << 10, "3.0 KiB"), (3 << 29, "1.5 GiB")])
 def test_bytes_are_told_in_binary_units(count, text):
     assert words.size(count) == text
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right():
+    rows = [("run", "images/s", "machine"), ("a longer name", "7", "")]
+    assert words.columns(rows, [1]) == ["run            images/s  machine", "a longer name         7"]

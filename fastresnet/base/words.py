@@ -1,9 +1,12 @@
-"""One wording for numbers: shares in percent, times, amounts with their units. None is a dash.
+"""One wording for numbers: shares in percent, times, amounts with their units; and columns of them.
 
-Refuses to round away what a measurement knows: spreads get the digits of their figure.
+Refuses to round away what a measurement knows: spreads get the digits of their figure. None is a dash.
+Aligning is all that tables on a terminal need, so there is no rich.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
 
 UNKNOWN = "-"
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -54,3 +57,14 @@ def size(count: int) -> str:
     """Bytes: `3.0 KiB`, `48.2 MiB`, `1.5 GiB`."""
     scale, name = next((step for step in _BINARY if count >= step[0]), (1, "bytes"))
     return f"{count / scale:,.1f} {name}" if scale > 1 else f"{count} bytes"
+
+
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Rows of cells as aligned lines; the columns in these places are set flush right, as numbers are."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(_cells(row, widths, right)).rstrip() for row in rows]
+
+
+def _cells(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> Iterator[str]:
+    for place, (cell, width) in enumerate(zip(row, widths)):
+        yield cell.rjust(width) if place in right else cell.ljust(width)

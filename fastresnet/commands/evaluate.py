@@ -16,6 +16,7 @@ from fastresnet.base import files, words
 from fastresnet.inference import judging, trained
 from fastresnet.inference.judging import Gain, Judged
 from fastresnet.reports import metrics, plots
+from fastresnet.reports.finished import Pictures
 from fastresnet.reports.metrics import Mistake
 from fastresnet.settings.command_line import parse_args
 
@@ -60,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "synthetic": splits.info["synthetic"],
     }
     out = args.out or _folder_beside(network.path)
-    write(result, part, out)
+    write(result, data.Pictures(part, network.cfg.data.label_field), out)
     why = network.precision.reason
     print(json.dumps(result, allow_nan=False) if args.json else f"{table(result, why)}\n\nin {out}")
 
 
-def write(result: Judgement, part: data.Split, out: Path) -> None:
+def write(result: Judgement, images: Pictures, out: Path) -> None:
     """evaluation.json, two confusion matrices (CSV, PNG), the reliability plot, the worst mistakes."""
     files.write_text(out / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     names, confusion = result["class_names"], np.array(result["confusion"])
@@ -80,7 +81,7 @@ def write(result: Judgement, part: data.Split, out: Path) -> None:
     worst = result["worst"]
     if worst:
         plots.image_grid(
-            judging.pictures(part, [row["index"] for row in worst]),
+            [images[row["index"]] for row in worst],
             [_caption(row, names) for row in worst],
             out / "worst.png",
             title="Most confidently wrong: what it said, how surely, and what it is",

@@ -5,6 +5,7 @@ Refuses to augment, to make batches and to train.
 
 from fastresnet.data.conversion import convert
 from fastresnet.data.preparation import prepare
+from fastresnet.data.reading import Pictures
 from fastresnet.data.splits import Info, Split, Splits
 
-__all__ = ["Info", "Split", "Splits", "convert", "prepare"]
+__all__ = ["Info", "Pictures", "Split", "Splits", "convert", "prepare"]

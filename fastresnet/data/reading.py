@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,21 @@ def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:
         "source": "beton",
         "synthetic": False,
     }
+
+
+class Pictures:
+    """The images of a split one at a time, as stored: `pictures[place]` is uint8 (H,W,3)."""
+
+    def __init__(self, part: Split, label_field: str | None = None) -> None:
+        self.part, self.label_field = part, label_field
+
+    def __getitem__(self, place: int) -> Pixels:
+        if self.part.images is not None:
+            return self.part.images[place]
+        indices = self.part.indices
+        return beton.read_one(self._layout, place if indices is None else int(indices[place]))
+
+    @cached_property
+    def _layout(self) -> Layout:
+        assert self.part.path is not None, "what isn't in memory lies in a beton"
+        return beton.open_beton(self.part.path, self.label_field)

@@ -6,9 +6,6 @@ from typing import TypedDict
 
 import numpy as np
 
-from fastresnet.base.pictures import Pixels
-from fastresnet.beton.layout import open_beton
-from fastresnet.beton.reader import read_one
 from fastresnet.data import Split
 from fastresnet.inference.trained import Trained
 from fastresnet.loading import Batching, choose
@@ -73,12 +70,3 @@ def judge(network: Trained, part: Split) -> Judged:
         accuracy = float((logits(network, part, tta=tta)[0].argmax(axis=1) == labels).mean())
         gains[tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
     return {**result, "precision": network.precision.name, "tta": gains}
-
-
-def pictures(part: Split, places: list[int]) -> list[Pixels]:
-    """The images at these places of a split, uint8 (H, W, 3) each; a streamed one's as stored."""
-    if part.images is not None:
-        return [part.images[place] for place in places]
-    assert part.path is not None
-    layout = open_beton(part.path)
-    return [read_one(layout, place if part.indices is None else int(part.indices[place])) for place in places]

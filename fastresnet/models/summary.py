@@ -1,6 +1,7 @@
 """What a network consists of: its layers with shape, parameters, FLOPs and receptive field, and its memory.
 
-Computed on a copy without data, so that it costs nothing and leaves the network as it is. Draws nothing.
+Computed on a copy without data, so that it costs nothing and leaves the network as it is. torchinfo has no
+receptive fields, no blocks and no memory of the backward pass. Draws nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastresnet.base import words
 from fastresnet.models.flops import layer_flops, on_meta
 from fastresnet.models.layers import GlobalAvgPool, GlobalMaxPool
 from fastresnet.models.receptive_field import Field, Tracker
@@ -209,16 +211,9 @@ def format_table(summary: Summary) -> str:
         )
         for layer in summary.layers
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*(line.rstrip() for line in lines), "", *_totals(summary)])
+    lines = words.columns(rows, range(3, len(head)))
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*lines, "", *_totals(summary)])
 
 
 def _totals(summary: Summary) -> list[str]:

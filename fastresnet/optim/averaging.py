@@ -1,6 +1,7 @@
 """Averages of the weights along a run: exponential (EMA), of the tail, and Lookahead.
 
-None of them waits for the device.
+None of them waits for the device, as torch.optim.swa_utils does for its counter at each update; Lookahead it
+hasn't got.
 """
 
 from __future__ import annotations

@@ -1,185 +1,201 @@
-"""Line charts and bars as SVG text for a page: they take the page's colours, so light and dark read well.
+"""Charts as SVG for a page: lines, points, bars, on linear or logarithmic axes. Pure functions of numbers.
 
-Pure functions of numbers. Styles are named by class (`s0` … `s6`, `grid`, `tick`) and set by the page.
+matplotlib's SVG has its own colours and letters; these take the page's, so light, dark and phone read well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
 
 from fastresnet.base import words
+from fastresnet.reports.axes import Axis, across, logarithmic, plain, ticks, upward
 from fastresnet.reports.metrics import Bin
+from fastresnet.reports.page import render
 
 WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 60, 16, 14, 44
+COLORS = 7  # that the style sheet has
+DOTS = 60  # points of a line from which on only the line is drawn
+NAMES, ROW = 150, 34  # of strips: room for their names, height of one
+LETTER, LINE_HEIGHT = 8.5, 16  # of a point's name, as large as a phone shows it
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a chart. mark: index of the point to ring, or None; mark_text: what the legend adds."""
+class Series:
+    """Points (x, y) under one name; those that aren't finite, or fit no logarithmic axis, are left out.
+
+    color:   0..6, which sets the dash as well
+    line:    whether the points are joined
+    labels:  a text for each point, shown where one points at it; `named` writes it beside the point
+    hollow:  whether the dots are open
+    spans:   for each point, from where to where along x it may lie
+    mark:    the index of a point to ring
+    about:   what the legend adds to the name
+    """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    points: Sequence[Point]
+    color: int = 0
+    line: bool = True
+    labels: Sequence[str] = ()
+    named: bool = False
+    hollow: bool = False
+    spans: Sequence[Point] = ()
     mark: int | None = None
-    mark_text: str = ""
+    about: str = ""
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers (1, 2, 2.5, 5 times a power of ten apart) from below `low` to above `high`.
-
-    Where both are the same, numbers around it; around 0 they reach from 0 to 1.
-    """
-    if low >= high:
-        low, high = (low - abs(low) / 10, high + abs(high) / 10) if high else (0.0, 1.0)
-    rough = max(high - low, abs(high) * 1e-9) / max(count - 1, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
+# ---- drawing -----------------------------------------------------------------------------------------------
 
 
-def plain(value: float) -> str:
-    """A tick's text: 0.25, 40, 12k, 3.1M."""
-    for limit, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            divisor = {"G": 1e9, "M": 1e6, "k": 1e3}[sign]
-            return f"{value / divisor:g}{sign}"
-    return f"{value:.4g}"
+@dataclass(frozen=True)
+class Canvas:
+    """Two axes, and the places that dots and names have taken: left, right, height of the middle."""
+
+    x: Axis
+    y: Axis
+    taken: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def at(self, x: float, y: float) -> Point:
+        """Where a point lies in the drawing."""
+        right = LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT)
+        return round(right, 1), round(HEIGHT - BOTTOM - self.y.share(y) * (HEIGHT - TOP - BOTTOM), 1)
+
+    def ticks(self) -> dict[str, list[tuple[float, str]]]:
+        """Both axes' ticks: where, and the text."""
+        x, y = self.x, self.y
+        return {
+            "x_ticks": [(self.at(tick, y.low)[0], x.text(tick)) for tick in x.ticks],
+            "y_ticks": [(self.at(x.low, tick)[1], y.text(tick)) for tick in y.ticks],
+        }
+
+    def occupy(self, points: Iterable[Point]) -> None:
+        """Let no name cover these points."""
+        self.taken.extend((x - 6, x + 6, y) for x, y in (self.at(*point) for point in points))
+
+    def name(self, text: str, x: float, y: float) -> tuple[float, float, str, str]:
+        """(x, y, anchor, text) of a point's name: beside it, as near as nothing else lies."""
+        width, leftward = LETTER * len(text), x > LEFT + 0.6 * (WIDTH - LEFT - RIGHT)
+        begin, end = (x - 8 - width, x - 8) if leftward else (x + 8, x + 8 + width)
+        height = y
+        for step in sorted(range(-8, 9), key=abs):
+            height = y + LINE_HEIGHT / 2 * step
+            free = TOP < height < HEIGHT - BOTTOM
+            if free and all(end < a or b < begin or abs(height - c) >= LINE_HEIGHT for a, b, c in self.taken):
+                break
+        self.taken.append((begin, end, height))
+        anchor, start = ("end", end) if leftward else ("start", begin)
+        return round(start, 1), round(height + 4, 1), anchor, text
 
 
-def lines(
-    chart: Sequence[Line],
-    *,
+def chart(
     title: str,
+    subtitle: str,
+    series: Sequence[Series],
     x_label: str,
-    y_label: str,
-    start_at_zero: bool = False,
-    text: Callable[[float], str] = plain,
-) -> str:
-    """An SVG line chart with a legend, without points that aren't finite. Empty text where none is left."""
-    kept = [
-        (index, line, [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)])
-        for index, line in enumerate(chart)
-    ]
-    kept = [entry for entry in kept if entry[2]]
+    *,
+    log: bool = False,
+    from_zero: bool = False,
+    x_ticks: Sequence[float] = (),
+    empty: str = "",
+) -> Markup:
+    """A figure with a legend; without a point to show the sentence `empty`, or nothing.
+
+    log:        both axes are logarithmic, with ticks at `x_ticks`
+    from_zero:  the vertical axis begins at 0
+    """
+    fits = _positive if log else _finite
+    kept = [(one, [i for i, point in enumerate(one.points) if fits(point)]) for one in series]
+    kept = [(one, places) for one, places in kept if places]
     if not kept:
-        return ""
-    xs = [x for _, _, points in kept for x, _ in points]
-    ys = [y for _, _, points in kept for _, y in points]
-    x_ticks = ticks(min(xs), max(xs), 6) if max(xs) > min(xs) else [min(xs)]
-    y_ticks = ticks(0.0 if start_at_zero else min(ys), max(ys))
-    x_low, x_high = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
-    y_low, y_high = y_ticks[0], y_ticks[-1]
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
-        )
-
-    parts = [_frame(x_ticks, y_ticks, x_low, x_high, at, x_label, text)]
-    for index, line, points in kept:
-        parts.append(_line(index, line, points, at))
-    legend = "".join(
-        f'<span class="key s{index % 7}"><i></i>{escape(line.name)}{escape(line.mark_text)}</span>'
-        for index, line, _ in kept
-    )
-    return _figure(title, y_label, "".join(parts), legend)
+        return render("nothing.html", {"title": title, "sentence": empty}) if empty else Markup("")
+    xs = [one.points[i][0] for one, places in kept for i in places]
+    xs += [x for one, _ in kept for span in one.spans for x in span]
+    ys = [one.points[i][1] for one, places in kept for i in places]
+    if log:
+        canvas = Canvas(logarithmic(xs, x_ticks), logarithmic(ys))
+    else:
+        canvas = Canvas(across(xs), upward(ys, from_zero=from_zero))
+    if any(one.named for one, _ in kept):
+        canvas.occupy(one.points[i] for one, places in kept for i in places)
+    drawn = [_drawn(one, places, canvas) for one, places in kept]
+    return _figure(title, subtitle, canvas, x_label, drawn=drawn)
 
 
-def _figure(title: str, y_label: str, drawing: str, legend: str) -> str:
-    """The vertical axis is named above it, where its name is readable and takes no width on a phone."""
-    return (
-        f'<figure><figcaption>{escape(title)} <span class="soft">{escape(y_label)}</span></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}, '
-        f'{escape(y_label, quote=True)}">{drawing}</svg><p class="legend">{legend}</p></figure>'
-    )
+def _finite(point: Point) -> bool:
+    return math.isfinite(point[0]) and math.isfinite(point[1])
 
 
-def _frame(
-    x_ticks: list[float],
-    y_ticks: list[float],
-    x_low: float,
-    x_high: float,
-    at: Callable[..., tuple[float, float]],
-    x_label: str,
-    text: Callable[[float], str],
-) -> str:
-    parts = []
-    for value in y_ticks:
-        _, y = at(x_low, value)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text(value)}</text>'
-        )
-    for value in x_ticks:
-        if x_low <= value <= x_high:
-            x, _ = at(value, y_ticks[0])
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">'
-                f"{plain(value)}</text>"
-            )
-    parts.append(
-        f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-    )
-    return "".join(parts)
+def _positive(point: Point) -> bool:
+    return _finite(point) and min(point) > 0
 
 
-def _line(
-    index: int, line: Line, points: list[tuple[float, float]], at: Callable[..., tuple[float, float]]
-) -> str:
-    style = f"s{index % 7}"
-    places = [at(x, y) for x, y in points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline class="line {style}" points="{path}"/>']
-    if len(points) <= 60:
-        for (x, y), (px, py) in zip(points, places, strict=True):
-            parts.append(
-                f'<circle class="dot {style}" cx="{px:.1f}" cy="{py:.1f}" r="2.6"><title>'
-                f"{escape(line.name)}: "
-                f"{y:.5g} at {x:g}</title></circle>"
-            )
-    if line.mark is not None:
-        px, py = at(line.x[line.mark], line.y[line.mark])
-        parts.append(f'<circle class="ring {style}" cx="{px:.1f}" cy="{py:.1f}" r="6"/>')
-    return "".join(parts)
+def _figure(title: str, subtitle: str, canvas: Canvas, x_label: str, **inside: object) -> Markup:
+    """The vertical axis is named above the drawing, where a phone has room for it."""
+    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
+    about = {"title": title, "subtitle": subtitle, "x_label": x_label}
+    return render("chart.html", {"drawn": [], "bars": [], **box, **about, **canvas.ticks(), **inside})
 
 
-def reliability(bins: Sequence[Bin], title: str) -> str:
+def _drawn(one: Series, places: Sequence[int], canvas: Canvas) -> dict[str, object]:
+    """What the template draws of a series."""
+    spots = {i: canvas.at(*one.points[i]) for i in places}
+    joined = one.line and len(spots) > 1
+    dots = [] if joined and len(spots) > DOTS else [(*spot, _label(one, i)) for i, spot in spots.items()]
+    spans = [canvas.at(x, one.points[i][1]) for i in places if i < len(one.spans) for x in one.spans[i]]
+    return {
+        "series": one,
+        "path": " ".join(f"{x},{y}" for x, y in spots.values()) if joined else "",
+        "dots": dots,
+        "names": [canvas.name(one.labels[i], *spot) for i, spot in spots.items()] if one.named else [],
+        "spans": [(low[0], high[0], low[1]) for low, high in zip(spans[::2], spans[1::2])],
+        "ring": None if one.mark is None else canvas.at(*one.points[one.mark]),
+    }
+
+
+def _label(one: Series, index: int) -> str:
+    if index < len(one.labels):
+        return one.labels[index]
+    x, y = one.points[index]
+    return f"{one.name}: {y:.5g} at {x:g}"
+
+
+def reliability(bins: Sequence[Bin], title: str) -> Markup:
     """Accuracy in bins of confidence as bars, with the diagonal of a perfectly calibrated model."""
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
-
-    def percent(value: float) -> str:
-        return f"{100 * value:.0f}"
-
-    grid = [0.0, 0.25, 0.5, 0.75, 1.0]
-    parts = [_frame([], grid, 0.0, 1.0, at, "confidence in the predicted class (%)", percent)]
-    for value in grid:
-        x, _ = at(value, 0)
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">'
-            f"{percent(value)}</text>"
-        )
+    axis = Axis(0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0], lambda share: f"{100 * share:.0f}")
+    canvas = Canvas(axis, axis)
+    bars = []
     for row in bins:
         if row["accuracy"] is not None:
-            (x, y), (x_end, y_zero) = at(row["low"], row["accuracy"]), at(row["high"], 0)
-            parts.append(
-                f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{x_end - x - 2:.1f}" '
-                f'height="{y_zero - y:.1f}">'
-                f"<title>{row['count']} images, confidence {words.percent(row['confidence'])}, "
-                f"accuracy {words.percent(row['accuracy'])}</title></rect>"
-            )
-    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
-    parts.append(f'<line class="diagonal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')
-    legend = (
-        '<span class="key bars"><i></i>accuracy in the bin</span>'
-        '<span class="key diagonal"><i></i>perfectly calibrated</span>'
-    )
-    return _figure(title, "accuracy (%)", "".join(parts), legend)
+            (x, y), (end, zero) = canvas.at(row["low"], row["accuracy"]), canvas.at(row["high"], 0.0)
+            told = f"{row['count']} images, confidence {words.percent(row['confidence'])}"
+            told += f", accuracy {words.percent(row['accuracy'])}"
+            bars.append((round(x + 1, 1), y, round(end - x - 2, 1), round(zero - y, 1), told))
+    diagonal = (*canvas.at(0.0, 0.0), *canvas.at(1.0, 1.0))
+    subtitle, x_label = "accuracy (%)", "confidence in the predicted class (%)"
+    return _figure(title, subtitle, canvas, x_label, bars=bars, diagonal=diagonal)
+
+
+def strips(groups: Sequence[tuple[str, Sequence[float]]], *, title: str, x_label: str) -> Markup:
+    """A row a group: a dot for each of its values, a stroke at their mean. Nothing without any value."""
+    values = [value for _, some in groups for value in some]
+    if not values:
+        return Markup("")
+    marks, bottom = ticks(min(values), max(values), 6), TOP + ROW * len(groups)
+
+    def at(value: float) -> float:
+        share = (value - marks[0]) / (marks[-1] - marks[0])
+        return round(NAMES + share * (WIDTH - NAMES - RIGHT - 12), 1)
+
+    rows = [
+        (round(TOP + ROW * (index + 0.5)), name, [(at(value), f"{name}: {value:.5g}") for value in some])
+        for index, (name, some) in enumerate(groups)
+    ]
+    box = {"width": WIDTH, "height": bottom + BOTTOM, "left": NAMES, "top": TOP, "bottom": bottom}
+    told = {"title": title, "x_label": x_label, "marks": [(at(mark), plain(mark)) for mark in marks]}
+    return render("strips.html", {**box, **told, "rows": rows})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
 import numpy as np
 
@@ -91,14 +91,20 @@ class Result(TypedDict):
     per_epoch: list[Row]
 
 
+class Pictures(Protocol):
+    """Images by their place in a set, uint8 (H, W, 3): an array of them, or what reads them one at a time."""
+
+    def __getitem__(self, place: int, /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """logits fp32 (N, K), labels (N,), K names of classes; images uint8 (N, H, W, 3), None if not at hand."""
+    """logits fp32 (N, K), labels (N,), K names of classes; the images, None where they aren't at hand."""
 
     logits: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-    images: np.ndarray | None = None
+    images: Pictures | None = None
 
 
 @dataclass(frozen=True)

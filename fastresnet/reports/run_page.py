@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from fastresnet.base import files, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, finished, metrics, page
-from fastresnet.reports.finished import Finished, Predictions, Result
+from fastresnet.reports.finished import Finished, Pictures, Predictions, Result
 from fastresnet.reports.metrics import Evaluation
 
 WORST = 24
@@ -37,28 +37,32 @@ def write(run_dir: str | Path, predictions: Predictions | None = None) -> Path:
     judged = None
     if answers is not None:
         judged = metrics.evaluation(answers.logits, answers.labels, answers.class_names, worst=WORST)
-    images = answers.images if answers else None
-    parts = [_headline(run, judged), _curves(run), _judgement(judged), _worst(judged, images)]
-    parts += [_measured(run.record), _reproduce(run)]
-    return files.write_text(
-        run.path / "report.html", page.document(f"{run.name} · fastresnet", "\n".join(parts))
-    )
+    shown = page.render("run.html", _values(run, judged, answers.images if answers else None))
+    return files.write_text(run.path / "report.html", shown)
+
+
+def _values(run: Finished, judged: Evaluation | None, images: Pictures | None) -> dict[str, object]:
+    """What the template shows."""
+    record = run.record
+    return {
+        "run": run,
+        "record": record,
+        "synthetic": bool(record and record["data"].get("synthetic")),
+        "dirty": bool(record and record["git"].get("dirty")),
+        "origin": list(_origin(record)) if record else [],
+        "scores": [*_scores(run, judged), *(_speeds(record) if record else ())],
+        "setup": [(value, label) for label, value in setup_of(record).items()] if record else [],
+        "curves": _curves(run),
+        "judged": judged,
+        "shades": _shades(judged),
+        "reliability": _reliability(judged) if judged else "",
+        "images": images,
+        "measured": list(_measured(record)) if record else [],
+        "commands": "\n".join(_commands(run)),
+    }
 
 
 # ---- the headline ------------------------------------------------------------------------------------------
-
-
-def _headline(run: Finished, judged: Evaluation | None) -> str:
-    what = list(_origin(run.record)) if run.record else []
-    cards = [*_scores(run, judged), *(_speeds(run.record) if run.record else ())]
-    setup = setup_of(run.record) if run.record else {}
-    facts = "".join(page.card(value, label) for label, value in setup.items())
-    return (
-        f'<header><p class="soft">fastresnet run</p><h1>{escape(run.name)}</h1>'
-        f'<p class="soft">{escape(" · ".join(what))}</p>{_warnings(run)}'
-        f'<div class="cards">{"".join(page.card(*card) for card in cards)}</div>'
-        f'<div class="cards facts">{facts}</div></header>'
-    )
 
 
 def _origin(record: Result) -> Iterator[str]:
@@ -67,15 +71,6 @@ def _origin(record: Result) -> Iterator[str]:
     yield f"{data.get('train_size', 0):,} training images"
     yield hardware.short_name(record["hardware"])
     yield f"seed {record['seed']}"
-
-
-def _warnings(run: Finished) -> str:
-    said = []
-    if run.record is None:
-        said.append("This run is not finished: there is no result.json yet.")
-    elif run.record["data"].get("synthetic"):
-        said.append("<b>Synthetic data.</b> These figures say nothing about any real data set.")
-    return "".join(f'<p class="warn">{line}</p>' for line in said)
 
 
 def _scores(run: Finished, judged: Evaluation | None) -> Iterator[tuple[str, str]]:
@@ -87,7 +82,7 @@ def _scores(run: Finished, judged: Evaluation | None) -> Iterator[tuple[str, str
     elif record:
         yield words.percent(record["accuracy"]["test"]), "test accuracy"
     if record and record["accuracy"]["test_tta"] is not None:
-        yield words.percent(record["accuracy"]["test_tta"]), "with test-time augmentation"
+        yield words.percent(record["accuracy"]["test_tta"]), "with test-time augmentation (TTA)"
     if record and (target := target_of(record)):
         yield target
     if judged and len(judged["class_names"]) > 5:
@@ -152,25 +147,26 @@ def setup_of(record: Result) -> dict[str, str]:
 # ---- curves ------------------------------------------------------------------------------------------------
 
 
-def _curves(run: Finished) -> str:
-    def drawn(key: str, title: str, unit: str, scale: float = 1.0) -> str:
-        chart = [
-            line(run.history, f"{split}_{key}", name, scale, mark=None if split == "train" else key)
-            for split, name in SPLITS.items()
+def _curves(run: Finished) -> list[Markup]:
+    """Loss, accuracy, learning rate and throughput over epochs, as far as they were measured."""
+
+    def drawn(key: str, title: str, unit: str, scale: float = 1.0) -> Markup:
+        found = [
+            line(run.history, f"{split}_{key}", name, color, scale, mark=None if split == "train" else key)
+            for color, (split, name) in enumerate(SPLITS.items())
         ]
-        return charts.lines(chart, title=title, x_label="epoch", y_label=unit)
+        return charts.chart(title, unit, found, "epoch")
 
-    def alone(key: str, title: str, name: str, unit: str) -> str:
-        one = [line(run.history, key, name)]
-        return charts.lines(one, title=title, x_label="epoch", y_label=unit, start_at_zero=True)
+    def alone(key: str, title: str, name: str, unit: str) -> Markup:
+        return charts.chart(title, unit, [line(run.history, key, name)], "epoch", from_zero=True)
 
-    inside = [
+    found = [
         drawn("loss", "Loss", loss_of(run.record)),
         drawn("accuracy", "Accuracy", "in %; training: of augmented images, while they are learned", 100.0),
         alone("lr", "Learning rate", "first group's", "at the end of each epoch"),
         alone("images_per_second", "Throughput", "training", "images a second"),
     ]
-    return page.section("Curves", f'<div class="charts">{"".join(inside)}</div>' if any(inside) else "")
+    return [one for one in found if one]
 
 
 def loss_of(record: Result | None) -> str:
@@ -184,111 +180,61 @@ def loss_of(record: Result | None) -> str:
 
 
 def line(
-    history: Sequence[Mapping[str, Any]], key: str, name: str, scale: float = 1.0, mark: str | None = None
-) -> charts.Line:
+    history: Sequence[Mapping[str, Any]],
+    key: str,
+    name: str,
+    color: int = 0,
+    scale: float = 1.0,
+    mark: str | None = None,
+) -> charts.Series:
     """`key` over epochs counted from 1. mark: "accuracy" marks the maximum, "loss" the minimum."""
-    rows = [(row["epoch"], row[key] * scale) for row in history if row.get(key) is not None]
-    x, y = [float(epoch) for epoch, _ in rows], [float(value) for _, value in rows]
-    if mark is None or not y:
-        return charts.Line(name, x, y)
-    best = int(np.argmax(y) if mark == "accuracy" else np.argmin(y))
-    text = f"max {y[best]:.2f} %" if mark == "accuracy" else f"min {y[best]:.3f}"
-    return charts.Line(name, x, y, best, f" ({text} in epoch {x[best]:g})")
+    rows = [(float(row["epoch"]), row[key] * scale) for row in history if row.get(key) is not None]
+    if not rows or mark is None:
+        return charts.Series(name, rows, color)
+    values = [value for _, value in rows]
+    best = int(np.argmax(values) if mark == "accuracy" else np.argmin(values))
+    epoch, value = rows[best]
+    text = f"max {value:.2f} %" if mark == "accuracy" else f"min {value:.3f}"
+    return charts.Series(name, rows, color, mark=best, about=f" ({text} in epoch {epoch:g})")
 
 
 # ---- answers -----------------------------------------------------------------------------------------------
 
 
-def _judgement(judged: Evaluation | None) -> str:
-    if judged is None:
-        return ""
-    names, calibration = judged["class_names"], judged["calibration"]
-    matrix = '<p class="soft">Too many classes to print the matrix.</p>'
-    if len(names) <= LARGEST_MATRIX:
-        matrix = page.matrix(np.array(judged["confusion"]), names)
+def _shades(judged: Evaluation | None) -> np.ndarray | None:
+    """Of the confusion matrix; None where there is none, or one with more classes than can be read."""
+    if judged is None or len(judged["class_names"]) > LARGEST_MATRIX:
+        return None
+    return page.shades(np.array(judged["confusion"]))
+
+
+def _reliability(judged: Evaluation) -> Markup:
+    calibration = judged["calibration"]
     title = f"Calibration: ECE (expected calibration error) {words.percent(calibration['ece'])},"
-    classes = f"<div>{_classes(judged)}</div>{charts.reliability(calibration['bins'], title)}"
-    rows = "Images; a row is a true class. Right answers and mistakes are shaded apart, each by its largest."
-    return (
-        page.section("Confusion matrix", f'<p class="soft">{rows}</p>', matrix)
-        + page.section("Classes and calibration", f'<div class="charts">{classes}</div>')
-        + page.section("Most confused pairs", _pairs(judged) if judged["most_confused"] else "")
-    )
-
-
-def _classes(judged: Evaluation) -> str:
-    rows = [
-        [row["class"], *(f"{100 * share:.2f}" for share in (row["precision"], row["recall"], row["f1"]))]
-        + [str(row["support"])]
-        for row in judged["per_class"]
-    ]
-    return page.table(["class", "precision %", "recall %", "F1 %", "images"], rows)
-
-
-def _pairs(judged: Evaluation) -> str:
-    rows = [
-        [" and ".join(pair["classes"])]
-        + [str(pair["mistakes"]), str(pair["first_as_second"]), str(pair["second_as_first"])]
-        for pair in judged["most_confused"]
-    ]
-    return page.table(["pair", "mistakes", "first as second", "second as first"], rows)
-
-
-def _worst(judged: Evaluation | None, images: np.ndarray | None) -> str:
-    if judged is None or not judged["worst"]:
-        return ""
-    names, cells = judged["class_names"], []
-    for row in judged["worst"]:
-        index, picture = row["index"], ""
-        if images is not None:
-            picture = f'<img alt="test image {index}" src="{page.png_uri(images[index])}">'
-        said, truth = escape(names[row["predicted"]]), escape(names[row["label"]])
-        cells.append(
-            f"<div>{picture}<b>{said} {100 * row['confidence']:.1f} %</b>is {truth} "
-            f'<span class="soft">({100 * row["probability_of_label"]:.1f} %)<br>#{index}</span></div>'
-        )
-    return page.section(
-        "Most confidently wrong",
-        '<p class="soft">What the network said and how surely; below it the truth, the '
-        "probability it gave that, and the image's number in the test set.</p>",
-        f'<div class="worst">{"".join(cells)}</div>',
-    )
+    return charts.reliability(calibration["bins"], title)
 
 
 # ---- the end -----------------------------------------------------------------------------------------------
 
 
-def _measured(record: Result | None) -> str:
-    if record is None:
-        return ""
-    rows = [
-        [f"seconds: {name}", words.duration(value, digits=2)] for name, value in _items(record["seconds"])
-    ]
+def _measured(record: Result) -> Iterator[tuple[str, str]]:
+    for name, value in _items(record["seconds"]):
+        yield f"seconds: {name}", words.duration(value, digits=2)
     values = dict(_items(record))
     for key, (label, unit) in MEASURED.items():
-        rows.append([label, "not known here" if values.get(key) is None else words.amount(values[key], unit)])
-    rows += [[f"software: {name}", str(value)] for name, value in _items(record["software"]) if value]
-    rows += [
-        ["machine", hardware.short_name(record["hardware"])],
-        ["data digest", str(record["data"].get("digest"))],
-    ]
-    return page.section("Measured", page.table(["what", "value"], rows, numbers_from=9))
+        yield label, "not known here" if values.get(key) is None else words.amount(values[key], unit)
+    yield from ((f"software: {name}", str(value)) for name, value in _items(record["software"]) if value)
+    yield "machine", hardware.short_name(record["hardware"])
+    yield "data digest", str(record["data"].get("digest"))
 
 
 def _items(mapping: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from mapping.items()
 
 
-def _reproduce(run: Finished) -> str:
+def _commands(run: Finished) -> Iterator[str]:
+    """What gives this run again."""
     git = run.record["git"] if run.record else None
-    again = f"fastresnet train --config={shlex.quote(str(run.path / 'config.yaml'))} --run.dir=runs/again"
-    commands = [f"git checkout {git['commit']}"] if git and git.get("commit") else []
-    how = f"<pre>{escape(chr(10).join([*commands, again]))}</pre>"
-    if git and git.get("dirty"):
-        warning = "The work tree had uncommitted changes: the commit alone does not give this run again."
-        how = f'<p class="warn">{warning}</p>{how}'
-    if run.record:
-        seed = run.record["seed"]
-        how += f'<p class="soft">config.yaml holds every setting, the seed ({seed}) among them.</p>'
-    settings = f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"
-    return page.section("Reproduce", how) + page.section("Settings", settings)
+    if git and git.get("commit"):
+        yield f"git checkout {git['commit']}"
+    yield f"fastresnet train --config={shlex.quote(str(run.path / 'config.yaml'))} --run.dir=runs/again"

@@ -1,19 +1,52 @@
-"""Several runs on one page: a table and their curves over each other. Built from the runs' folders alone."""
+"""Several runs on one page: a table and their curves over each other. Built from the runs' folders alone.
+
+Runs that differ in their seeds alone make a group, which has a mean and a standard deviation.
+"""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from fastresnet.base import files, strict_yaml, words
+from markupsafe import Markup
+
+from fastresnet.base import files, statistics, strict_yaml, words
 from fastresnet.machine import hardware
 from fastresnet.reports import charts, page, run_page
 from fastresnet.reports.finished import Finished
 
 COLUMNS = ("run", "data", "test", "with TTA", "highest", "in epoch", "training", "images/s", "machine")
+SPREADS = ("runs", "test, mean ± sd", "95 % interval", "with TTA, mean ± sd", "training, mean ± sd")
+OF_A_RUN = ("run.seed", "run.dir")  # settings that make no other group
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone; `settings`: what groups differ in, as text."""
+
+    settings: dict[str, str]
+    runs: list[Finished]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.settings.items()) or "all seeds"
+
+    def values(self, section: str, key: str) -> list[float]:
+        """A figure of the records of those runs that have it: accuracies as shares, seconds."""
+        found: list[Any] = [dict(run.record or {}).get(section) or {} for run in self.runs]
+        return [float(one[key]) for one in found if one.get(key) is not None]
+
+
+def groups(runs: Sequence[Finished]) -> list[Group]:
+    """The runs by the settings that they differ in, but for the seed, in the order in which they come."""
+    unlike = {key: values for key, values in differing(runs).items() if key not in OF_A_RUN}
+    found: dict[tuple[str, ...], list[Finished]] = {}
+    for index, run in enumerate(runs):
+        found.setdefault(tuple(values[index] for values in unlike.values()), []).append(run)
+    return [Group(dict(zip(unlike, settings)), some) for settings, some in found.items()]
 
 
 def rows(runs: Sequence[Finished]) -> list[list[str]]:
@@ -41,23 +74,43 @@ def _row(run: Finished) -> list[str]:
 
 def text(runs: Sequence[Finished]) -> str:
     """The table for a terminal, columns aligned."""
-    cells = [list(COLUMNS), *rows(runs)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(COLUMNS))]
-    lines = []
-    for row in cells:
-        left = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}"
-        numbers = "  ".join(f"{cell:>{width}}" for cell, width in zip(row[2:-1], widths[2:-1]))
-        lines.append(f"{left}  {numbers}  {row[-1]}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(words.columns([COLUMNS, *rows(runs)], range(2, len(COLUMNS) - 1)))
 
 
 def seeds(runs: Sequence[Finished]) -> str | None:
     """Mean and standard deviation of runs that differ in their seeds alone; None where that isn't so."""
-    accuracies = [run.record["accuracy"]["test"] for run in runs if run.record]
-    if len(accuracies) < max(2, len(runs)) or not set(differing(runs)) <= {"run.seed", "run.dir"}:
+    found = groups(runs)
+    accuracies = found[0].values("accuracy", "test") if found else []
+    if len(found) > 1 or len(accuracies) < max(2, len(runs)):
         return None
-    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
-    return f"{len(runs)} seeds: test {words.percent(mean, spread)} (mean ± standard deviation of a run)"
+    test = words.percent(*_mean_and_sd(accuracies))
+    return f"{len(runs)} seeds: test {test} (mean ± standard deviation of a run)"
+
+
+def spreads(found: Sequence[Group]) -> list[list[str]]:
+    """A line of text cells a group: what its settings are, and SPREADS."""
+    return [_spread(group) for group in found]
+
+
+def _spread(group: Group) -> list[str]:
+    test = group.values("accuracy", "test")
+    reach = statistics.confidence_interval(test).half_width if len(test) > 1 else None
+    return [
+        *group.settings.values(),
+        f"{len(test)}" + (f" of {len(group.runs)}" if len(test) < len(group.runs) else ""),
+        words.percent(*_mean_and_sd(test)),
+        words.UNKNOWN if reach is None else f"±{100 * reach:.2f}",
+        words.percent(*_mean_and_sd(group.values("accuracy", "test_tta"))),
+        words.seconds(*_mean_and_sd(group.values("seconds", "train"))),
+    ]
+
+
+def _mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """None for what so few values don't know."""
+    if not values:
+        return None, None
+    told = statistics.confidence_interval(values)
+    return told.mean, told.std if told.n > 1 else None
 
 
 def differing(runs: Sequence[Finished]) -> dict[str, list[str]]:
@@ -76,30 +129,43 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def write(runs: Sequence[Finished], path: str | Path) -> Path:
-    """The page that compares `runs`, at `path`. Raises ValueError where none has finished an epoch."""
+def write(runs: Sequence[Finished], path: str | Path, verdict: str = "") -> Path:
+    """The page that compares `runs`, at `path`. Raises ValueError where none has finished an epoch.
+
+    verdict:  what the caller has to say of them, instead of the mean of seeds
+    """
     if not any(run.history for run in runs):
         raise ValueError("none of these runs has finished an epoch, so there is nothing to compare")
-    synthetic = any(run.record and run.record["data"].get("synthetic") for run in runs)
-    warning = '<p class="warn">Some of these runs trained on synthetic data.</p>' if synthetic else ""
-    head = (
-        f'<header><p class="soft">fastresnet</p><h1>{len(runs)} runs compared</h1>{warning}'
-        f"<p><b>{seeds(runs) or ''}</b></p>"
-        '<p class="soft">"Highest" is chosen on the test set over the epochs: it is no result, "test" '
-        "is.</p></header>"
-    )
-    settings = [[key, *values] for key, values in differing(runs).items()]
-    parts = [
-        head,
-        page.section("Results", page.table(COLUMNS, rows(runs), numbers_from=2)),
-        page.section("Settings that differ", page.table(["setting", *(run.name for run in runs)], settings)),
-        page.section("Curves", f'<div class="charts">{_curves(runs)}</div>'),
-        page.section("Folders", f"<pre>{escape(chr(10).join(str(run.path) for run in runs))}</pre>"),
-    ]
-    return files.write_text(path, page.document("runs compared · fastresnet", "".join(parts)))
+    values = {
+        "runs": runs,
+        "synthetic": any(run.record and run.record["data"].get("synthetic") for run in runs),
+        "verdict": verdict or seeds(runs),
+        "columns": COLUMNS,
+        "rows": rows(runs),
+        "differing": [[key, *told] for key, told in differing(runs).items() if key != "run.dir"],
+        "curves": _curves(runs),
+        **_together(groups(runs)),
+    }
+    return files.write_text(path, page.render("runs.html", values))
 
 
-def _curves(runs: Sequence[Finished]) -> str:
+def _together(found: Sequence[Group]) -> dict[str, object]:
+    """Each group's mean and spread, where a group has several runs or one setting is all they differ in."""
+    if not any(len(group.runs) > 1 for group in found) and len(found[0].settings) != 1:
+        return {"spreads": []}
+    dots = [(group.name, [100 * value for value in group.values("accuracy", "test")]) for group in found]
+    return {
+        "spreads": spreads(found),
+        "spread_columns": [*found[0].settings, *SPREADS],
+        "numbers_from": len(found[0].settings),
+        "strips": charts.strips(dots, title="Test accuracy of each run", x_label="accuracy (%)"),
+    }
+
+
+def _curves(runs: Sequence[Finished]) -> list[Markup]:
+    shown: list[tuple[str, Sequence[Mapping[str, Any]]]] = [(run.name, run.history) for run in runs]
+    if len(runs) > charts.COLORS:
+        shown = [(f"{one.name} (mean of {len(one.runs)})", _mean_rows(one)) for one in groups(runs)]
     drawn = []
     for key, title, unit, scale in (
         ("test_accuracy", "Test accuracy", "accuracy (%)", 100.0),
@@ -108,6 +174,21 @@ def _curves(runs: Sequence[Finished]) -> str:
         ("images_per_second", "Throughput", "images a second", 1.0),
     ):
         mark = "accuracy" if key == "test_accuracy" else None
-        chart = [run_page.line(run.history, key, run.name, scale, mark) for run in runs]
-        drawn.append(charts.lines(chart, title=title, x_label="epoch", y_label=unit))
-    return "".join(drawn)
+        found = [
+            run_page.line(history, key, name, color % charts.COLORS, scale, mark)
+            for color, (name, history) in enumerate(shown)
+        ]
+        drawn.append(charts.chart(title, unit, found, "epoch"))
+    return drawn
+
+
+def _mean_rows(group: Group) -> list[dict[str, float]]:
+    """The rows of a group's epochs, each figure the mean of the runs that have it."""
+    rows: list[dict[str, float]] = []
+    for epoch in sorted({row["epoch"] for run in group.runs for row in run.history}):
+        some: list[dict[str, Any]] = [
+            dict(row) for run in group.runs for row in run.history if row["epoch"] == epoch
+        ]
+        known = {key: [row[key] for row in some if row.get(key) is not None] for key in some[0]}
+        rows.append({key: fmean(values) for key, values in known.items() if values} | {"epoch": epoch})
+    return rows

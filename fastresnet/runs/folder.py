@@ -126,11 +126,12 @@ class RunFolder:
             self.attempt("report.html", lambda: run_page.write(self.path, answers))
 
     def attempt(self, name: str, write: Callable[[], object]) -> None:
-        """Write a file that the run can do without: a full disk doesn't end it, and is said."""
+        """Write a file the run can do without: neither a full disk nor a lost beton ends it, and is said."""
         try:
             write()
-        except OSError as error:
-            self.complain(f"{name} not written ({error.strerror or error}); the run goes on without it")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.complain(f"{name} not written ({reason}); the run goes on without it")
 
     def _write_predictions(self, answers: Predictions) -> None:
         """Logits, labels and names of the classes of the test set, for pictures drawn later without it."""

@@ -1,7 +1,8 @@
 """What a person sees while a run trains: notes, a live line on a terminal, a line an epoch.
 
 Notes and the live line go to standard error; the lines of epochs, which people redirect and grep, to
-standard output. Measures and decides nothing.
+standard output. A line that is rewritten needs no rich, whose output ends with the terminal. Measures and
+decides nothing.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastresnet.base.exits import Interrupted, StopRequest
-from fastresnet.data import Splits
+from fastresnet.data import Pictures, Splits
 from fastresnet.machine import distributed, meters, timing
 from fastresnet.machine.distributed import World
 from fastresnet.reports import plots
@@ -249,7 +249,7 @@ class Session:
             self.ledger.seconds.wall = self._since_began()
             stored = self.folder.finished(experiment.trainer.steps_done)
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
-            images = experiment.splits.test.images
+            images = Pictures(experiment.splits.test, cfg.data.label_field)
             answers = Predictions(logits_NK.numpy(), labels_N.numpy(), tuple(names), images)
             self.folder.write_result(self.record, answers, report=cfg.run.report)
             self.progress.note(f"results in {self.folder.path}")

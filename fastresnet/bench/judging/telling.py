@@ -6,6 +6,7 @@ import math
 from statistics import fmean
 from typing import TypedDict
 
+from fastresnet.base import words
 from fastresnet.bench.judging.comparison import Comparison, Entry
 from fastresnet.bench.judging.significance import Ratio
 from fastresnet.bench.measuring.file import value_of
@@ -74,9 +75,7 @@ def _markdown(warnings: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _plain(warnings: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return [f"! {text}" for text in warnings] + lines
+    return [f"! {text}" for text in warnings] + words.columns(rows)
 
 
 def averages(compared: Comparison) -> dict[str, str]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from html import escape
+
+from markupsafe import Markup
 
 from fastresnet.base import words
 from fastresnet.bench.judging import bounds
 from fastresnet.bench.judging.comparison import Comparison
 from fastresnet.bench.measuring.file import Benchmark, Row, figure, median_of, number
-from fastresnet.bench.pages import plotting
-from fastresnet.bench.pages.plotting import Series
+from fastresnet.bench.pages import tables
 from fastresnet.machine import hardware
+from fastresnet.reports import charts
+from fastresnet.reports.charts import Series
+
+MISSING = "No file has these figures."
 
 
-def pictures(compared: Comparison) -> str:
-    return "".join([by_batch(compared), roofline(compared), to_accuracy(compared), energy(compared)])
+def pictures(compared: Comparison) -> list[Markup]:
+    """All of them, one below the other."""
+    return [by_batch(compared), roofline(compared), to_accuracy(compared), energy(compared)]
 
 
 def _good(file: Benchmark, part: str) -> list[Row]:
     return [row for row in file["cases"] if row["part"] == part and row["status"] == "ok"]
 
 
-def by_batch(compared: Comparison) -> str:
+def by_batch(compared: Comparison) -> Markup:
     """Images a second over the batch size: a line a file, model and precision with several batch sizes."""
     found: list[Series] = []
     for file, label in zip(compared.files, compared.labels):
@@ -34,14 +39,20 @@ def by_batch(compared: Comparison) -> str:
                 place[figure(row, "batch_size")] = figure(row, "images_per_second")
         for (model, precision), points in sorted(lines.items()):
             if len(points) > 1:
-                found.append(Series(f"{label}: {model} {precision}", sorted(points.items()), len(found)))
-    ticks = [2.0**k for k in range(15)]
-    return plotting.plot(
-        "Throughput by batch size", "images/s, training step", found, "batch size", x_ticks=ticks
+                name = f"{label}: {model} {precision}"
+                found.append(Series(name, sorted(points.items()), len(found) % charts.COLORS))
+    return charts.chart(
+        "Throughput by batch size",
+        "images/s, training step",
+        found,
+        "batch size",
+        log=True,
+        x_ticks=[2.0**k for k in range(15)],
+        empty=MISSING,
     )
 
 
-def roofline(compared: Comparison) -> str:
+def roofline(compared: Comparison) -> Markup:
     """FLOP/s over FLOPs a byte: the roof of each file, and where its training steps lie under it."""
     found: list[Series] = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
@@ -59,25 +70,24 @@ def roofline(compared: Comparison) -> str:
             max([roof / slope * 4, *(x for x, _ in points)]),
         )
         corners = [(ends[0], ends[0] * slope), (roof / slope, roof), (ends[1], roof)]
-        found.append(Series(f"{label}: roof", corners, index, labels=["bandwidth", "ridge", "matrix rate"]))
-        labels = [
-            f"{row['name']}: {words.amount(figure(row, 'flops_per_second'), 'FLOP/s')}" for row in steps
-        ]
-        found.append(Series(f"{label}: steps", points, index, line=False, labels=labels))
-    return plotting.plot("Roofline", "FLOP/s", found, "FLOPs a byte of estimated traffic")
+        names = ["bandwidth", "ridge", "matrix rate"]
+        found.append(Series(f"{label}: roof", corners, index % charts.COLORS, labels=names))
+        told = [f"{row['name']}: {words.amount(figure(row, 'flops_per_second'), 'FLOP/s')}" for row in steps]
+        found.append(Series(f"{label}: steps", points, index % charts.COLORS, line=False, labels=told))
+    x_label = "FLOPs a byte of estimated traffic"
+    return charts.chart("Roofline", "FLOP/s", found, x_label, log=True, empty=MISSING)
 
 
-def to_accuracy(compared: Comparison) -> str:
+def to_accuracy(compared: Comparison) -> Markup:
     """Accuracy's error over seconds, one point a recipe and file."""
     found = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         rows = _good(file, "accuracy")
         points = [(median_of(row), 100 * (1 - figure(row, "accuracy"))) for row in rows]
-        labels = [f"{label}, {_reached(row)}" for row in rows]
-        found.append(Series(label, points, index, line=False, labels=labels))
-    return plotting.plot(
-        "Time to accuracy", "test error, %: lower left is better", found, "seconds on the clock"
-    )
+        told = [f"{label}, {_reached(row)}" for row in rows]
+        found.append(Series(label, points, index % charts.COLORS, line=False, labels=told))
+    subtitle, x_label = "test error, %: lower left is better", "seconds on the clock"
+    return charts.chart("Time to accuracy", subtitle, found, x_label, log=True, empty=MISSING)
 
 
 def _reached(row: Row) -> str:
@@ -85,9 +95,9 @@ def _reached(row: Row) -> str:
     return f"{row['name']}: {accuracy} in {median_of(row):.3g} s (n={row['figures']['runs']})"
 
 
-def energy(compared: Comparison) -> str:
+def energy(compared: Comparison) -> Markup:
     """Joules an image of the training steps at each model's most frugal batch size."""
-    values = []
+    levels = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         best: dict[str, float] = {}
         for row in _good(file, "step"):
@@ -95,17 +105,24 @@ def energy(compared: Comparison) -> str:
             if joules and row["settings"]["work"] == "step":
                 model = str(row["settings"]["model"])
                 best[model] = min(joules, best.get(model, math.inf))
-        values += [
-            (f"{label}: {model}", joules, f"{joules:.3g} J", index) for model, joules in sorted(best.items())
+        levels += [
+            (f"{label}: {model}", joules, index % charts.COLORS) for model, joules in sorted(best.items())
         ]
-    return plotting.bars("Energy", "joules an image, training step, best batch size", values)
+    if not levels:
+        sentence = "No energy meter could be read on these machines."
+        return tables.render("nothing.html", {"title": "Energy", "sentence": sentence})
+    most = max(joules for _, joules, _ in levels)
+    shown = [(name, joules / most, f"{joules:.3g} J", color) for name, joules, color in levels]
+    subtitle = "joules an image, training step, best batch size"
+    return tables.render("levels.html", {"title": "Energy", "subtitle": subtitle, "levels": shown})
 
 
-def machine(file: Benchmark, label: str) -> str:
+def machine(file: Benchmark) -> dict[str, str]:
+    """What a file says of its machine, for people."""
     machine, software = file["hardware"], file["software"]
     gpu = dict(machine["gpus"][0]) if machine["gpus"] else {}
     data = file["data"]
-    facts = {
+    return {
         "machine": hardware.short_name(machine),
         "GPU": ", ".join(f"{key} {value}" for key, value in gpu.items() if value is not None) or "none",
         "CPU": f"{machine['cpu']['model']}, {machine['cpu']['cores_usable']} cores usable",
@@ -118,5 +135,3 @@ def machine(file: Benchmark, label: str) -> str:
         "suite": f"{file['suite']}, {file['date']}, {file['seconds']:.0f} s",
         "held back by": ", ".join(file["condition"]["throttle"]) or "nothing seen",
     }
-    rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items())
-    return f'<h3>{escape(label)}</h3><table class="facts"><tbody>{rows}</tbody></table>'

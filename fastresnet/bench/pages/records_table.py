@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from fastresnet.base import strict_yaml
-from fastresnet.bench.pages.plotting import Series
 from fastresnet.bench.pages.tables import Cell, Row, measured
 from fastresnet.bench.protocol.rows import Summary, judgement
 from fastresnet.machine import hardware
+from fastresnet.reports.charts import Series
 from fastresnet.runs import record
 
 HEAD = ("recipe", "machine", "target", "time ± sd", "accuracy ± sd", "runs")
 PUBLISHED = "benchmarks/published.yaml"
+RAW = ("record.json", "runs.jsonl")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A record and the folder it lies in, relative to the repository."""
+    """A record, the folder it lies in, relative to the repository, and the files of raw data there."""
 
     folder: str
     made: dict[str, Any]
+    raw: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,13 @@ class Published:
 def load(root: Path) -> list[Entry]:
     """All records, in the order of target, recipe and folder; each is validated."""
     paths = sorted(root.glob("benchmarks/records/*/record.json"))
-    found = [Entry(path.parent.relative_to(root).as_posix(), record.read(path, "record")) for path in paths]
+    found = [_entry(root, path) for path in paths]
     return sorted(found, key=lambda entry: (entry.made["target"] or 0.0, entry.made["recipe"], entry.folder))
+
+
+def _entry(root: Path, path: Path) -> Entry:
+    raw = tuple(name for name in RAW if (path.parent / name).is_file())
+    return Entry(path.parent.relative_to(root).as_posix(), record.read(path, "record"), raw)
 
 
 def load_published(root: Path) -> list[Published]:
@@ -60,7 +67,8 @@ def rows(entries: Sequence[Entry], up: str = "") -> list[Row]:
         told = made["published"]
         notes = ["synthetic data"] if made["data"]["synthetic"] else []
         notes += [f"published: {told['source']}"] if told else []
-        own = Cell(made["recipe"], f"{up}{entry.folder}/README.md", "; ".join(notes))
+        raw = tuple((name, f"{up}{entry.folder}/{name}") for name in entry.raw)
+        own = Cell(made["recipe"], f"{up}{entry.folder}/README.md", "; ".join(notes), more=raw)
         found.append([own, Cell(machine), *_figures(made["summary"], target, planned)])
         for rival in made["rivals"]:
             told = rival["published"]
@@ -113,18 +121,11 @@ def points(entries: Sequence[Entry], published: Sequence[Published]) -> list[Ser
         sides += [(rival["name"], rival["summary"]) for rival in entry.made["rivals"]]
         own += [(name, s["seconds_mean"], s["mean"]) for name, s in sides if s["seconds_mean"] and s["mean"]]
     theirs = [(one.name, one.seconds, one.accuracy) for one in published]
-    return [
-        Series(
-            title,
-            [(x, 100 * (1 - y)) for _, x, y in told],
-            color,
-            False,
-            [name for name, _, _ in told],
-            style,
-        )
-        for title, told, color, style in (
-            ("measured here", own, 0, "named"),
-            ("published by others, on their machines", theirs, 6, "hollow named"),
-        )
-        if told
-    ]
+    found = [_series("measured here", own, 0), _series("published by others, on their machines", theirs, 6)]
+    return [one for one in found if one.points]
+
+
+def _series(title: str, told: Sequence[tuple[str, float, float]], color: int) -> Series:
+    names = [name.partition(",")[0] for name, _, _ in told]
+    found = [(seconds, 100 * (1 - accuracy)) for _, seconds, accuracy in told]
+    return Series(title, found, color, line=False, labels=names, named=True, hollow=color > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastresnet.runs import record
 HEAD = (
     "machine",
     "suite",
+    "processes",
     "matrix rate",
     "loader",
     "ResNet-18 step",
@@ -34,18 +36,29 @@ LOADER_HEAD = (
 )
 
 
-def load(root: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Measured:
+    """A benchmark file, and where it lies in the repository."""
+
+    place: str
+    made: dict[str, Any]
+
+
+def load(root: Path) -> list[Measured]:
     """All benchmark files, in the order of their paths; each is validated."""
-    return [record.read(path, "benchmark") for path in sorted(root.glob("benchmarks/results/*.json"))]
+    paths = sorted(root.glob("benchmarks/results/*.json"))
+    return [Measured(path.relative_to(root).as_posix(), record.read(path, "benchmark")) for path in paths]
 
 
-def result_rows(results: Sequence[dict[str, Any]]) -> list[Row]:
-    """A row a machine and date: the best of each part, with its settings."""
+def result_rows(results: Sequence[Measured], up: str = "") -> list[Row]:
+    """A row a machine and date: the best of each part, with its settings. `up` leads to the repository."""
     found: list[Row] = []
-    for result in results:
+    for file in results:
+        result = file.made
         note = "synthetic data" if result["data"] and result["data"]["synthetic"] else ""
         texts = [
             result["suite"],
+            str(result.get("processes_done", 1)),
             _matrix_rate(result),
             _best(result, "loader"),
             _best(result, "step", model="resnet18", work="step"),
@@ -53,18 +66,22 @@ def result_rows(results: Sequence[dict[str, Any]]) -> list[Row]:
             _best(result, "endtoend", prefix="run/"),
             result["date"][:10],
         ]
-        found.append([Cell(hardware.short_name(result["hardware"]), note=note), *plain(*texts)])
+        machine = Cell(hardware.short_name(result["hardware"]), up + file.place, note)
+        found.append([machine, *plain(*texts)])
     return found
 
 
-def loader_rows(root: Path) -> list[Row]:
+def loader_rows(root: Path, up: str = "") -> list[Row]:
     """A row a loader of each file that benchmarks/loader.py wrote into benchmarks/results/loaders."""
     found: list[Row] = []
     for path in sorted((root / "benchmarks" / "results" / "loaders").glob("*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
         machine = f"{hardware.short_name(made['hardware'])}, {made['dtype']}, batch {made['batch_size']}"
         speeds = {row["name"]: row["images_per_second"] for row in made["rows"]}
-        found += [plain(row["name"], machine, *_contest(row, speeds.get("ffcv"))) for row in made["rows"]]
+        where = Cell(machine, up + path.relative_to(root).as_posix())
+        found += [
+            [Cell(row["name"]), where, *plain(*_contest(row, speeds.get("ffcv")))] for row in made["rows"]
+        ]
     return found
 
 

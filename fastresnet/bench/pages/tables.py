@@ -1,25 +1,30 @@
-"""Tables of the benchmarks' pages: cells as HTML, whose rows become cards on a phone, and as Markdown."""
+"""Tables of the benchmarks' pages: cells that become HTML, whose rows are cards on a phone, or Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib import resources
+
+from markupsafe import Markup
 
 from fastresnet.base import words
+from fastresnet.reports import page
 
 NOTHING = "None yet."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text; a link where it leads somewhere; a note in small print; a class of the style sheet."""
+    """A cell's text; a link where it leads somewhere; a note in small print; a class of the style sheet.
+
+    more:  further links, each (text, address), that pages show below and Markdown leaves out
+    """
 
     text: str
     link: str = ""
     note: str = ""
     style: str = ""
+    more: tuple[tuple[str, str], ...] = ()
 
 
 Row = Sequence[Cell]
@@ -30,46 +35,9 @@ def plain(*texts: str) -> list[Cell]:
     return [Cell(text) for text in texts]
 
 
-def asset(name: str) -> str:
-    """The text of a style sheet or script of the pages."""
-    return (resources.files("fastresnet.bench.pages") / "assets" / name).read_text(encoding="utf-8")
-
-
-def style_sheet(name: str) -> str:
-    """A style sheet as an element of a page."""
-    return "<style>" + asset(name) + "</style>"
-
-
-def script(name: str) -> str:
-    """A script as an element of a page."""
-    return "<script>" + asset(name) + "</script>"
-
-
-def html(head: Sequence[str], rows: Sequence[Row], kind: str = "") -> str:
-    """A table; the first cell of a row names it. kind: `others` sets rows of another origin back."""
-    if not rows:
-        return f"<p>{escape(NOTHING)}</p>"
-    heads = "".join(f"<th>{escape(text)}</th>" for text in head)
-    lines = "\n".join(f"<tr>{_html_cells(head, row)}</tr>" for row in rows)
-    style = f"rows {kind}".strip()
-    return f'<table class="{style}"><thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table>'
-
-
-def _html_cells(head: Sequence[str], row: Row) -> str:
-    cells = []
-    for index, (label, cell) in enumerate(zip(head, row)):
-        text = escape(cell.text)
-        text = f'<a href="{escape(cell.link, quote=True)}">{text}</a>' if cell.link else text
-        text += f'<span class="note">{escape(cell.note)}</span>' if cell.note else ""
-        style = f"{'' if index else 'head '}{cell.style}".strip()
-        cells.append(f'<td class="{style}" data-label="{escape(label, quote=True)}"><div>{text}</div></td>')
-    return "".join(cells)
-
-
-def folded(title: str, about: str, inside: str) -> str:
-    """A group that folds: its title, a few words about it, and what it holds."""
-    summary = f'<summary>{escape(title)} <span class="soft">{escape(about)}</span></summary>'
-    return f'<details class="group">{summary}{inside}</details>'
+def render(template: str, values: Mapping[str, object]) -> Markup:
+    """A template of the benchmarks' own, filled in."""
+    return page.render(template, values, "fastresnet.bench.pages")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Row]) -> str:
