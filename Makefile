@@ -1,7 +1,7 @@
 # make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
 # make test    run the tests (ARGS="tests/test_config.py" picks some)
 # make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
-# make drill   kill, starve and damage runs, and count what is lost (ARGS="--kills=6" is shorter)
+# make drill   kill, starve and damage runs, and count what is lost (ARGS="--share=0.1" is shorter)
 # make check   ruff and mypy
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
 # make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
@@ -32,7 +32,7 @@ slow: setup
 
 # Runs killed, starved of disk and handed damaged files: about ten minutes on two cores.
 drill: setup
-	@OMP_NUM_THREADS=1 $(PYTHON) tests/drill/drill.py $(ARGS)
+	@$(PYTHON) -m tests.drill $(ARGS)
 
 check: setup
 	@$(PYTHON) -m ruff check .

@@ -134,7 +134,7 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,t
 for stage in $STAGES; do
     # shellcheck disable=SC2086
     case $stage in
-    check) limited check 150 "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider \
+    check) limited check 280 "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider \
         $(grep -l "mark\.gpu" tests/test_*.py) ;;
     speed94) record speed94 speed94 "$RUNS" 300 ;;
     rn18-94) record rn18-94 rn18-94 "$((RUNS / 25 + 1))" 200 ;;

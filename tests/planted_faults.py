@@ -141,7 +141,7 @@ FAULTS = [
     ),
     Fault(
         "run.deterministic ignored",
-        r"torch\.use_deterministic_algorithms\(cfg\.run\.deterministic\)",
+        r"precision\.repeat_exactly\(cfg\.run\.deterministic\)",
         "pass",
         _in("test_every_setting", "run.deterministic"),
     ),

@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import resource
 import zipfile
 
 import pytest
@@ -119,6 +120,19 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
         checkpoint.save(path, payload(bad=lambda: None))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_disk_that_fills_up_is_an_error_of_the_disk_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # Python ignores its signal
+    try:
+        with pytest.raises(OSError, match="can't write it, the disk has .* left"):
+            checkpoint.save(path, payload())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
 def flipped(path, place):

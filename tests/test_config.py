@@ -251,6 +251,7 @@ def test_a_wrong_word_on_the_command_line_is_refused(word, message):
             "can't follow a momentum",
         ),
         ({"data.subset": 10.5}, "whole count"),
+        ({"run.deterministic": True, "train.compile": "max-autotune"}, "picks kernels by their speed"),
     ],
 )
 def test_settings_that_cannot_stand_together_are_refused(changes, message):

@@ -175,7 +175,8 @@ def test_only_one_conversion_writes_into_a_folder_and_what_a_killed_one_left_is_
     monkeypatch.setattr(beton, "Writer", Played)
     root = write_folder(tmp_path / "insects")
     (tmp_path / "out").mkdir()
-    left = [tmp_path / "out" / name for name in (".train.beton.1a2b.tmp", ".train.beton.json.3c4d.tmp")]
+    names = (".train.beton.1a2b3c4d.tmp", ".train.beton.json.3c4d5e6f.tmp")
+    left = [tmp_path / "out" / name for name in names]
     for path in left:
         path.write_bytes(b"half")
     settings = [config.load(None, {"data.write_mode": mode}).data for mode in ("raw", "jpg")]

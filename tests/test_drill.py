@@ -1,19 +1,70 @@
-"""The short form of the drill; `make drill` is the long one."""
+"""The drill notices what it is for; and its short form. `make drill` is the long one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-DRILL = Path(__file__).parent / "drill" / "drill.py"
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tries are forked")
+SEEN = """
+import os, pathlib, signal, sys, time
+from types import SimpleNamespace
+from tests.drill import running
+from tests.drill.outcome import SURVIVED, wrong
+
+def attempt(ground, chance, number):
+    if number == 1:
+        return wrong(f"{chance.random()}")
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 5:
+        raise KeyError("a mistake")
+    if number == 7:
+        time.sleep(60)
+    return SURVIVED
+
+running.SILENCE = 0.5
+ground = SimpleNamespace(place=pathlib.Path(sys.argv[1]))
+drills = {running.Drill("a", attempt, 8, 3): range(int(sys.argv[2]), 9), running.Drill("b", attempt, 1): [0]}
+tell = lambda drill, number, outcome: print(drill.name, number, outcome.what, outcome.why)
+until = running.time.monotonic() + float(sys.argv[3])
+found = running.carry_out(drills, ground, 7, processes=2, until=until, failed=tell)
+tallies = found.values()
+print([len(tally.outcomes) for tally in tallies], [tally.count("survived") for tally in tallies])
+"""
+
+
+def seen(folder, first=0, seconds=30.0):
+    """What the running of tries tells of a drill whose tries go wrong in every way."""
+    command = [sys.executable, "-c", SEEN, str(folder), str(first), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_what_is_wrong_dies_fails_or_hangs_is_counted_and_the_tries_after_it_are_made(tmp_path):
+    *told, counts = seen(tmp_path)
+    assert counts == "[9, 1] [5, 1]"
+    assert sorted(line.split()[:3] for line in told) == [
+        ["a", str(number), "wrong" if number == 1 else "lost"] for number in (1, 3, 5, 7)
+    ]
+    assert "KeyError: 'a mistake'" in "".join(told)
+
+
+def test_a_try_by_itself_draws_the_same_and_none_begins_when_time_is_up(tmp_path):
+    first = next(line for line in seen(tmp_path) if " 1 wrong" in line)
+    assert first in seen(tmp_path, first=1)
+    assert seen(tmp_path, seconds=0.0) == ["[0, 0] [0, 0]"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 def test_killed_starved_and_damaged_runs_lose_nothing_and_are_never_silently_wrong():
-    command = [sys.executable, str(DRILL), "--kills=3", "--mutations=50", "--plain"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "tests.drill", "--share=0.02"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "killed at a file operation         3         3     0" in done.stdout
+    rows = re.findall(r"^(\D+?) +(\d+) +(\d+) +(\d+) +0 +0 +\d+$", done.stdout, re.M)
+    assert len(rows) >= 20 and all(of == tried == survived for _, of, tried, survived in rows), done.stdout

@@ -68,3 +68,23 @@ def test_nothing_is_compiled_while_samples_are_taken(context, monkeypatch):
     monkeypatch.setattr(experiments, "train", lambda *_, **__: order.append("train") or 1.0)
     endtoend._runs(context, "cpu.yaml", SMALL)(0.02)
     assert order[0] == "warm" and order.count("warm") == 1 and order.count("train") >= 7
+
+
+def test_what_determinism_costs_is_measured_in_turn_and_the_switch_put_back(context, monkeypatch):
+    seen = []
+
+    def train(experiment):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return (3.0 if seen[-1] else 2.0) * experiment.total_steps
+
+    monkeypatch.setattr(experiments, "train", train)
+    measured = endtoend._repeating(context, "cpu.yaml").measure(0.01)
+    assert seen[:4] == [False, True, False, True] and len(seen) == 2 * (len(measured.samples) + 1)
+    assert measured.samples[0] == 3.0 and measured.figures == {"usual_step_seconds": 2.0, "cost": 0.5}
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_standard_suite_has_the_cost_of_determinism_and_the_quick_one_has_not():
+    for suite, there in (("standard", True), ("quick", False)):
+        names = [case.name for case in endtoend.cases(Context(torch.device("cpu"), suite, tiny=True))]
+        assert ("deterministic/cpu.yaml" in names) == there

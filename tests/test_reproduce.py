@@ -235,6 +235,15 @@ def test_impossible_options_are_refused_and_leave_nothing(clean, tmp_path, wrong
     assert not (tmp_path / "out").exists()
 
 
+def test_several_processes_of_torchrun_make_no_record_and_leave_nothing(clean, tmp_path, monkeypatch):
+    place = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="start it without torchrun"):
+        run(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 # ---- rivals ------------------------------------------------------------------------------------------------
 
 

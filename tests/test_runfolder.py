@@ -41,6 +41,15 @@ def test_by_default_a_folder_is_named_by_recipe_time_and_seed(tmp_path, monkeypa
     assert first.path != second.path
 
 
+def test_a_new_run_clears_what_killed_runs_of_its_recipe_left_half_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    left = tmp_path / "runs/smoke/20260101-000000-s0/checkpoints/.last.pt.01234567.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    RunFolder.fresh(config.load("smoke.yaml")).close()
+    assert not left.exists() and left.parent.exists()
+
+
 @pytest.mark.parametrize("name", ["result.json", "checkpoints/last.pt"])
 def test_another_run_in_the_folder_is_refused(tmp_path, name):
     RunFolder(tmp_path).close()
@@ -80,7 +89,8 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
 
 
 def test_what_a_killed_run_left_half_written_is_cleaned_up(tmp_path):
-    for name in (".metrics.jsonl.0f.tmp", "checkpoints/.last.pt.0a.tmp", "plots/.curves.png.01.tmp"):
+    mark = "01234567.tmp"
+    for name in (f".metrics.jsonl.{mark}", f"checkpoints/.last.pt.{mark}", f"plots/.curves.png.{mark}"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("half")
     RunFolder(tmp_path).close()

@@ -1,5 +1,6 @@
 """StreamLoader over real betons: the same batches as the resident loader, and FFCV's traps contained."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from fastresnet.loading.resident import ResidentLoader
 from fastresnet.loading.stream import StreamLoader, clamped_workers
 
 pytest.importorskip("ffcv", reason="needs ffcv, which isn't installed")
-from fastresnet.loading.ffcv_epoch import Decoder
+from fastresnet.loading.ffcv_epoch import CUT, Decoder
 
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
@@ -128,6 +129,25 @@ def test_a_beton_that_changes_during_the_run_is_an_error(raw, monkeypatch):
     monkeypatch.setattr(stream.layout.file, "_stamp", (0, 0))
     with pytest.raises(beton.BetonError, match="was changed or removed while it was in use"):
         list(batches)
+
+
+def test_a_beton_cut_under_the_threads_that_read_it_is_an_error_and_no_signal(raw, monkeypatch):
+    """Cut where no look at the file is between: a mapped file would end this process here."""
+    path, _, _, stream = raw
+    whole, before = path.read_bytes(), path.stat()
+    running = stream._started(stream.samples, None)
+    try:
+        os.truncate(path, stream.layout.data_start + 8 * 8 * 3 + 1)
+        *_, (_, _, last) = running
+        assert (last == CUT).all()
+        monkeypatch.setattr(stream.layout.file, "check_unchanged", lambda: None)
+        with pytest.raises(beton.BetonError, match=r"raw.beton: sample \d+ can't be read"):
+            list(stream.epoch(0))
+    finally:
+        running.close()
+        path.write_bytes(whole)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sum(len(labels) for _, labels in stream.epoch(0)) == COUNT
 
 
 def test_threads_are_no_more_than_cores_and_torch_keeps_its_own(raw):

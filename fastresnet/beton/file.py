@@ -33,6 +33,10 @@ class BetonFile:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 
+    def fileno(self) -> int:
+        """The open file's descriptor, for readers in other languages; it ends with this object."""
+        return self._descriptor
+
     def read(self, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
         buffer = bytearray(length)

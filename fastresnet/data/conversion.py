@@ -52,7 +52,7 @@ def convert(
         folder = out or Path(settings.betons) / _folder_name(sets["train"], stored)
         facts: dict[str, Facts] = {}
         with files.locked(folder, lambda: notes(f"waiting for another conversion into {folder}")):
-            files.remove_left(folder, "*.beton*")
+            files.remove_left(folder)
             for split, images in sets.items():
                 facts[split] = {**facts_of(images, mean, std), **stored}
                 notes(f"writing {len(images)} images to {folder / split}.beton ({settings.write_mode})")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastresnet import beton, sources
-from fastresnet.base.files import locked
+from fastresnet.base.files import locked, remove_left
 from fastresnet.beton import Facts
 from fastresnet.data.conversion import convert, facts_of, load_both, request_of, statistics
 from fastresnet.data.reading import Found, Part, Wanted, read_betons
@@ -17,6 +17,7 @@ from fastresnet.sources import SPLITS, FolderSet, ImageSet, SourceError
 def find(wanted: Wanted) -> Found:
     """The betons that data.train and data.test name, else betons that fit the settings, else the source."""
     settings = wanted.settings
+    remove_left(Path(settings.betons), depth=1)
     if settings.train is not None and settings.test is not None:
         return read_betons({"train": Path(settings.train), "test": Path(settings.test)}, wanted)
     if settings.source != "auto":

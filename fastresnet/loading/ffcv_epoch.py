@@ -26,6 +26,7 @@ from fastresnet.beton import Layout
 BATCHES_AHEAD = 2  # FFCV keeps two more in memory: the one in use and the one being written
 PATIENCE_SECONDS = 0.2  # between looks at whether the thread that makes the batches still lives
 JPEG = 0
+DECODED, CORRUPT, CUT = 0, 1, 2  # what became of a sample; CUT: the file ended in it, or its disk failed
 
 # libjpeg-turbo, which FFCV is linked with. FFCV's own call takes the fast and inexact transform, up to 20
 # levels off what Pillow decodes; called as here, it gives the same pixels.
@@ -40,6 +41,8 @@ tj_init.restype, tj_init.argtypes = _pointer, []
 tj_header.argtypes = [_pointer, _pointer, _size, _pointer, _pointer, _pointer, _pointer]
 tj_decode.argtypes = [_pointer, _pointer, _size, _pointer, _int, _int, _int, _int, _int]
 tj_destroy.argtypes = [_pointer]
+read_at = ctypes.CDLL(None).pread
+read_at.restype, read_at.argtypes = ctypes.c_ssize_t, [_int, _pointer, ctypes.c_size_t, ctypes.c_int64]
 RGB, EXACT = 0, 0  # TJPF_RGB; no flags, so neither TJFLAG_FASTDCT nor TJFLAG_FASTUPSAMPLE
 
 
@@ -76,16 +79,36 @@ def _compiled() -> tuple[Callable[..., Any], ...]:
     return functions
 
 
+def _reader(descriptor: int) -> Callable[..., Any]:
+    """What finds a stored sample for FFCV, by pread: fewer bytes come where the file ends before.
+
+    FFCV's own looks into memory that the file is mapped to, where a file that was cut kills the process.
+    """
+
+    def read(address, state):
+        size = state[2][np.searchsorted(state[1], address)]
+        stored = np.empty(size, np.uint8)
+        return stored[: max(0, read_at(descriptor, stored.ctypes.data, size, address))]
+
+    compiled = Compiler.compile(read)
+    _never_freed.append((compiled,))
+    return compiled
+
+
 class Decoder(SimpleRGBImageDecoder):
     """Decodes each image, cuts the box given for it and resizes that (by area) to (height, width).
 
     FFCV's own decoders draw their boxes unseeded and leave the last batch's pixels where a JPEG is corrupt.
-    Here boxes come in through memory that `Epoch` fills, and a status byte a sample goes out: 1 is corrupt.
-    height, width None: images of one size, as stored.
+    Here boxes come in through memory that `Epoch` fills, and a status byte a sample goes out.
+    height, width:  None: images of one size, as stored
+    descriptor:     of the beton, to be read sample by sample; None: FFCV's memory holds it
     """
 
-    def __init__(self, height: int | None = None, width: int | None = None) -> None:
+    def __init__(
+        self, height: int | None = None, width: int | None = None, descriptor: int | None = None
+    ) -> None:
         super().__init__()
+        self.descriptor = descriptor
         self.size = (height, width) if height and width else None
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, Any]:
@@ -104,7 +127,8 @@ class Decoder(SimpleRGBImageDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         """The function over one batch that FFCV compiles."""
-        read, span = self.memory_read, Compiler.get_iterator()
+        read = self.memory_read if self.descriptor is None else _reader(self.descriptor)
+        span = Compiler.get_iterator()
         decode_one, resize, copy = _compiled()
         boxed = self.size is not None
 
@@ -114,16 +138,18 @@ class Decoder(SimpleRGBImageDecoder):
                 field = metadata[batch_indices[row]]
                 stored = read(field["data_ptr"], storage_state)
                 height, width = np.uint32(field["height"]), np.uint32(field["width"])
-                status[row, 0] = 0
+                status[row, 0] = DECODED
                 target = scratch[row] if boxed else images[row].reshape(-1)
-                if field["mode"] == JPEG:
+                if stored.size == 0 or (field["mode"] != JPEG and stored.size < 3 * height * width):
+                    status[row, 0] = CUT
+                elif field["mode"] == JPEG:
                     if decode_one(stored, target, height, width) != 0:
-                        status[row, 0] = 1
+                        status[row, 0] = CORRUPT
                 elif boxed:
                     target = stored
                 else:
                     copy(stored, target)
-                if boxed and status[row, 0] == 0:
+                if boxed and status[row, 0] == DECODED:
                     whole = target[: 3 * height * width].reshape(height, width, 3)
                     top, left, rows, cols = boxes[row]
                     resize(whole, top, top + rows, left, left + cols, images[row])

@@ -86,8 +86,13 @@ class StreamLoader(Loader):
             import fastresnet.loading.ffcv_epoch as ffcv_epoch
 
             size = image_size or None
+            descriptor = self.layout.file.fileno() if self.page_cache else None
             self.ffcv = ffcv_epoch.open_loader(
-                self.layout, self.batch_size, self.workers, self.page_cache, ffcv_epoch.Decoder(size, size)
+                self.layout,
+                self.batch_size,
+                self.workers,
+                self.page_cache,
+                ffcv_epoch.Decoder(size, size, descriptor),
             )
 
     def _check(self) -> None:
@@ -171,17 +176,25 @@ class StreamLoader(Loader):
                 self.layout.file.check_unchanged()
                 if self.pages is not None:
                     self.pages.check(samples[step * self.batch_size :][: self.batch_size], self.workers)
-                bad = samples[step * self.batch_size + np.flatnonzero(status)]
-                if len(bad) and self.on_error == "raise":
-                    raise beton.BetonError(
-                        f"{self.layout.path}: the JPEG of sample {bad[0]} can't be decoded "
-                        "(data.on_error=skip leaves such images out)"
-                    )
-                self.skipped += [int(sample) for sample in bad]
+                self._look_at(samples[step * self.batch_size :][: len(status)], status)
                 yield Decoded(images, labels, np.flatnonzero(status == 0))
         finally:
             with keeping_threads():
                 running.close()
+
+    def _look_at(self, samples: np.ndarray, status: np.ndarray) -> None:
+        """BetonError names a sample that couldn't be read, or decoded where those aren't left out."""
+        import fastresnet.loading.ffcv_epoch as ffcv_epoch
+
+        unread, bad = samples[status == ffcv_epoch.CUT], samples[status == ffcv_epoch.CORRUPT]
+        if len(unread):
+            raise beton.BetonError(f"{self.layout.path}: sample {unread[0]} can't be read")
+        if len(bad) and self.on_error == "raise":
+            raise beton.BetonError(
+                f"{self.layout.path}: the JPEG of sample {bad[0]} can't be decoded "
+                "(data.on_error=skip leaves such images out)"
+            )
+        self.skipped += [int(sample) for sample in bad]
 
     def _started(self, samples: np.ndarray, cut: np.ndarray | None) -> Epoch:
         import fastresnet.loading.ffcv_epoch as ffcv_epoch

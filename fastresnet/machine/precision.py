@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import ContextManager
 
@@ -64,6 +65,13 @@ def resolve(name: str, device: torch.device) -> Precision:
         )
     compute = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)
     return Precision(name, compute, scales_loss=name == "fp16", reason=reason)
+
+
+def repeat_exactly(asked: bool) -> None:
+    """Allow only algorithms that repeat bit for bit, or all. On a GPU before its first matrix product."""
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it PyTorch refuses products
+    torch.use_deterministic_algorithms(asked)
 
 
 def apply_globally(precision: Precision, device: torch.device) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,16 @@ Weights = dict[str, Tensor]
 
 
 def save(path: str | Path, payload: Mapping[str, object]) -> None:
-    """Write and seal `payload`, read it back, and only then let it take the place of `path`."""
+    """Write and seal `payload`, read it back, and only then let it take the place of `path`.
+
+    Raises OSError where the disk is full or can't be written.
+    """
     with files.replacing(path) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **payload}, temporary)
+        try:
+            torch.save({"format_version": FORMAT_VERSION, **payload}, temporary)
+        except RuntimeError as error:  # PyTorch's writer doesn't say why
+            free = words.size(shutil.disk_usage(temporary.parent).free)
+            raise OSError(EIO, f"PyTorch can't write it, the disk has {free} left", str(path)) from error
         _seal(temporary)
         _verify(temporary)
 

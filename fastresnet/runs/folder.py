@@ -66,8 +66,7 @@ class RunFolder:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             files.write_bytes(path / ".writable", b"").unlink()
             self._lock.enter_context(files.locked(path, self._taken))
-            for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:  # of a run that was killed
-                left.unlink(missing_ok=True)
+            files.remove_left(path, depth=1)  # of a run that was killed
         except OSError as error:
             raise ValueError(f"run.dir={path}: can't be written ({error.strerror})") from error
         if not continued and state(path) is not State.NEW:
@@ -90,6 +89,7 @@ class RunFolder:
         if cfg.run.dir:
             return cls(Path(cfg.run.dir), complain=complain)
         parent = Path("runs") / cfg.recipe
+        files.remove_left(parent, depth=2)  # of killed runs that nobody went on with
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{cfg.run.seed}"
         taken = (parent / name).exists()
         return cls(parent / (f"{name}-{os.getpid()}" if taken else name), complain=complain)

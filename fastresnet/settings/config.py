@@ -54,7 +54,7 @@ class Config:
             values[section][name] = checked(key, value, self.provenance[key])
         for name, section_class in CLASSES.items():
             setattr(self, name, section_class(**values[name]))
-        for conflict in found(self.data, self.model, self.optim, self.schedule, self.train):
+        for conflict in found(self.data, self.model, self.optim, self.schedule, self.train, self.run):
             raise ConfigError(f"{self._blamed(conflict)}{conflict}")
 
     def _blamed(self, conflict: str) -> str:

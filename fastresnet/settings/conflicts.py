@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fastresnet.base import strict_yaml
-from fastresnet.settings.sections import Data, Model, Optim, Schedule, Train
+from fastresnet.settings.sections import Data, Model, Optim, Run, Schedule, Train
 
 SMALLEST = 8  # px: height and width of images that every network here takes
 
 
-def found(data: Data, model: Model, optim: Optim, schedule: Schedule, train: Train) -> Iterator[str]:
+def found(
+    data: Data, model: Model, optim: Optim, schedule: Schedule, train: Train, run: Run
+) -> Iterator[str]:
     """Each conflict in words that name the settings at fault by their full names."""
     yield from _of_data(data)
     yield from _of_schedule(schedule)
     yield from _of_weights(optim, train)
     yield from _of_batches(model, train)
     yield from _of_capture(schedule, train)
+    yield from _of_determinism(train, run)
 
 
 def _of_data(data: Data) -> Iterator[str]:
@@ -82,6 +85,14 @@ def _of_capture(schedule: Schedule, train: Train) -> Iterator[str]:
         yield (
             "train.cuda_graph can't follow a momentum schedule: leave schedule.momentum_low and "
             "schedule.momentum_high null"
+        )
+
+
+def _of_determinism(train: Train, run: Run) -> Iterator[str]:
+    if run.deterministic and train.compile.startswith("max-autotune"):
+        yield (
+            f"run.deterministic=true repeats bit for bit, and train.compile={train.compile} picks kernels by "
+            "their speed in each process: use train.compile=default with it"
         )
 
 

@@ -239,7 +239,7 @@ def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.d
     make_current(device)
     if device.type == "cpu":
         memory.keep_large_buffers()
-    torch.use_deterministic_algorithms(cfg.run.deterministic)
+    precision.repeat_exactly(cfg.run.deterministic)
     precision.apply_globally(precise, device)
 
 

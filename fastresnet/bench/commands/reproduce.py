@@ -21,7 +21,7 @@ from fastresnet.bench.commands.heartbeat import Heartbeat
 from fastresnet.bench.protocol import record_page, reproduce, rival, rows, runlog
 from fastresnet.bench.protocol.record_page import Published, Rival
 from fastresnet.bench.protocol.rows import Row
-from fastresnet.machine import software
+from fastresnet.machine import distributed, software
 from fastresnet.machine.software import GitState
 from fastresnet.runs import record
 from fastresnet.settings.command_line import parse_args
@@ -83,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
     """The options, checked. Raises ValueError for what can't be."""
+    if distributed.described().size > 1:
+        raise ValueError(
+            "each run of a record is one process's: start it without torchrun (--parallel=K makes K at once)"
+        )
     target = asked.target if asked.target is not None else cfg.eval.target
     for name in ("runs", "parallel"):
         if getattr(asked, name) < 1:

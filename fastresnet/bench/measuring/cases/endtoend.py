@@ -5,9 +5,12 @@ A sample is the mean time of a step in such a run, so that files with longer and
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
+
+import torch
 
 from fastresnet.bench.measuring import experiments
 from fastresnet.bench.measuring.cases import costs
@@ -15,6 +18,7 @@ from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.file import Figure
 from fastresnet.bench.measuring.harness import Case, Measured, keeping
 from fastresnet.loading import Batch
+from fastresnet.machine import precision
 from fastresnet.training import arithmetic
 from fastresnet.training.experiment import Experiment
 
@@ -28,7 +32,9 @@ def cases(context: Context) -> list[Case]:
     """Runs of the recipes that suit the device, and the costs around them."""
     context.splits()  # found or converted here, before any case's time
     recipes = ["rn18.yaml", "speed94.yaml"] if context.on_gpu else ["cpu.yaml"]
-    return [_case(context, recipe) for recipe in recipes] + costs.cases(context, recipes[0])
+    found = [_case(context, recipe) for recipe in recipes]
+    found += [_repeating(context, recipes[0])] if context.suite != "quick" else []
+    return found + costs.cases(context, recipes[0])
 
 
 def _case(context: Context, recipe: str) -> Case:
@@ -51,6 +57,37 @@ def _runs(context: Context, recipe: str, changes: dict[str, object]) -> Callable
             return Measured(samples, _figures(context, experiment, samples, waiting))
 
     return measure
+
+
+def _repeating(context: Context, recipe: str) -> Case:
+    """Eager steps by algorithms that repeat bit for bit, in turn with the usual ones: what that costs."""
+    changes: dict[str, object] = {"train.compile": "off", "train.cuda_graph": False}
+
+    def measure(seconds: float) -> Measured:
+        cfg = experiments.shortened(context, context.config(recipe, changes), seconds / RUNS)
+        usual, exact = list[float](), list[float]()
+        began = time.perf_counter()
+        with experiments.opened(cfg, context.splits()) as experiment, _as_before():
+            while len(exact) <= FEWEST or time.perf_counter() - began < seconds:
+                for exactly, samples in ((False, usual), (True, exact)):
+                    precision.repeat_exactly(exactly)
+                    precision.apply_globally(experiment.precision, experiment.device)
+                    samples.append(experiments.train(experiment) / experiment.total_steps)
+        del usual[0], exact[0]  # they warmed up
+        plain = median(usual)
+        return Measured(exact, {"usual_step_seconds": plain, "cost": median(exact) / plain - 1})
+
+    return Case(PART, f"deterministic/{recipe}", {"recipe": recipe, **changes}, measure)
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    """Puts back which algorithms PyTorch may use."""
+    exactly = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        precision.repeat_exactly(exactly)
 
 
 def _samples(experiment: Experiment, seconds: float) -> list[float]:

@@ -1,0 +1,57 @@
+"""Runs that are killed: at each kind of operation on files, in the middle of writing, at any time, twice."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from fastresnet.runs.folder import LAST
+from tests.drill import operations
+from tests.drill.ground import Ground
+from tests.drill.outcome import Outcome
+
+PICTURED = {"run.report": True}
+Attempt = Callable[[Ground, Random, int], Outcome]
+
+
+def at_a_file_operation(ground: Ground, chance: Random, number: int) -> Outcome:
+    """Killed before an operation on files, or in the middle of writing one; each kind in turn."""
+    kinds = [*dict.fromkeys(ground.operations), "write"]
+    kind = kinds[number % len(kinds)]
+    if kind == "write":
+        largest = (ground.place / "whole" / LAST).stat().st_size
+        hook: Callable[[Path], object] = partial(_killed_beyond, chance.randrange(1, largest))
+    else:
+        index = chance.randrange(ground.operations.count(kind))
+        hook = partial(operations.at, kind=kind, index=index, mishap=_kill)
+    with ground.folder() as folder:
+        ground.train(folder, hook, PICTURED)
+        return ground.finish(folder, PICTURED)
+
+
+def at_any_time(number: signal.Signals, times: int = 1) -> Attempt:
+    """Attempts that send a signal after a random share of a run, so many times in a row."""
+
+    def attempt(ground: Ground, chance: Random, _: int) -> Outcome:
+        with ground.folder() as folder:
+            for _ in range(times):
+                ground.killed_after(chance.uniform(0, ground.seconds), folder, number, {})
+            return ground.finish(folder)
+
+    return attempt
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_beyond(size: int, folder: Path) -> None:
+    """The system ends this process where it writes a file beyond `size` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
