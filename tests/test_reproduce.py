@@ -115,6 +115,18 @@ def test_a_record_whose_time_is_up_is_written_with_what_it_has_and_judges_nothin
     assert quick.asked == list(range(9)), "it goes on, with more time or none"
 
 
+def test_a_continued_record_knows_from_its_log_that_another_run_would_end_too_late(
+    quick, tmp_path, monkeypatch
+):
+    quick.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    quick.stop_at = None
+    assert run(tmp_path, "--seconds=0.9") == 0 and quick.asked == [0], "a run here takes a second"
+    run(tmp_path, "--seconds=3600")
+    assert quick.asked == [0, 1]
+
+
 def test_a_half_finished_record_refuses_another_recipe_or_commit(quick, tmp_path):
     quick.stop_at = 1
     with pytest.raises(KeyboardInterrupt):

@@ -194,10 +194,12 @@ class Making:
 
     def _run_in_turn(self, left: list[tuple[Who, int]], said: Said) -> None:
         assert self.prepared is not None
-        began, longest = timing.now("cpu"), 0.0
+        logged = [row["seconds"]["total"] for row in (*self.log.of("own"), *self.log.of("rival"))]
+        began, longest = timing.now("cpu"), max(logged, default=0.0)
         for done, (who, seed) in enumerate(left, 1):
             started = timing.now("cpu")
-            if self.ask.seconds is not None and started - began + longest > self.ask.seconds:
+            late = self.ask.seconds is not None and started - began + longest > self.ask.seconds
+            if late and self.log.of("own"):
                 return
             self.turn = who, seed
             if who == "own":
