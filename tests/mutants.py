@@ -42,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 ON_A_CPU_THE_SAME = {"device", "non_blocking", "fused"}  # keywords
 # Functions and classes that no CPU executes.
-GPU_ONLY = {"CapturedStep", "set_on_device", "_captured", "whole_step", "_time_with_events"}
+GPU_ONLY = {"recorded", "set_on_device", "_captured", "whole_step", "_time_with_events"}
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -124,6 +124,16 @@ def layout(cfg: Config) -> Any:
         return [images.stride(), *(value.stride() for value in one.model.state_dict().values())]
 
 
+def shapes(cfg: Config) -> Any:
+    """Of what each layer gives for the first batch."""
+    seen: list[Any] = []
+    with experiment(cfg) as one:
+        for layer in one.model.modules():
+            layer.register_forward_hook(lambda layer, given, output: seen.append(list(output.shape)))
+        one.model(next(one.train_loader.epoch(0))[0])
+    return seen
+
+
 def tta_logits(cfg: Config) -> Any:
     """Logits of the test set after the first steps, with test-time augmentation by mirroring."""
     with experiment(cfg) as one:

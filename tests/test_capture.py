@@ -1,12 +1,15 @@
 """What a captured step may not do, shown without a GPU; and Snapshots, which let it run without a trace."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
+import tape
 import torch
 from model_settings import section
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastresnet import models, optim
@@ -16,7 +19,8 @@ from fastresnet.optim.rates import Rates
 from fastresnet.settings import config
 from fastresnet.settings.reading import recipes
 from fastresnet.training.assembly import Course, new_optimizer, new_selection, new_trainer
-from fastresnet.training.capture import Snapshot
+from fastresnet.training.capture import Snapshot, compiled
+from fastresnet.training.evaluation import Evaluator, Tta, score
 
 
 def trained(optimizer_class=torch.optim.SGD, **settings):
@@ -95,10 +99,14 @@ def course(device):
     return Course(20, 5, device, precision.Precision("fp32", torch.float32, False, ""))
 
 
+FALLING = [1.0 - 0.05 * step for step in range(20)]
+
+
 def racer(recipe):
     """A captured racer's trainer, narrow and on the CPU: rates in tensors, as its graph has them."""
     changes = {"train.compile": "off", "model.width": 0.125, "train.precision": "fp32"}
     cfg = config.load(recipe, changes)
+    torch.manual_seed(0)
     model = models.build(cfg.model, 10, 32).train()
     proxy = (
         models.build(cfg.replace({"model.width": 0.0625}).model, 10, 32) if cfg.train.proxy_width else None
@@ -106,9 +114,9 @@ def racer(recipe):
     eager = cfg.replace({"train.cuda_graph": False})
     trainer = new_trainer(eager, model, None, course(CPU))
     trainer.optimizer = trainer.update.optimizer = new_optimizer(cfg, model, course(CPU))
-    trainer.rates = Rates(trainer.optimizer, [0.5] * 20, None, {}, CPU)
+    trainer.rates = Rates(trainer.optimizer, FALLING, None, {}, CPU)
     if proxy is not None:
-        trainer.update.select = new_selection(cfg, model, proxy, [0.5] * 20, course(CPU))
+        trainer.update.select = new_selection(cfg, model, proxy, FALLING, course(CPU))
     return trainer
 
 
@@ -126,6 +134,33 @@ def test_a_racers_whole_step_asks_the_host_for_nothing(recipe, frozen):
         trainer.whole_step(images, labels, frozen)
     changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters())]
     assert any(changed)
+
+
+@pytest.mark.parametrize("recipe", CAPTURED)
+def test_a_racers_step_that_is_only_played_back_trains_as_the_step_itself(recipe, monkeypatch):
+    """Rates, momenta, renormalising and the proxy's choice all move on without Python."""
+    monkeypatch.setattr("fastresnet.training.capture.recorded", tape.recorded)
+    plain, played = racer(recipe), racer(recipe)
+    played.options = replace(played.options, cuda_graph=True)
+    for number in range(4):
+        images, labels = torch.randn(16, 3, 24, 24), torch.arange(16) % 10
+        plain.whole_step(images, labels, plain.freeze.holds(number))
+        played.step(images, labels)
+    assert len(played._graphs) == 1 + (0 < plain.freeze.from_step < 4)
+    for one, other in zip(plain.model.state_dict().values(), played.model.state_dict().values()):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_an_evaluation_on_a_gpu_would_wait_for_nothing_until_it_is_scored():
+    with FakeTensorMode(), CUDA:
+        model = models.build(section("model", arch="speednet", width=0.125), 10)
+        evaluator = Evaluator(model, precision=course(CUDA).precision, device=CUDA)
+        batches = [(torch.randn(n, 3, 24, 24), torch.zeros(n, dtype=torch.int64)) for n in (8, 3)]
+        with NoHost():
+            logits, labels = evaluator(batches, Tta("crops", 0.25))
+        assert logits.shape == (11, 10) and logits.device == labels.device == CUDA
+        with pytest.raises(DataDependentOutputException):
+            score(logits, labels)
 
 
 OPTIMIZERS = [
@@ -165,3 +200,33 @@ def test_a_read_and_an_upload_would_be_seen():
     plain.parts[0].param_groups[0]["params"][0].grad = torch.ones(2)
     with NoHost(), pytest.raises(Forbidden):
         plain.step()
+
+
+# ---- compiling ---------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_batch_is_compiled_however_many_there_are(monkeypatch):
+    """PyTorch gives up after eight of one function and runs it as it is, with a line in a log."""
+    torch._dynamo.reset()
+    made, plain = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode, **how: plain(function, backend=made, **how))
+    with torch._dynamo.config.patch(recompile_limit=8):
+        double = compiled(lambda x: 2 * x, "default")
+        for count in range(2, 14):
+            double(torch.ones(count))
+    assert made.frame_count == 12
+    torch._dynamo.reset()
+
+
+def test_a_compiled_evaluation_is_one_graph_for_all_views_and_one_for_the_doubtful_images(monkeypatch):
+    torch._dynamo.reset()
+    made, plain = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode, **how: plain(function, backend=made, **how))
+    model = models.build(section("model", arch="speednet", width=0.125), 10)
+    settings = dict(precision=course(CPU).precision, device=CPU)
+    batches = [(torch.randn(8, 3, 24, 24), torch.zeros(8, dtype=torch.int64)) for _ in range(2)]
+    wanted, _ = Evaluator(model, **settings)(batches, Tta("crops", 0.25))
+    found, _ = Evaluator(model, compile="default", **settings)(batches, Tta("crops", 0.25))
+    assert made.frame_count == 2
+    torch.testing.assert_close(found, wanted)
+    torch._dynamo.reset()

@@ -10,7 +10,6 @@ from drawn import splits
 from fastresnet import augment, loading
 from fastresnet.loading import choice
 from fastresnet.settings import config
-from fastresnet.training.capture import CapturedStep
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.trainer import Trainer
 
@@ -95,14 +94,6 @@ def test_resolutions_change_at_shares_of_the_run_not_of_an_epoch():
     assert shown == [16, 16, 24, 24, 24, 32, 32, 32]
 
 
-class Eager(CapturedStep):
-    """A captured step where there is no CUDA: it has a graph's buffers, and runs the step each time."""
-
-    def __init__(self, body, restore, images, labels) -> None:
-        self.images, self.labels = images.clone(memory_format=torch.preserve_format), labels.clone()
-        self.graph = SimpleNamespace(replay=lambda: body(self.images, self.labels))
-
-
 def test_a_captured_steps_batches_are_written_where_it_reads_them_and_train_the_same(monkeypatch):
     changes = {**SETTINGS, "train.resolutions": [[0.5, 16]], "train.epochs": 2.0, "model.width": 0.0625}
     plain, captured = (Experiment(config.load("rn18.yaml", changes), splits=splits()) for _ in range(2))
@@ -113,10 +104,10 @@ def test_a_captured_steps_batches_are_written_where_it_reads_them_and_train_the_
         trainer.update(images, labels, frozen)
 
     def step(images, labels) -> None:
-        placed.append(any(images is graph.images for graph in trainer._graphs.values()))
+        placed.append(any(images is graph.inputs[0] for graph in trainer._graphs.values()))
         Trainer.step(trainer, images, labels)
 
-    monkeypatch.setattr("fastresnet.training.trainer.CapturedStep", Eager)
+    monkeypatch.setattr("fastresnet.training.capture.recorded", lambda body, device: (body, None))
     trainer.options = replace(trainer.options, cuda_graph=True)
     trainer.whole_step, trainer.step = whole_step, step
     for epoch in (0, 1):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from house import ROOT
 
-from fastresnet.bench.judging import costs
+from fastresnet.bench.judging import costs, machines
 from fastresnet.settings import config
 from fastresnet.settings.reading import recipes
 
@@ -38,6 +38,14 @@ def test_airbench_costs_what_its_author_says(airbench):
     assert airbench.steps == 200
     assert airbench.flops == pytest.approx(0.29e15, rel=0.03)
     assert 0 < airbench.bytes_fused < airbench.bytes and airbench.launches > 100 * airbench.steps
+
+
+def test_seconds_follow_from_the_machines_rates_and_evaluation_counts_its_views(airbench):
+    machine = machines.find("A100")
+    seconds = airbench.seconds(machine, "bf16")
+    assert seconds["arithmetic"] == pytest.approx(airbench.flops / (312e12 * 790 / 989))
+    forward = airbench.flops / (8 * 50_000 * 3)  # of one image; the recipe's crops are six views
+    assert airbench.evaluation_flops == pytest.approx(10_000 * 6 * forward, rel=1e-6)
 
 
 def test_the_page_names_every_racing_recipe_and_says_what_is_counted(airbench):

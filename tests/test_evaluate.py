@@ -1,11 +1,18 @@
 """Evaluation and test-time augmentation."""
 
+import observed
 import pytest
+import tape
 import torch
+from model_settings import section
+from test_loader import no_waiting
 from torch import nn
 
+from fastresnet import models
 from fastresnet.machine import precision
+from fastresnet.settings import config
 from fastresnet.training import evaluation
+from fastresnet.training.evaluation import Evaluator, Tta
 
 CPU = torch.device("cpu")
 FP32 = precision.resolve("fp32", CPU)
@@ -107,3 +114,54 @@ def test_batch_norm_uses_its_running_statistics():
     before = model[0].running_mean.clone()
     evaluation.predict(model, [(images, labels)], precision=FP32, device=CPU)
     assert torch.equal(before, model[0].running_mean)
+
+
+def test_the_views_of_an_image_are_counted_with_their_share():
+    assert [Tta(mode, 0.25).views for mode in ("none", "flip", "crops")] == [1, 1.25, 2.25]
+
+
+SMALL = {
+    "model.arch": "speednet", "model.stage_widths": [8, 8, 8], "train.precision": "fp32", "run.device": "cpu",
+    "run.threads": 1, "train.batch_size": 8, "eval.batch_size": 90, "eval.tta_share": 0.25,
+}  # fmt: skip
+
+
+def test_a_captured_evaluation_follows_the_weights_and_reads_batches_where_they_are_made(monkeypatch):
+    """200 test images in batches of 90, 90 and 20; the last is a graph of its own."""
+    monkeypatch.setattr("fastresnet.training.capture.recorded", tape.recorded)
+    with observed.experiment(config.load(None, SMALL)) as one:
+        plain, placed = one.evaluator, []
+        captured = Evaluator(one.model, precision=one.precision, device=one.device, cuda_graph=True)
+        replayed = captured._logits
+
+        def watched(images, tta):
+            placed.append(any(images is graph.inputs[0] for graph in captured._graphs.values()))
+            return replayed(images, tta)
+
+        captured._logits = watched
+        for tta in ("none", "crops", "none", "crops"):
+            one.evaluator = plain
+            wanted = one.predict("test", tta)
+            one.evaluator = captured
+            assert observed.same(one.predict("test", tta), wanted)
+            with torch.no_grad():
+                one.model.head.weight.mul_(-1.5)
+    first, again = [False, True, False], [True, True, True]
+    assert placed == 2 * first + 2 * again and len(captured._graphs) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", ["off", "default"])
+def test_a_captured_evaluation_on_a_gpu_equals_the_eager_one_and_never_waits(compile):
+    device = torch.device("cuda")
+    model = models.build(section("model", arch="speednet", width=0.25), 10).to(device)
+    plain = Evaluator(model, precision=FP32, device=device)
+    captured = Evaluator(model, precision=FP32, device=device, compile=compile, cuda_graph=True)
+    images = torch.randn(100, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    batches = list(zip(images.split(40), torch.zeros(100, dtype=torch.int64, device=device).split(40)))
+    captured(batches, Tta("crops", 0.25))
+    with torch.no_grad():
+        model.head.weight.mul_(-1.5)
+    with no_waiting():
+        found, _ = captured(batches, Tta("crops", 0.25))
+    torch.testing.assert_close(found, plain(batches, Tta("crops", 0.25))[0], rtol=1e-3, atol=1e-3)

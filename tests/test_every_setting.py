@@ -95,6 +95,7 @@ TABLE: dict[str, Row] = {
     "model.whiten_activation": Row("silu", weights),
     "model.pretrained": Row("{weights}", weights),
     "model.whiten": Row(False, weights),
+    "model.whiten_channels": Row(32, observed.shapes),
     "model.residual": Row(True, weights),
     "model.head_scale": Row(0.5, weights),
     "model.head_std": Row(0.3, weights),

@@ -1,10 +1,13 @@
 """plan: predictions scale as they must, stay with their kind of device, and own up to their error."""
 
+import re
+
 import bench_files
 import pytest
 
+from fastresnet.base import words
 from fastresnet.bench.commands import plan as command
-from fastresnet.bench.judging import machines, plan
+from fastresnet.bench.judging import costs, machines, plan
 from fastresnet.runs import record
 from fastresnet.settings import config
 
@@ -79,7 +82,26 @@ def test_the_error_is_told_by_kind_of_device():
 
 
 def test_the_command_prints_time_memory_and_error(capsys):
-    assert command.main(["--gpu", "A100", "--config", "rn18.yaml", "--train.epochs=3"]) == 0
+    assert command.main(["--gpu", "A100", "--config", "speed94.yaml"]) == 0
     text = capsys.readouterr().out
-    assert "rn18 on A100" in text and "training" in text and "GiB" in text
-    assert "error        cpu: median" in text
+    assert "speed94 on A100" in text and "training" in text and "GiB" in text
+
+
+def test_a_gpus_prediction_says_its_floor_its_assumptions_and_nothing_of_cpus(capsys):
+    assert command.main(["--gpu", "H200", "--config", "speed94.yaml", "--images", "6144"]) == 0
+    text = capsys.readouterr().out
+    counted = costs.of(config.load("speed94.yaml"), images=6144)
+    seconds = counted.flops / 790e12
+    assert f"arithmetic   {words.amount(seconds, 's')}" in text and "at 790 TFLOP/s in bf16" in text
+    assert f"{counted.launches / counted.steps:.0f} operations a step" in text and "at 4.3 TB/s" in text
+    assert "790 of 989 TFLOP/s and 4.3 of 4.8 TB/s" in text
+    assert "error        unknown: no measured step of a cuda device" in text and "cpu" not in text
+
+
+def test_a_cpus_prediction_owns_up_to_its_error(tmp_path, capsys):
+    path = tmp_path / "cpu.json"
+    record.write(path, bench_files.benchmark())
+    asked = ["--gpu", str(path), "--config", "speed90-cpu.yaml", "--images", "5000"]
+    assert command.main([*asked, "--train.precision=fp32"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"error +median \d+ %, largest \d+ % over \d+ measured steps on cpu devices", text)

@@ -6,6 +6,7 @@ from layout import count_layout_changes
 from model_settings import section
 
 from fastresnet import models
+from fastresnet.models.flops import flops_per_image
 from fastresnet.models.speednet import SpeedNet
 
 
@@ -60,6 +61,30 @@ def test_convolutions_start_as_the_identity_on_their_first_inputs():
     assert not torch.allclose(SpeedNet(dirac_init=False).groups[0].convs[0](x)[:, :24], x)
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+def test_whitened_channels_padded_with_zeros_learn_the_same_at_the_same_cost(activation):
+    nets = []
+    for channels in (24, 32):
+        torch.manual_seed(0)
+        nets.append(SpeedNet(10, (16, 16, 16), whiten_channels=channels, activation=activation))
+    images, labels = smooth_images(64), torch.arange(64) % 10
+    for net in nets:
+        net.init_whitening(images)
+        learned = [p for p in net.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(learned, lr=0.05, momentum=0.9)
+        for _ in range(3):
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    plain, padded = nets
+    assert padded.act(padded.whiten(images))[:, 24:].eq(0).all() and padded.whiten(images).shape[1] == 32
+    torch.manual_seed(0)
+    assert not plain.whiten.bias.equal(SpeedNet(10, (16, 16, 16)).whiten.bias), "the bias learned"
+    assert flops_per_image(plain) == flops_per_image(padded)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(padded.state_dict()[key], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
 def test_the_head_is_scaled_and_starts_with_the_spread_asked_for():
     net = SpeedNet(head_std=1.0, head_scale=0.5).eval()
     assert net.head.weight.std().item() == pytest.approx(1.0, abs=1e-5) and net.head.bias is None
@@ -85,7 +110,9 @@ def test_settings_reach_the_net():
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(), dict(residual=True, convs_per_group=3, activation="silu")], ids=str
+    "changes",
+    [dict(), dict(whiten_channels=32), dict(residual=True, convs_per_group=3, activation="silu")],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [24, 32])

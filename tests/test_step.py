@@ -6,6 +6,7 @@ import observed
 import pytest
 import torch
 
+from fastresnet.machine import precision
 from fastresnet.settings import config
 
 SMALL = {
@@ -45,3 +46,24 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_falls():
     assert observed.same(seen[0], seen[1]) and not observed.same(seen[1], seen[2])
     assert scaler.get_scale() == SCALE / 2
     assert all(value.isfinite().all() for value in seen[-1].values())
+
+
+def test_a_reset_forgets_the_scale_and_a_step_left_in_the_middle(monkeypatch):
+    """As for the next seed of a record: what the last run did to the scale is of no account."""
+    scaled = precision.Precision("fp16", torch.float32, True, "as on a GPU")
+    monkeypatch.setattr(precision, "resolve", lambda *given: scaled)
+    runs = []
+    with observed.experiment(config.load(None, {**SMALL, "train.clip_norm": 1.0})) as one:
+        step = one.trainer.update
+        for spoilt in (False, True, False):
+            one.reset(0)
+            one.initialise()
+            one.model.train()
+            for images, labels in one.train_loader.epoch(0):
+                one.trainer.step(images * float("inf") if spoilt else images, labels)
+            weights = {key: value.clone() for key, value in one.model.state_dict().items()}
+            runs.append([step.scaler.state_dict(), weights])
+            if spoilt:
+                step.scaler.unscale_(step.optimizer.parts[0])
+    assert runs[1][0]["scale"] < runs[0][0]["scale"]
+    assert runs[0][0]["_growth_tracker"] > 0 and observed.same(runs[0], runs[2])

@@ -142,6 +142,22 @@ def test_a_profile_is_a_trace_and_a_table(tmp_path):
     assert (table.parent / "trace.json").stat().st_size > 1000
 
 
+def test_a_race_is_profiled_from_fresh_weights_to_its_last_step(tmp_path):
+    page = profiles.race(Context(CPU, tiny=True), tmp_path / "race", lambda line: None, "smoke.yaml")
+    assert "a run of smoke.yaml, batch 64" in page.read_text() and "matrix work" in page.read_text()
+
+
+def test_fused_kernels_count_as_traffic_whatever_they_are_fused_from():
+    kinds = {
+        "triton_poi_fused_convolution_gelu_3": "memory traffic",
+        "void cudnn::bn_fw_tr_1C11_kernel_NHWC": "memory traffic",
+        "sm90_xmma_fprop_implicit_gemm_bf16": "matrix work",
+        "nvjet_tst_128x128_64x4": "matrix work",
+        "ncclDevKernel_AllReduce_Sum": "communication",
+    }
+    assert {name: profiles.kind_of(name) for name in kinds} == kinds
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -17,7 +17,8 @@ def on_meta(model: nn.Module) -> nn.Module:
 def layer_flops(layer: nn.Module, output: Tensor) -> int:
     """FLOPs of one layer that gave `output`: 2 per multiply-add of a convolution or linear layer, else 0."""
     if isinstance(layer, nn.Conv2d):
-        return 2 * output.numel() * math.prod(layer.kernel_size) * layer.in_channels // layer.groups
+        values = output.numel() // output.shape[1] * layer.out_channels  # none for channels of zeros
+        return 2 * values * math.prod(layer.kernel_size) * layer.in_channels // layer.groups
     if isinstance(layer, nn.Linear):
         return 2 * output.numel() * layer.in_features
     return 0

@@ -30,6 +30,37 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
+class PaddedConv2d(nn.Conv2d):
+    """A convolution between channels of which the last hold zeros; its parameters know nothing of these.
+
+    So the number of channels can be one that matrix units like. (N,C,h,w) -> (N,D,h',w').
+
+    more_inputs, more_outputs:  how many hold zeros, beyond the filters' own `inputs` and `outputs`
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        padding: int = 0,
+        bias: bool = False,
+        more_inputs: int = 0,
+        more_outputs: int = 0,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, padding=padding, bias=bias)
+        self.more = more_inputs, more_outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        more_inputs, more_outputs = self.more
+        if not (more_inputs or more_outputs):
+            return super().forward(x)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_inputs, 0, more_outputs))
+        bias = None if self.bias is None else F.pad(self.bias, (0, more_outputs))
+        return self._conv_forward(x, weight, bias)
+
+
 class Network(nn.Module):
     """What `models.build` gives: images (N,3,h,w) floating point -> logits (N,K).
 

@@ -11,7 +11,7 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastresnet.models.layers import GlobalMaxPool, Network, conv3x3, scaled
+from fastresnet.models.layers import GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 from fastresnet.settings.sections import Model
 
@@ -30,14 +30,23 @@ class FrozenScaleNorm(nn.BatchNorm2d):
 class Group(nn.Module):
     """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution.
 
-    With `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2).
+    With `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2), where
+    C is `inputs` and `zeros` more channels that hold nothing.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, convs: int, residual: bool, act: str, norm_momentum: float
+        self,
+        inputs: int,
+        outputs: int,
+        convs: int,
+        residual: bool,
+        act: str,
+        norm_momentum: float,
+        zeros: int = 0,
     ) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(conv3x3(inputs if i == 0 else outputs, outputs) for i in range(convs))
+        first = PaddedConv2d(inputs, outputs, 3, padding=1, more_inputs=zeros)
+        self.convs = nn.ModuleList([first, *(conv3x3(outputs, outputs) for _ in range(1, convs))])
         self.norms = nn.ModuleList(FrozenScaleNorm(outputs, norm_momentum) for _ in range(convs))
         self.pool, self.act, self.residual = nn.MaxPool2d(2), make_activation(act), residual and convs > 1
 
@@ -58,6 +67,7 @@ class SpeedNet(Network):
     convs_per_group:    3x3 convolutions in each group
     residual:           add each group's first activation before its last one
     activation:         in the groups, and after the whitening too where `whiten_activation` is None
+    whiten_channels:    that the whitening gives; those beyond 24 are zeros, which change nothing but speed
     whiten:             the first convolution's weights are set by `init_whitening` and then frozen; its bias
                         learns
     dirac_init:         convolutions start as the identity on their first input channels
@@ -78,6 +88,7 @@ class SpeedNet(Network):
         residual: bool = False,
         activation: str = "gelu",
         whiten_activation: str | None = None,
+        whiten_channels: int = WHITEN_CHANNELS,
         whiten: bool = True,
         dirac_init: bool = True,
         norm_momentum: float = 0.4,
@@ -86,12 +97,13 @@ class SpeedNet(Network):
     ) -> None:
         super().__init__()
         channels = [WHITEN_CHANNELS, *(scaled(c, width) for c in widths)]
-        self.whiten = nn.Conv2d(3, WHITEN_CHANNELS, WHITEN_KERNEL, bias=True)
+        zeros = whiten_channels - WHITEN_CHANNELS
+        self.whiten = PaddedConv2d(3, WHITEN_CHANNELS, WHITEN_KERNEL, bias=True, more_outputs=zeros)
         self.whiten.weight.requires_grad_(not whiten)
         self.act = make_activation(whiten_activation or activation)
         self.groups = nn.ModuleList(
-            Group(i, o, convs_per_group, residual, activation, norm_momentum)
-            for i, o in zip(channels, channels[1:])
+            Group(i, o, convs_per_group, residual, activation, norm_momentum, 0 if number else zeros)
+            for number, (i, o) in enumerate(zip(channels, channels[1:]))
         )
         self.pool = GlobalMaxPool()
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
@@ -161,6 +173,7 @@ def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNe
         residual=settings.residual,
         activation=settings.activation,
         whiten_activation=settings.whiten_activation,
+        whiten_channels=settings.whiten_channels,
         whiten=settings.whiten,
         dirac_init=settings.dirac_init,
         norm_momentum=settings.norm_momentum,

@@ -250,7 +250,7 @@ class Session:
             stored = self.folder.finished(experiment.trainer.steps_done)
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
             images = Pictures(experiment.splits.test, cfg.data.label_field)
-            answers = Predictions(logits_NK.numpy(), labels_N.numpy(), tuple(names), images)
+            answers = Predictions(logits_NK.cpu().numpy(), labels_N.cpu().numpy(), tuple(names), images)
             self.folder.write_result(self.record, answers, report=cfg.run.report)
             self.progress.note(f"results in {self.folder.path}")
             self.progress.say(record.line(self.record))

@@ -85,6 +85,9 @@ class Model:
     pretrained: str | None = setting(
         None, "weights to start from, where shapes allow: a state dict, a checkpoint or a run's folder")
     whiten: bool = setting(True, "speednet: frozen 2x2 whitening convolution first")
+    whiten_channels: int = setting(
+        24, "speednet: channels that the whitening gives; those beyond 24 are zeros and change speed alone",
+        low=24, high=512, unit="channels")
     residual: bool = setting(False, "speednet: residual connection in each group")
     head_scale: float | None = setting(
         None, "factor of the logits (null: speednet 1/9, resnet9 1/8, resnet9_ffcv 1/5)", above=0)

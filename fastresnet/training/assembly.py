@@ -1,4 +1,4 @@
-"""A trainer put together from settings: optimizer, schedule, averages, choice of images, what freezes.
+"""A trainer put together from settings: optimizer, schedule, averages, choice of images, what freezes, judge.
 
 Knows no data and no loader; `experiment` has these.
 """
@@ -19,6 +19,7 @@ from fastresnet.optim import averaging, schedule
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
+from fastresnet.training.evaluation import Evaluator
 from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.selection import HardExamples, ProxyNet
 from fastresnet.training.step import Freeze, StepOptions
@@ -97,6 +98,21 @@ def step_options(cfg: Config, device: torch.device, processes: int) -> StepOptio
         compile=compile_mode(cfg, device),
         cuda_graph=cfg.train.cuda_graph,
         processes=processes,
+    )
+
+
+def new_evaluator(cfg: Config, model: nn.Module, course: Course) -> Evaluator:
+    """What judges `model`; compiled and captured where the training step is captured.
+
+    Compiled in the default mode then, whatever train.compile says: tuning takes longer than evaluating.
+    """
+    graph = cfg.train.cuda_graph
+    return Evaluator(
+        model,
+        precision=course.precision,
+        device=course.device,
+        compile="default" if graph and compile_mode(cfg, course.device) != "off" else "off",
+        cuda_graph=graph,
     )
 
 

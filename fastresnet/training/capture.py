@@ -1,21 +1,24 @@
-"""Compiled and captured training steps: one CUDA graph holds rates, forward, backward and optimizer.
+"""Compiled and captured work: one CUDA graph holds a whole training step, or the evaluation of a batch.
 
-A replay is one launch. Capturing has to run the step first: a Snapshot puts everything back that those runs
+A replay is one launch. Capturing has to run the work first: a Snapshot puts everything back that those runs
 changed, in place, because the graph keeps the addresses.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Callable, Iterable, ParamSpec, TypeVar
+from typing import Callable, Generic, Iterable, ParamSpec, Sequence, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastresnet.optim.optimizers import Optimizers
 
-# before a capture, on a side stream: lazily created states and workspaces must exist by then
+# before a capture, on its stream: lazily created states and workspaces must exist by then
 WARM_UP_STEPS = 3
+# kinds of batches that one function may be compiled for, all experiments of a process together: beyond eight,
+# PyTorch would go on without compiling
+KINDS = 200
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -23,7 +26,14 @@ Result = TypeVar("Result")
 
 def compiled(function: Callable[Arguments, Result], mode: str) -> Callable[Arguments, Result]:
     """`function` compiled in torch.compile's `mode` for each shape apart; itself where that is "off"."""
-    return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
+    if mode == "off":
+        return function
+    config = torch._dynamo.config
+    limit = (
+        "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    )  # the latter in 2.6
+    setattr(config, limit, max(KINDS, getattr(config, limit)))
+    return torch.compile(function, mode=mode, dynamic=False)
 
 
 class Snapshot:
@@ -49,37 +59,42 @@ class Snapshot:
                 value.zero_()
 
 
-class CapturedStep:
-    """One graph of the whole step for one kind of batch.
+def recorded(body: Callable[[], Result], device: torch.device) -> tuple[Callable[[], None], Result]:
+    """What plays `body` again as one CUDA graph, and the result that it writes anew each time."""
+    here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP_STEPS):
+            body()
+    here.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):  # where gradients were made before: no node waits elsewhere
+        result = body()
+    return graph.replay, result
 
-    body:     images, labels -> one optimizer step and the rates of the next, without host synchronisation
+
+class Captured(Generic[Result]):
+    """One graph of some work on inputs of one kind; inputs and result stay at their addresses.
+
+    body:     inputs -> result, without host synchronisation
+    inputs:   of that kind; the graph has buffers of its own like them
     restore:  puts back, in place, everything that `body` changes
     """
 
     def __init__(
         self,
-        body: Callable[[Tensor, Tensor], None],
-        restore: Callable[[], None],
-        images: Tensor,
-        labels: Tensor,
+        body: Callable[..., Result],
+        inputs: Sequence[Tensor],
+        restore: Callable[[], None] = lambda: None,
     ) -> None:
-        self.images, self.labels = images.clone(memory_format=torch.preserve_format), labels.clone()
-        here = torch.cuda.current_stream(images.device)
-        side = torch.cuda.Stream(images.device)
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                body(self.images, self.labels)
-        here.wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            body(self.images, self.labels)
+        self.inputs = tuple(given.clone(memory_format=torch.preserve_format) for given in inputs)
+        self._play, self.result = recorded(lambda: body(*self.inputs), self.inputs[0].device)
         restore()
 
-    def replay(self, images: Tensor, labels: Tensor) -> None:
-        """Run the step on one batch, copied into the graph's buffers unless it lies there already."""
-        if images is not self.images:
-            self.images.copy_(images)
-        if labels is not self.labels:
-            self.labels.copy_(labels)
-        self.graph.replay()
+    def replay(self, *inputs: Tensor) -> Result:
+        """Run the work on inputs that are copied into the graph's, unless they lie there already."""
+        for own, given in zip(self.inputs, inputs, strict=True):
+            if given is not own:
+                own.copy_(given)
+        self._play()
+        return self.result

@@ -7,6 +7,7 @@ out.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any, Callable
 
@@ -20,7 +21,7 @@ from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim.averaging import Ema, TailAverage
 from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
-from fastresnet.training.evaluation import Score
+from fastresnet.training.evaluation import Score, Tta
 from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.selection import ProxyNet
 from fastresnet.training.trainer import EpochResult, Trainer
@@ -69,6 +70,7 @@ class Experiment:
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         self._averaged: nn.Module | None = None
+        self.evaluator = assembly.new_evaluator(cfg, self.averaged_model or self.model, course)
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -159,22 +161,17 @@ class Experiment:
             getattr(batches, "close", lambda: None)()
 
     def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
-        """Logits (N,K) fp32 and labels (N,) of the whole split, on the CPU, in the set's order.
+        """Logits (N,K) fp32 and labels (N,) of the whole split, on the run's device, in the set's order.
 
         By the averaged weights where the run averages. Every process gets the whole.
         """
         model = self.averaged_model or self.model
         distributed.share_buffers(model, self.place)
-        logits_NK, labels_N = evaluation.predict(
-            model,
-            self.eval_loaders[split].epoch(0),
-            precision=self.precision,
-            device=self.device,
-            tta=tta,
-            tta_share=self.cfg.eval.tta_share,
-        )
-        logits_NK = distributed.gather_rows(logits_NK.to(self.device), self.place).cpu()
-        return logits_NK, distributed.gather_rows(labels_N.to(self.device), self.place).cpu()
+        views = Tta(tta, self.cfg.eval.tta_share)
+        buffers = functools.partial(self.evaluator.buffers, views)
+        logits_NK, labels_N = self.evaluator(self.eval_loaders[split].epoch(0, buffers), views)
+        gathered = distributed.gather_rows(logits_NK, self.place)
+        return gathered, distributed.gather_rows(labels_N, self.place)
 
     def evaluate(self, split: str = "test", tta: str = "none") -> Score:
         """Accuracy and loss on a split."""
@@ -192,9 +189,10 @@ class Experiment:
         return self._averaged
 
     def warm_up(self) -> None:
-        """Compile, capture and allocate what the run's steps need, on random images; changes no weight.
+        """Compile, capture and allocate what the run needs, on random images; changes no weight.
 
-        One discarded step of each kind: of every size, before and after the whitening bias freezes.
+        One discarded step of each kind: of every size, before and after the whitening bias freezes. Where
+        steps are captured, evaluation is too, and the deciding one is made once.
         """
         self.loaders.warm_up()
         for step in _first_of_each_kind(self):
@@ -203,6 +201,8 @@ class Experiment:
             if self.cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             self.trainer.warm_up(images, step, self.train_loader.mixed_classes)
+        if self.evaluator.cuda_graph:
+            self.predict("test", self.cfg.eval.tta)
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.

@@ -77,8 +77,7 @@ class Step:
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
         self.device, self.precision, self.select, self.freeze = device, precision, select, freeze
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
-        self._fresh_scaler = self.scaler.state_dict()
+        self.scaler = self._fresh_scaler()
         sums = torch.float64 if device.type == "cpu" else torch.float32
         self.totals = torch.zeros(3, dtype=sums, device=device)
         self._forward = compiled(self._loss_and_hits, options.compile)
@@ -134,6 +133,9 @@ class Step:
         logits_NK: Tensor = functional_call(self.model, held, (images,)) if held else self.model(images)
         return logits_NK
 
+    def _fresh_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision.scales_loss)
+
     def remember(self, *more: Tensor) -> Callable[[], None]:
         """Take down everything a step changes on the device, and `more`; the result puts it back in place."""
         kept = [Snapshot(self.model, self.optimizer, [self.totals, *more])]
@@ -149,5 +151,5 @@ class Step:
     def reset(self) -> None:
         """Forget all training but the weights, in place, so that captured graphs stay valid."""
         self.optimizer.forget()
-        self.scaler.load_state_dict(self._fresh_scaler)
+        self.scaler = self._fresh_scaler()  # fp16 alone scales, and no graph holds it
         self.totals.zero_()

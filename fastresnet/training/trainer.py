@@ -22,7 +22,7 @@ from fastresnet.machine.precision import Precision
 from fastresnet.optim.averaging import Average, AverageState
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
-from fastresnet.training.capture import CapturedStep
+from fastresnet.training.capture import Captured
 from fastresnet.training.selection import Batch, HardExamples, SelectionState
 from fastresnet.training.step import Freeze, Step, StepOptions
 
@@ -105,7 +105,7 @@ class Trainer:
         )
         on_device = device if options.cuda_graph else None
         self.rates = Rates(optimizer, lr_factor, momentum, group_factor or {}, on_device)
-        self._graphs: dict[tuple[object, ...], CapturedStep] = {}
+        self._graphs: dict[tuple[object, ...], Captured[None]] = {}
 
     @property
     def totals(self) -> Tensor:
@@ -129,18 +129,18 @@ class Trainer:
     def buffers(self, shape: tuple[int, ...]) -> Batch | None:
         """Where the next step wants its images, of that shape, and labels; None: anywhere."""
         graph = self._graphs.get((shape, self.freeze.holds(self.steps_done)))
-        return None if graph is None else (graph.images, graph.labels)
+        return None if graph is None else (graph.inputs[0], graph.inputs[1])
 
     def whole_step(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
         """What a captured graph holds: the rates of the device's own step counter, and the step."""
         self.rates.set_on_device()
         self.update(images, labels, frozen)
 
-    def _captured(self, images: Tensor, labels: Tensor, frozen: bool) -> CapturedStep:
+    def _captured(self, images: Tensor, labels: Tensor, frozen: bool) -> Captured[None]:
         kind = (tuple(images.shape), frozen)
         if kind not in self._graphs:
             body = functools.partial(self.whole_step, frozen=frozen)
-            self._graphs[kind] = CapturedStep(body, self._remember(), images, labels)
+            self._graphs[kind] = Captured(body, (images, labels), self._remember())
         return self._graphs[kind]
 
     # ---- the loop ------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     share = plan.share_for(machine.kind, measured)
     precision = plan.precision_for(cfg, machine)
     expected = plan.predict(cfg, machine, precision, share.usual, options.images)
-    print("\n".join(plan.told(cfg, machine, expected, share, plan.errors(measured))))
+    floor = plan.floor_told(cfg, machine, precision, expected, costs.of(cfg, precision, options.images))
+    print("\n".join(plan.told(cfg, machine, expected, floor, share, plan.errors(measured))))
     return 0
 
 

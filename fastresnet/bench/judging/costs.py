@@ -19,15 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastresnet import data
+from fastresnet.bench.judging import machines
+from fastresnet.bench.judging.machines import Machine
+from fastresnet.models import flops_per_image
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
 from fastresnet.settings.reading import recipes
 from fastresnet.training.arithmetic import work
+from fastresnet.training.evaluation import Tta
 from fastresnet.training.experiment import Experiment
 
 RECIPES = ("e1-94", "airbench94", "speed94", "speed95", "speed96", "rn18-94", "rn18-96", "rn18")
-MATRIX_RATE, BANDWIDTH = 790e12, 4.3e12  # FLOP/s in bf16 and bytes/s, as measured on one H200
-LAUNCH = 5e-6  # seconds of the host for an operation that it queues alone: a typical figure
+PUBLISHED = "H200", "bf16"  # what docs/costs.md says the seconds of
 TRAIN, TEST = 50_000, 10_000  # CIFAR-10's images
 PROBES = (4, 8)  # images of the two tiny batches
 
@@ -75,36 +78,42 @@ def _is_view(func: Any, before: list[Tensor], after: list[Tensor]) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one whole run of a recipe. bytes: each operation for itself; bytes_fused: the products' alone."""
+    """Of one whole run of a recipe.
+
+    flops:        of training; evaluation_flops of the evaluation that decides, with its TTA
+    bytes:        each operation for itself; bytes_fused: the products' alone
+    launches:     operations of all steps
+    """
 
     recipe: str
     epochs: float
     steps: int
     flops: float
+    evaluation_flops: float
     bytes: float
     bytes_fused: float
     launches: int
 
-    @property
-    def seconds(self) -> dict[str, float]:
+    def seconds(self, machine: Machine, precision: str) -> dict[str, float]:
         """What each resource alone would take: nothing can be faster than the largest of the first two."""
         return {
-            "arithmetic": self.flops / MATRIX_RATE,
-            "memory, fused": self.bytes_fused / BANDWIDTH,
-            "memory, each operation for itself": self.bytes / BANDWIDTH,
-            "launches by the host": self.launches * LAUNCH,
+            "arithmetic": self.flops / machine.rates[precision],
+            "evaluation": self.evaluation_flops / machine.rates[precision],
+            "memory, fused": self.bytes_fused / machine.bandwidth,
+            "memory, each operation for itself": self.bytes / machine.bandwidth,
+            "launches by the host": self.launches * machine.launch,
         }
 
 
-def of(cfg: Config) -> Cost:
-    """Count one run of `cfg` on a set of CIFAR-10's size; no image is read."""
+def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
+    """Count one run of `cfg` on so many images of CIFAR-10's size, none of which is read."""
     quiet = {
         "run.device": "cpu",
         "train.compile": "off",
         "train.cuda_graph": False,
-        "train.precision": "bf16",
+        "train.precision": "bf16" if precision in ("bf16", "fp16") else "fp32",
     }
-    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=blank())
+    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=blank(images))
     try:
         launches, moved, fused = 0, 0.0, 0.0
         by_size: dict[int, tuple[Operations, Operations]] = {}
@@ -118,15 +127,18 @@ def of(cfg: Config) -> Cost:
             moved += _at(batch, small.bytes, large.bytes)
             fused += _at(batch, small.bytes_of_products, large.bytes_of_products)
         flops, steps = work(experiment).flops, experiment.total_steps
+        views = Tta(cfg.eval.tta, cfg.eval.tta_share).views
+        evaluation = views * TEST * flops_per_image(experiment.model, experiment.image_size)
     finally:
         experiment.close()
-    return Cost(cfg.recipe, cfg.train.epochs, steps, flops, moved, fused, launches)
+    return Cost(cfg.recipe, cfg.train.epochs, steps, flops, evaluation, moved, fused, launches)
 
 
 def _probe(experiment: Experiment, count: int, size: int) -> Operations:
     """The second step on `count` blank images of `size` px: optimizers have their states by then."""
     layout = torch.channels_last if experiment.cfg.train.channels_last else torch.contiguous_format
-    images = torch.zeros(count, 3, size, size, dtype=torch.bfloat16).to(memory_format=layout)
+    images = torch.zeros(count, 3, size, size, dtype=experiment.precision.compute)
+    images = images.to(memory_format=layout)
     labels = torch.zeros(count, dtype=torch.int64)
     experiment.model.train()
     experiment.trainer.steps_done = 0
@@ -157,8 +169,9 @@ def table(costs: Iterable[Cost]) -> str:
     heads = ["recipe", "epochs", "steps", "PFLOP", "TB, fused", "TB, each for itself", "operations a step"]
     heads += ["arithmetic", "memory, fused", "launches by the host"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" + " ---: |" * (len(heads) - 1)]
+    machine, precision = machines.find(PUBLISHED[0]), PUBLISHED[1]
     for cost in costs:
-        seconds = cost.seconds
+        seconds = cost.seconds(machine, precision)
         cells = [f"`{cost.recipe}`", f"{cost.epochs:g}", f"{cost.steps:,}", f"{cost.flops / 1e15:.3f}"]
         cells += [f"{cost.bytes_fused / 1e12:.2f}", f"{cost.bytes / 1e12:.2f}"]
         cells += [f"{cost.launches / cost.steps:,.0f}"]

@@ -15,6 +15,7 @@ from statistics import median
 from fastresnet.base import words
 from fastresnet.base.statistics import quantiles
 from fastresnet.bench.judging import bounds, costs
+from fastresnet.bench.judging.costs import Cost
 from fastresnet.bench.judging.machines import Machine
 from fastresnet.bench.measuring.cases.variant import estimate_traffic
 from fastresnet.bench.measuring.file import Benchmark, median_of
@@ -143,8 +144,10 @@ def errors(results: Sequence[Benchmark]) -> dict[str, list[float]]:
 # ---- telling -----------------------------------------------------------------------------------------------
 
 
-def told(cfg: Config, machine: Machine, plan: Plan, share: Share, wrong: dict[str, list[float]]) -> list[str]:
-    """The prediction as lines of text."""
+def told(
+    cfg: Config, machine: Machine, plan: Plan, floor: list[str], share: Share, wrong: dict[str, list[float]]
+) -> list[str]:
+    """The prediction as lines of text; `floor`: those that say what it rests on."""
     fits = "" if plan.memory < 0.9 * machine.memory else "  DOES NOT FIT: take a smaller train.batch_size"
     slow, fast = (words.duration(plan.floor / reached) for reached in (share.low, share.high))
     lowest, highest = (words.percent(reached, digits=0) for reached in (share.low, share.high))
@@ -154,21 +157,41 @@ def told(cfg: Config, machine: Machine, plan: Plan, share: Share, wrong: dict[st
         f"  training     {words.duration(plan.seconds)} ({fast} to {slow})   {plan.steps} steps of {step}, "
         f"{rate:,.0f} images/s",
         f"  at best      {words.duration(plan.floor)}   held by {plan.bound}",
+        *floor,
         f"  memory       {plan.memory / 2**30:.2f} of {machine.memory / 2**30:.0f} GiB{fits}",
         f"  steps reach  {lowest} to {highest} of the best ({share.source})",
-        *_errors_told(machine.kind, wrong),
+        _error_told(machine.kind, wrong.get(machine.kind, [])),
     ]
 
 
-def _errors_told(kind: str, wrong: dict[str, list[float]]) -> list[str]:
-    lines = []
-    for name in sorted({kind, *wrong}):
-        sizes = sorted(abs(error) for error in wrong.get(name, []))
-        if not sizes:
-            lines.append(f"  error        {name}: unknown, no measured step to hold the prediction to")
-            continue
-        middle, largest = words.percent(median(sizes), digits=0), words.percent(sizes[-1], digits=0)
-        lines.append(
-            f"  error        {name}: median {middle}, largest {largest} over {len(sizes)} measured steps"
-        )
-    return lines
+def floor_told(cfg: Config, machine: Machine, precision: str, plan: Plan, cost: Cost) -> list[str]:
+    """What arithmetic, bytes and launches would take, each alone, and where the rest of the time goes."""
+    seconds = cost.seconds(machine, precision)
+    rate, bandwidth = words.amount(machine.rates[precision], "FLOP/s"), words.amount(machine.bandwidth, "B/s")
+    a_step = cost.launches / cost.steps
+    unfused = seconds["memory, each operation for itself"] - seconds["memory, fused"]
+    captured = f", {_short(cost.steps * machine.launch)} captured" if cfg.train.cuda_graph else ""
+    told = {
+        "arithmetic": f"{_short(seconds['arithmetic'])}   {words.amount(cost.flops, 'FLOP')} at {rate} in "
+        f"{precision}; the evaluation {_short(seconds['evaluation'])} more",
+        "bytes": f"{_short(seconds['memory, fused'])}   {words.amount(cost.bytes_fused, 'B')} of products at "
+        f"{bandwidth}; {_short(unfused)} more where nothing is fused ({words.amount(cost.bytes, 'B')})",
+        "launches": f"{_short(seconds['launches by the host'])}   {a_step:.0f} operations a step, "
+        f"{words.amount(machine.launch, 's')} of the host each{captured}",
+        "the rest": f"{_short(plan.seconds - plan.floor)}   what isn't fused, matrix units below their best "
+        "rate, gaps between kernels",
+    }
+    return [f"  {name:<12} {text}" for name, text in told.items()]
+
+
+def _short(seconds: float) -> str:
+    return words.duration(seconds) if seconds >= 60 else words.amount(seconds, "s")
+
+
+def _error_told(kind: str, wrong: list[float]) -> str:
+    if not wrong:
+        return f"  error        unknown: no measured step of a {kind} device to hold it to"
+    sizes = sorted(map(abs, wrong))
+    middle, largest = words.percent(median(sizes), digits=0), words.percent(sizes[-1], digits=0)
+    told = f"median {middle}, largest {largest} over {len(sizes)} measured steps on {kind} devices"
+    return f"  error        {told}"

@@ -1,4 +1,4 @@
-"""A profile of the training step: a Chrome trace, and the top operations by time with their kind of work."""
+"""Profiles of training: a Chrome trace, and the top operations by time with their kind of work."""
 
 from __future__ import annotations
 
@@ -9,64 +9,78 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from fastresnet.base import files, words
+from fastresnet.bench.measuring import experiments
 from fastresnet.bench.measuring.cases.variant import Variant
 from fastresnet.bench.measuring.context import Context
 from fastresnet.machine import precision, timing
 
-KINDS = {  # by words in the names of kernels (CUDA, ROCm) or operations (CPU); the first that fits
-    "matrix work": ("gemm", "conv", "cutlass", "xmma", "wgmma", "::mm", "addmm", "matmul", "linear", "cudnn"),
-    "communication": ("nccl", "allreduce"),
-    "memory traffic": (
-        "copy",
-        "elementwise",
-        "norm",
-        "pool",
-        "relu",
-        "gelu",
-        "add",
-        "mul",
-        "reduce",
-        "sum",
-        "fill",
-        "zero",
-        "cat",
-        "index",
-        "softmax",
-        "foreach",
-        "memcpy",
-        "memset",
-        "triton",
-        "div",
-        "loss",
-        "sub",
-    ),
-}
+# by words in the names of kernels (CUDA, ROCm) or operations (CPU); the first that fits
+KINDS = (
+    ("memory traffic", "triton_poi triton_red triton_per bn_fw bn_bw batch_norm tonhwc tonchw"),
+    ("matrix work", "gemm conv cutlass xmma wgmma nvjet ::mm addmm bmm matmul linear cudnn"),
+    ("communication", "nccl allreduce"),
+    ("memory traffic", "copy elementwise norm pool relu gelu silu add mul reduce sum fill zero cat"),
+    ("memory traffic", "index softmax foreach memcpy memset triton div loss sub"),
+)
 STEPS, TOP = 3, 25
+RACE = "speed94.yaml"
 
 
 def kind_of(name: str) -> str:
     """What kind of work an operation is, judged by its name."""
     lower = name.lower()
-    return next((kind for kind, words in KINDS.items() if any(word in lower for word in words)), "other")
+    return next((kind for kind, words in KINDS if any(word in lower for word in words.split())), "other")
 
 
 def write(context: Context, folder: Path, say: Callable[[str], None]) -> Path:
-    """Profile a few steps of ResNet-18 (speednet where tiny): trace.json and kernels.md in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Profile a few steps of ResNet-18 (speednet where tiny): trace.json and kernels.md in `folder`.
+
+    On a GPU then a short run of speed94 too, in folder/race.
+    """
     name, batch = ("speednet", 8) if context.tiny else ("resnet18", 512 if context.on_gpu else 32)
     variant = Variant(context, name, batch, context.fast_precision())
     run, images, labels = variant.prepare(batch, precision.resolve(variant.precision, context.device))
     run(images, labels)
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if context.device.type == "cuda" else [])
-    began = timing.now(context.device)
-    with profile(activities=activities) as recorded:
+
+    def steps() -> None:
         for _ in range(STEPS):
             run(images, labels)
+
+    title = f"{name}, batch {batch}, {variant.precision}"
+    page = _profiled(context, folder, title, STEPS, steps, say)
+    if context.on_gpu:
+        race(context, folder / "race", say)
+    return page
+
+
+def race(context: Context, folder: Path, say: Callable[[str], None], recipe: str = RACE) -> Path:
+    """Profile a short run from fresh weights as it is raced, every image size in its proportion."""
+    cfg = experiments.shortened(context, context.config(recipe), 0.0)
+    with experiments.opened(cfg, context.splits()) as experiment:
+        experiments.warm(experiment)
+        title = f"a run of {recipe}, batch {cfg.train.batch_size}, {experiment.precision.name}"
+        steps = experiment.total_steps
+        return _profiled(context, folder, title, steps, lambda: experiments.train(experiment), say)
+
+
+def _profiled(
+    context: Context,
+    folder: Path,
+    title: str,
+    steps: int,
+    work: Callable[[], object],
+    say: Callable[[str], None],
+) -> Path:
+    on_gpu = context.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    began = timing.now(context.device)
+    with profile(activities=activities) as recorded:
+        work()
         wall = timing.now(context.device) - began
+    folder.mkdir(parents=True, exist_ok=True)
     recorded.export_chrome_trace(str(folder / "trace.json"))
-    rows = operations(recorded, on_gpu=context.device.type == "cuda")
-    title = f"{name}, batch {batch}, {variant.precision}, {STEPS} steps on {context.device.type}"
-    files.write_text(folder / "kernels.md", table(title, rows, wall))
+    title = f"{title}, {steps} steps on {context.device.type}"
+    files.write_text(folder / "kernels.md", table(title, operations(recorded, on_gpu=on_gpu), wall, steps))
     say(f"profile: {folder / 'trace.json'} (chrome://tracing or ui.perfetto.dev) and {folder / 'kernels.md'}")
     return folder / "kernels.md"
 
@@ -84,14 +98,14 @@ def operations(recorded: profile, *, on_gpu: bool) -> list[tuple[str, float, int
     return sorted(found, key=lambda row: -row[1])
 
 
-def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
+def table(title: str, rows: list[tuple[str, float, int]], wall: float, steps: int) -> str:
     """Markdown: shares by kind of work, with the gaps in which nothing ran, then the top operations."""
     busy = sum(seconds for _, seconds, _ in rows)
     total = max(wall, busy)
     lines = [
         f"# Profile: {title}",
         "",
-        f"{1e3 * wall / STEPS:.1f} ms a step while profiled ({time.strftime('%Y-%m-%d')}).",
+        f"{1e3 * wall / steps:.1f} ms a step while profiled ({time.strftime('%Y-%m-%d')}).",
         "",
         "| kind of work | share |",
         "| --- | ---: |",
@@ -106,7 +120,7 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float) -> str:
     ]
     for name, seconds, calls in rows[:TOP]:
         short = name.replace("|", "/")[:90]
-        figures = f"{1e3 * seconds / STEPS:.2f} | {calls / STEPS:.0f} | {words.percent(seconds / total)}"
+        figures = f"{1e3 * seconds / steps:.2f} | {calls / steps:.0f} | {words.percent(seconds / total)}"
         lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
     return "\n".join(lines) + "\n"
 

@@ -100,7 +100,8 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
                     experiment.trainer.step(images, torch.randint_like(labels, classes))
         finally:
             _close(batches)
-    experiment.evaluate("test", tta=experiment.cfg.eval.tta)
+    for split in experiment.evaluation_splits:
+        experiment.evaluate(split, tta=experiment.cfg.eval.tta)
     timing.synchronize(experiment.device)
 
 
