@@ -24,6 +24,7 @@ ORDER = [
     "models",
     "optim",
     "training",
+    "watching",
     "reports",
     "runs",
     "inference",

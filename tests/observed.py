@@ -21,6 +21,7 @@ from fastresnet.bench.commands import reproduce
 from fastresnet.runs import checkpoint, start
 from fastresnet.settings.config import Config
 from fastresnet.training.experiment import Experiment
+from fastresnet.watching.hang import Watchdog
 
 STEPS = 4  # that an observation of weights trains
 SPLITS = splits(train=40, test=200, size=16)
@@ -285,6 +286,20 @@ TIMED = ("seconds", "images_per_second")
 def checkpointed(folder: Path) -> dict[str, torch.Tensor]:
     """The last weights that a run left in its folder."""
     return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
+
+
+def watched(cfg: Config) -> Any:
+    """How long a run lets pass between two steps, by itself after the first one; None: it isn't watched."""
+    seen: list[Any] = []
+
+    class Seen(Watchdog):
+        def __exit__(self, *given: Any) -> None:
+            seen.append(self.limit if self._thread.is_alive() else None)
+            super().__exit__(*given)
+
+    with everywhere(Watchdog=Seen):
+        run(cfg)
+    return seen
 
 
 # ---- of a record ------------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ TABLE: dict[str, Row] = {
     "run.resume": Row("{stopped}", run),
     "run.loggers": Row(["tensorboard"], run, {}, "tensorboard"),
     "run.deterministic": Row(True, run),
+    "run.hang_after": Row(0, observed.watched),
     "run.threads": Row(2, machinery),
     "run.save_checkpoints": Row(True, run),
     "run.report": Row(True, run),

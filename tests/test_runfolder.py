@@ -3,14 +3,16 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastresnet.reports.finished import Predictions
-from fastresnet.runs import checkpoint
+from fastresnet.runs import checkpoint, record
 from fastresnet.runs.folder import COLUMNS, RunFolder, State, state
 from fastresnet.settings import config
 
@@ -141,3 +143,27 @@ def test_predictions_are_kept_with_the_names_of_the_classes(tmp_path):
     with np.load(folder.path / "predictions.npz") as kept:
         assert kept["labels"].tolist() == [0, 1] and kept["logits"].dtype == np.float32
         assert kept["class_names"].tolist() == ["cat", "dog"]
+
+
+ANSWERS = Predictions(np.eye(2), np.array([0, 1]), ("cat", "dog"))
+
+
+def test_pictures_leave_the_last_of_the_disk_to_the_record(tmp_path, monkeypatch):
+    said, written = [], []
+    folder = RunFolder(tmp_path / "a", complain=said.append)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+    monkeypatch.setattr(record, "write", lambda path, result: written.append(path.name))
+    folder.write_result({"per_epoch": []}, ANSWERS, report=True)
+    assert written == ["result.json"]
+    why = "not written (1.0 MiB left on the disk); the run goes on without it"
+    assert said == [f"{name} {why}" for name in ("predictions.npz", "plots", "report.html")]
+
+
+def test_a_record_that_finds_no_room_is_a_failure_of_the_run(tmp_path, monkeypatch):
+    def full(path, result):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = RunFolder(tmp_path / "a")
+    monkeypatch.setattr(record, "write", full)
+    with pytest.raises(RuntimeError, match="result.json not written .No space left on device.: the same"):
+        folder.write_result({"per_epoch": []}, ANSWERS, report=False)

@@ -363,3 +363,13 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
         results.append((weights(model), result.loss))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
+
+
+def test_a_mask_of_minus_infinity_is_no_sick_buffer_and_a_spoilt_weight_is():
+    model = net()
+    model.register_buffer("mask", torch.full((3,), -math.inf))
+    trainer = make(model, 2)
+    trainer.check(0)
+    model[1].running_var.fill_(math.inf)
+    with pytest.raises(Diverged, match=r"finite weights in 1\.running_var: "):
+        trainer.check(0)

@@ -41,6 +41,18 @@ def lines(path: Path) -> list[str]:
         return []
 
 
+def children() -> list[str]:
+    """Processes that this one has started, a line each: number, name, state. None where /proc lacks them."""
+    found = [line.split() for path in Path("/proc/self/task").glob("*/children") for line in lines(path)]
+    return [f"{number} {_status(number)}" for numbers in found for number in numbers]
+
+
+def _status(process: str) -> str:
+    wanted = ("Name:", "State:")
+    fields = [line for line in lines(Path("/proc", process, "status")) if line.startswith(wanted)]
+    return ", ".join(line.partition(":")[2].strip() for line in fields)
+
+
 def output(*command: str | Path) -> str:
     """What a command prints; nothing where there is no such command, it fails or takes too long."""
     try:

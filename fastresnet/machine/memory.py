@@ -6,6 +6,7 @@ Refuses to allocate; it may only tell the C library to keep what a run allocates
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import sys
@@ -16,14 +17,17 @@ import torch
 from fastresnet.base.system import CGROUP, lines, output
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 
 
-def total_bytes() -> int | None:
-    """Main memory, or the control group's limit where that is smaller; None where the system doesn't say."""
+def total_bytes(device: torch.device | str = "cpu") -> int | None:
+    """Memory of a CUDA GPU, else main memory or its control group's lower limit; None where nobody says."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
     if sys.platform == "darwin":
         text = output("sysctl", "-n", "hw.memsize")
         return int(text) if text else None
@@ -82,6 +86,22 @@ def reset_peak(device: torch.device | str = "cpu") -> bool:
     except OSError:
         return False
     return True
+
+
+def give_back(device: torch.device) -> None:
+    """Collect what nobody holds any more, and hand back what PyTorch keeps of it on `device`."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: CUDA's has its own class, the CPU's only words."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def keep_large_buffers() -> bool:

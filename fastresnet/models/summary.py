@@ -125,7 +125,7 @@ def summarize(model: nn.Module, image_size: int = 32, batch_size: int = 1) -> Su
         module.register_forward_hook(leave(name))
     with torch.no_grad(), tracker:
         ghost(image)
-    memory = _memory(model, image_size, batch_size)
+    memory = memory_of_step(model, image_size, batch_size)
     return Summary(
         type(model).__name__, image_size, batch_size, tuple(layers), _blocks(layers, residual), memory
     )
@@ -159,7 +159,8 @@ def _kind(module: nn.Module) -> str:
     return "batch norm" if isinstance(module, nn.BatchNorm2d) else "linear"
 
 
-def _memory(model: nn.Module, image_size: int, batch_size: int) -> Memory:
+def memory_of_step(model: nn.Module, image_size: int, batch_size: int) -> Memory:
+    """What a training step on so many images takes in fp32, counted on a copy of the model without data."""
     ghost = on_meta(model).train()
     own = {value.untyped_storage()._cdata for value in (*ghost.parameters(), *ghost.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}

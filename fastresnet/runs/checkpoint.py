@@ -37,7 +37,7 @@ Weights = dict[str, Tensor]
 def save(path: str | Path, payload: Mapping[str, object]) -> None:
     """Write and seal `payload`, read it back, and only then let it take the place of `path`.
 
-    Raises OSError where the disk is full or can't be written.
+    Raises OSError where the disk is full or can't be written, ValueError where it gives back something else.
     """
     with files.replacing(path) as temporary:
         try:

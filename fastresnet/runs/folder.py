@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -19,12 +20,13 @@ from typing import cast
 
 import numpy as np
 
-from fastresnet.base import files
+from fastresnet.base import files, words
 from fastresnet.reports import plots, run_page
 from fastresnet.reports.finished import Predictions, Result, Row
 from fastresnet.runs import record
 from fastresnet.settings.config import Config
 
+SPARE = 16 * 2**20  # bytes of the disk that pictures leave to the record and the checkpoints
 LAST = Path("checkpoints", "last.pt")
 COLUMNS = tuple(Row.__annotations__)
 
@@ -117,17 +119,28 @@ class RunFolder:
 
     def write_result(self, result: Result, answers: Predictions, *, report: bool) -> None:
         """The files of a finished run; result.json, which makes it one, after what pictures are made from."""
-        curves = self.path / "plots" / "curves.png"
-        self.attempt("predictions.npz", lambda: self._write_predictions(answers))
+        curves, spare = self.path / "plots" / "curves.png", SPARE + answers.logits.nbytes
+        self.attempt("predictions.npz", lambda: self._write_predictions(answers), spare)
         if report:
-            self.attempt("plots", lambda: plots.curves(result["per_epoch"], curves))
-        record.write(self.path / "result.json", result)
-        if report:
-            self.attempt("report.html", lambda: run_page.write(self.path, answers))
-
-    def attempt(self, name: str, write: Callable[[], object]) -> None:
-        """Write a file the run can do without: neither a full disk nor a lost beton ends it, and is said."""
+            self.attempt("plots", lambda: plots.curves(result["per_epoch"], curves), SPARE)
         try:
+            record.write(self.path / "result.json", result)
+        except OSError as error:
+            raise RuntimeError(
+                f"{self.path}: result.json not written ({error.strerror or error}): "
+                "the same command goes on from the last checkpoint and writes it"
+            ) from error
+        if report:
+            self.attempt("report.html", lambda: run_page.write(self.path, answers), SPARE)
+
+    def attempt(self, name: str, write: Callable[[], object], spare: int = 0) -> None:
+        """Write a file the run can do without: neither a full disk nor a lost beton ends it, and is said.
+
+        spare:  bytes that must be free, or it isn't begun: it would take them from what matters more
+        """
+        try:
+            if (free := shutil.disk_usage(self.path).free) < spare:
+                raise OSError(f"{words.size(free)} left on the disk")
             write()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -139,6 +152,12 @@ class RunFolder:
         with files.replacing(self.path / "predictions.npz") as temporary, temporary.open("wb") as file:
             logits = answers.logits.astype(np.float32)
             np.savez_compressed(file, logits=logits, labels=answers.labels, class_names=names)
+
+    def way_on(self) -> str:
+        """What continues the run from what is kept of it, in words."""
+        if self.checkpoint("last").exists():
+            return f"continue with --run.resume={self.path}"
+        return "nothing was kept (too early, run.save_checkpoints=false, or a full disk)"
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `name` (last, best) lies."""

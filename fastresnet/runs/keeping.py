@@ -14,8 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from fastresnet.base import words
@@ -52,18 +51,23 @@ class Keeper:
         self.keeps = experiment.cfg.run.save_checkpoints
         self._seconds, self._steps = every(experiment.cfg.train.checkpoint_every) if self.keeps else (0, 0)
         self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._writing: Future[None] | None = None
-        self._kept_at, self._cost = time.monotonic(), 0.0
-        if self.keeps and where is not None:
-            self._look_at_the_disk(where)
+        self._writing: tuple[str, Future[None]] | None = None
+        self._kept_at, self._copying, self._saving = time.monotonic(), 0.0, 0.0
+        self.lost: dict[str, str] = {}  # name of a checkpoint whose newest state is not on the disk -> why
+        self._warned = False
+        self._origin: tuple[Mapping[str, Any], str] | None = None
+        self._look_at_the_disk(COPIES)
 
-    def _look_at_the_disk(self, where: Path) -> None:
-        """Say before the training that the disk is nearly full, not after it."""
+    def _look_at_the_disk(self, copies: int) -> None:
+        """Say once, and before it happens, that the disk is too full for so many copies of the weights."""
+        if not self.keeps or self.where is None or self._warned:
+            return
         weights = sum(value.nbytes for value in self.experiment.model.state_dict().values())
-        needed, free = COPIES * weights, shutil.disk_usage(where).free
+        needed, free = copies * weights, shutil.disk_usage(self.where).free
         if free < needed:
+            self._warned = True
             self.fail(
-                f"the disk of {where} has {words.size(free)} left, this run's checkpoints may take "
+                f"the disk of {self.where} has {words.size(free)} left, this run's checkpoints may take "
                 f"{words.size(needed)}: the run goes on, its last checkpoints may be missing"
             )
 
@@ -71,10 +75,10 @@ class Keeper:
         """Whether a checkpoint inside the epoch is due after the step that was just done."""
         if self._steps:
             return self.experiment.trainer.steps_done % self._steps == 0
-        if not self._seconds or (self._writing is not None and not self._writing.done()):
+        if not self._seconds or (self._writing is not None and not self._writing[1].done()):
             return False
         now = time.monotonic()
-        if now - self._kept_at < max(self._seconds, self._cost / LARGEST_SHARE):
+        if now - self._kept_at < max(self._seconds, (self._copying + self._saving) / LARGEST_SHARE):
             return False
         self._kept_at = now
         return True
@@ -82,34 +86,60 @@ class Keeper:
     def keep_last(self, since: float = 0.0) -> None:
         """checkpoints/last.pt: the weights and all that an exact continuation needs. Every process calls it.
 
-        Weights that have diverged don't take the place of those before.
         since: seconds of training that the ledger doesn't have yet
+        Raises Diverged, in every process, where loss or weights aren't finite: those before stay.
         """
         if not self.keeps:
             return
         began, trainer = time.monotonic(), self.experiment.trainer
+        trainer.check(self.experiment.epoch)
         totals = distributed.sum_over(trainer.totals.clone(), self.experiment.place)
-        if self.where is not None and _finite(self.experiment.model):
+        if self.where is not None:
             state = trainer.state_dict() | {"totals": totals}
             self._write("last", self._weights() | {"trainer": state, "ledger": self.ledger.state_dict(since)})
         self._kept_at = time.monotonic()
-        self._cost = self._kept_at - began
+        self._copying = self._kept_at - began
 
     def keep_best(self) -> None:
         """checkpoints/best.pt: the weights and what using them needs."""
         if self.keeps and self.where is not None:
             self._write("best", self._weights())
 
-    def flush(self) -> bool:
-        """Wait until everything is written; False where the newest checkpoint couldn't be."""
-        writing, self._writing = self._writing, None
+    def flush(self) -> None:
+        """Wait until everything is written; what couldn't be is said, and stands in `lost`."""
+        if self._writing is None:
+            return
+        (name, writing), self._writing = self._writing, None
         try:
-            if writing is not None:
-                writing.result()
-            return True
-        except OSError as error:
-            self.fail(f"checkpoint not written ({error.strerror or error}); the one before it is still there")
-            return False
+            writing.result()
+            self.lost.pop(name, None)
+        except (OSError, ValueError) as error:  # ValueError: it was read back, and damaged
+            self.lost[name] = reason = str(getattr(error, "strerror", None) or error)
+            self.fail(f"checkpoint not written ({reason}); the one before it is still there")
+
+    def rewind(self) -> str:
+        """Go back to the newest checkpoint, or else to the beginning; what repeats the run from there."""
+        self.flush()
+        experiment, last = self.experiment, self.where and self.where / "last.pt"
+        if last and last.is_file():
+            self.restore(checkpoint.load(last), str(last))
+            again = f"fastresnet train --run.resume={last.parents[1]}"
+        elif self._origin:
+            self.restore(*self._origin)
+            again = "the same command"
+        else:
+            experiment.reset(experiment.seed)
+            experiment.initialise()
+            again = "the same command"
+        return "the same call" if experiment.own.names() else again
+
+    def insist(self) -> None:
+        """Raises RuntimeError where the run's last weights are not on the disk: then it isn't finished."""
+        if "last" in self.lost:
+            raise RuntimeError(
+                f"{self.where}: the last weights couldn't be written ({self.lost['last']}): free some disk "
+                "space, then the same command does the steps since the checkpoint before again"
+            )
 
     def close(self) -> None:
         """Wait for what is being written and end the thread."""
@@ -118,8 +148,15 @@ class Keeper:
     def _write(self, name: str, payload: dict[str, Any]) -> None:
         assert self.where is not None
         self.flush()
+        self._look_at_the_disk(COPIES // 3)
+        path = self.where / f"{name}.pt"
         copied = tree_map_only(Tensor, lambda value: value.detach().to("cpu", copy=True), payload)
-        self._writing = self._thread.submit(checkpoint.save, self.where / f"{name}.pt", copied)
+        self._writing = name, self._thread.submit(self._save, path, copied)
+
+    def _save(self, path: Path, payload: dict[str, Any]) -> None:
+        began = time.thread_time()  # in the thread that writes
+        checkpoint.save(path, payload)
+        self._saving = time.thread_time() - began
 
     def _weights(self) -> dict[str, Any]:
         experiment, history = self.experiment, self.ledger.history
@@ -164,7 +201,4 @@ class Keeper:
         if not experiment.place.is_main:
             experiment.trainer.totals.zero_()  # the first process has the sums of all
         self.ledger.load_state_dict(payload["ledger"])
-
-
-def _finite(model: nn.Module) -> bool:
-    return all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+        self._origin = payload, origin

@@ -5,6 +5,7 @@ Trains an Experiment epoch by epoch and answers a signal with a checkpoint that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ from fastresnet.training import evaluation
 from fastresnet.training.evaluation import Score
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.own import NOTHING, Own
-from fastresnet.training.trainer import EpochResult, Trainer
+from fastresnet.training.trainer import Diverged, EpochResult, Trainer
+from fastresnet.watching import divergence, fitting
+from fastresnet.watching.hang import Watchdog
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,12 @@ class Session:
             with StopRequest() as self.stop:
                 self._warm_up()
                 self._begin()
-                with meters.EnergyMeter(self.experiment.device) as energy:
-                    self._epochs()
+                try:
+                    with meters.EnergyMeter(self.experiment.device) as energy, self.watchdog:
+                        self._epochs()
+                except Diverged as error:
+                    self.progress.note(f"{error}; looking for where it began ...")
+                    raise divergence.traced(error, self.experiment, self.keeper.rewind, self.stop) from None
                 return self._finish(energy.joules)
         finally:
             self._close()
@@ -127,6 +134,8 @@ class Session:
             self.folder = RunFolder.fresh(self.cfg, warn)
         self.cfg.dump(self.folder.path / "config.yaml")
         self.progress.note(f"run folder {self.folder.path}")
+        if risk := fitting.warning(self.experiment):
+            warn(risk)
         self.logs = loggers.open_all(self.cfg.run.loggers, self.folder.path, self.cfg)
 
     def _warm_up(self) -> None:
@@ -154,7 +163,10 @@ class Session:
             if self.folder:
                 self.folder.finished(experiment.trainer.steps_done)
         self.limit = min(self.cfg.train.max_steps or experiment.total_steps, experiment.total_steps)
-        self.callbacks.call("on_run_begin", self.folder.path if self.folder else None)
+        where = self.folder.path if self.folder else None
+        self.callbacks.call("on_run_begin", where)
+        self.watchdog = Watchdog(self.cfg.run.hang_after, where, lambda: _how_far(self))
+        experiment.on_batch = self.watchdog.beat
 
     # ---- training ------------------------------------------------------------------------------------------
 
@@ -170,10 +182,10 @@ class Session:
         )
         while trainer.steps_done < self.limit:
             self.epoch_began = timing.now(experiment.device)
-            result = experiment.fit_epoch(
-                trainer.steps_done // per_epoch, limit=self.limit, on_step=self._after_step
-            )
+            epoch = trainer.steps_done // per_epoch
+            result = experiment.fit_epoch(epoch, limit=self.limit, on_step=self._after_step)
             self.ledger.trained(result.seconds)
+            trainer.check(epoch)
             whole = trainer.steps_done % per_epoch == 0 or trainer.steps_done == experiment.total_steps
             stopped = self.stop_vote.settle(self.stop.asked)
             if not whole:  # a continuation finishes the epoch: what is kept has no row of it
@@ -183,14 +195,14 @@ class Session:
             if whole:
                 self.keeper.keep_last()
             if stopped and trainer.steps_done < self.limit:
-                self._interrupted()
+                self.keeper.flush()
+                self.progress.silent = True  # what is said from here on is the one line of the error
+                raise Interrupted(f"interrupted at {_how_far(self)}")
 
     def _after_step(self, trainer: Trainer) -> bool:
-        loss = None
-        if self.progress.peek:
-            loss_sum, _, images = trainer.totals.tolist()
-            loss = loss_sum / max(images, 1.0)
-        epoch = (trainer.steps_done - 1) // self.experiment.steps_per_epoch
+        self.watchdog.beat()
+        epoch = self.experiment.epoch
+        loss = _running_loss(trainer, epoch) if self.progress.peek else None
         self.progress.step(epoch, trainer.steps_done, loss)
         stop, keep = self.stop_vote.cast(self.stop.asked, self.keeper.due())
         if keep and not stop and trainer.steps_done % self.experiment.steps_per_epoch:
@@ -200,10 +212,13 @@ class Session:
         return stop or trainer.steps_done == self.limit
 
     def _finish_epoch(self, result: EpochResult, *, last: bool) -> None:
-        every, scores, self.predictions = self.cfg.eval.every, {}, None
+        every, self.predictions = self.cfg.eval.every, None
+        scores: dict[str, Score] = {}
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
-            scores = {name: self._score(name) for name in self.experiment.evaluation_splits}
+            answers = {name: self.experiment.predict(name) for name in self.experiment.evaluation_splits}
+            self.predictions = answers.get("test")
+            scores = {name: evaluation.score(*both) for name, both in answers.items()}
             self.ledger.seconds.eval += clock.lap("eval")
         best = self.ledger.finish_epoch(result, scores)
         row = self.ledger.history[-1]
@@ -216,20 +231,6 @@ class Session:
             self.keeper.keep_best()
         if self.callbacks.call("on_epoch_end", row):
             self.limit = self.experiment.trainer.steps_done
-
-    def _score(self, split: str) -> Score:
-        logits_NK, labels_N = self.experiment.predict(split)
-        if split == "test":
-            self.predictions = logits_NK, labels_N
-        return evaluation.score(logits_NK, labels_N)
-
-    def _interrupted(self) -> None:
-        kept = self.keeper.flush() and self.keeper.keeps
-        self.progress.silent = True  # what is said from here on is the one line of the error
-        where = f"continue with --run.resume={self.folder.path}" if self.folder else ""
-        nothing = "nothing was kept (run.save_checkpoints=false, or a full disk)"
-        step = self.experiment.trainer.steps_done
-        raise Interrupted(f"interrupted at step {step}; {where if kept else nothing}")
 
     # ---- after the last step -------------------------------------------------------------------------------
 
@@ -251,9 +252,10 @@ class Session:
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
             images = Pictures(experiment.splits.test, cfg.data.label_field)
             answers = Predictions(logits_NK.cpu().numpy(), labels_N.cpu().numpy(), tuple(names), images)
+            self.progress.say(record.line(self.record))
+            self.keeper.insist()
             self.folder.write_result(self.record, answers, report=cfg.run.report)
             self.progress.note(f"results in {self.folder.path}")
-            self.progress.say(record.line(self.record))
         self.callbacks.call("on_run_end", self.record)
         path = self.folder.path if self.folder else Path()
         return Run(path, self.record, model.eval(), self.ledger.history, tuple(names))
@@ -269,3 +271,17 @@ class Session:
             log.close(self.record)
         if self.folder:
             self.folder.close()
+
+
+def _running_loss(trainer: Trainer, epoch: int) -> float:
+    """The mean loss of the epoch so far. Raises Diverged where it isn't finite."""
+    loss_sum, _, images = trainer.totals.tolist()
+    if trainer.place.size == 1 and not math.isfinite(loss_sum):  # of several processes none may leave alone
+        trainer.check(epoch)
+    return float(loss_sum / max(images, 1.0))
+
+
+def _how_far(session: Session) -> str:
+    """The last step that was done, and how the run goes on from what is kept of it."""
+    told = f"step {session.experiment.trainer.steps_done}"
+    return f"{told}; {session.folder.way_on()}" if session.folder else told

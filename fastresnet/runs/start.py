@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence, cast
 
 import torch
 from torch import Tensor, nn
 
+import fastresnet.data as datasets
 from fastresnet.base.exits import Interrupted
 from fastresnet.data import Splits
 from fastresnet.data.own import splits_of
-from fastresnet.machine import distributed, timing
+from fastresnet.machine import distributed, memory, timing
 from fastresnet.machine.devices import choose_device
+from fastresnet.machine.distributed import World
 from fastresnet.runs import checkpoint, folder
 from fastresnet.runs.callbacks import Callback
 from fastresnet.runs.folder import State
@@ -22,6 +25,8 @@ from fastresnet.settings import config
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.training.own import Own, place
+from fastresnet.training.trainer import Diverged
+from fastresnet.watching import fitting
 
 __all__ = ["Interrupted", "Run", "train"]
 
@@ -30,8 +35,8 @@ CALLER = "the caller"  # who set what `train` was handed beside its settings
 AUTO = "auto"  # run.resume: go on with what run.dir holds, or begin anew
 # What may differ between a checkpoint and the run that continues it: nothing here changes what is learned.
 FREE_ON_RESUME = (
-    "run.dir", "run.resume", "run.device", "run.threads", "run.progress", "run.loggers", "run.report",
-    "run.save_checkpoints", "eval.", "train.max_steps", "train.compile", "train.cuda_graph",
+    "run.dir", "run.resume", "run.device", "run.threads", "run.hang_after", "run.progress", "run.loggers",
+    "run.report", "run.save_checkpoints", "eval.", "train.max_steps", "train.compile", "train.cuda_graph",
     "train.checkpoint_every", "data.source", "data.root", "data.train", "data.test", "data.betons",
     "data.workers", "data.kernel", "data.allow_synthetic",
 )  # fmt: skip
@@ -58,7 +63,7 @@ def train(
     callbacks:  see runs.callbacks.Callback
     A run that was killed goes on where its folder holds a checkpoint, and begins anew where it doesn't.
     Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number,
-    Interrupted on Ctrl-C.
+    fitting.OutOfMemory, and Interrupted on Ctrl-C. A run that hangs ends its process: see run.hang_after.
     """
     began = timing.now(torch.device("cpu"))
     cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
@@ -81,7 +86,17 @@ def train(
         progress = progress or Progress(
             cfg.run.progress if world.is_main else "off", peek=device_type == "cpu"
         )
-        return Session(cfg, world, progress, payload, where, began, handed).run()
+        if cfg.train.accumulate == fitting.FITTED:
+            cfg, handed = _fitted(cfg, world, handed, progress)
+        try:
+            return Session(cfg, world, progress, payload, where, began, handed).run()
+        except Diverged:
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            told = fitting.tried(cfg, error)
+        raise fitting.OutOfMemory(f"{told}; {_what_fits(cfg, world, handed, progress)}")
 
 
 def _with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
@@ -96,6 +111,31 @@ def _with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
         train, test = map(str, given)
         return cfg.replace({"data.train": train, "data.test": test}, origin=CALLER), None
     return cfg, splits_of(given, cfg.data.subset, cfg.data.val_fraction)
+
+
+def _fitted(cfg: Config, world: World, handed: Handed, progress: Progress) -> tuple[Config, Handed]:
+    """The settings with the fewest parts that fit into memory, and the data, which was read to find them."""
+    if world.size > 1:
+        raise ValueError("train.accumulate=0 tries what fits in one process: with several, name the number")
+    splits = handed.splits or datasets.prepare(cfg, progress.note)
+    parts = fitting.parts_that_fit(cfg, splits, handed.own)
+    if parts is None:
+        raise fitting.OutOfMemory(f"train.batch_size={cfg.train.batch_size}: {fitting.advice(cfg, None)}")
+    progress.note(f"train.accumulate={parts}: the fewest parts of a batch that fit into memory")
+    cfg = cfg.replace({"train.accumulate": parts}, origin="what fits into memory")
+    return cfg, replace(handed, splits=splits)
+
+
+def _what_fits(cfg: Config, world: World, handed: Handed, progress: Progress) -> str:
+    """What to change after memory ran out, found by trying."""
+    if world.size > 1:
+        return "a larger train.accumulate or a smaller eval.batch_size takes less"
+    progress.note("out of memory: looking for what fits ...")
+    try:
+        splits = handed.splits or datasets.prepare(cfg)
+        return fitting.advice(cfg, fitting.parts_that_fit(cfg, splits, handed.own))
+    except (ValueError, RuntimeError, MemoryError) as error:
+        return f"what fits can't be told ({error})"
 
 
 def _going_on(cfg: Config) -> Path | None:
@@ -127,6 +167,9 @@ def _agreed(cfg: Config, payload: Mapping[str, Any], going_on: Path) -> Config:
     resumed = cfg.run.resume not in (None, AUTO)
     origin = str(cfg.run.resume if resumed else going_on)
     stored = config.from_dict(payload["config"], recipe=payload["recipe"], origin=origin)
+    if cfg.train.accumulate == fitting.FITTED:  # what was found to fit stays
+        parts = {"train.accumulate": stored.train.accumulate}
+        cfg = cfg.replace(parts, origin=cfg.provenance["train.accumulate"])
     if resumed and cfg.recipe not in (stored.recipe, Path(DEFAULT_RECIPE).stem):
         raise ValueError(
             f"--config {cfg.recipe} can't continue a run of {stored.recipe}: leave --config out when resuming"

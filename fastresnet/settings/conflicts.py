@@ -61,7 +61,7 @@ def _of_batches(model: Model, train: Train) -> Iterator[str]:
             f"train.accumulate={train.accumulate} cuts train.batch_size={train.batch_size} into parts of "
             "less than one image"
         )
-    if model.arch == "speednet" and train.batch_size < 2 * train.accumulate:
+    if model.arch == "speednet" and train.batch_size < 2 * max(1, train.accumulate):
         yield (
             f"train.batch_size={train.batch_size} gives model.arch=speednet one image at a time, and it "
             "normalises over images: take 2 or more"

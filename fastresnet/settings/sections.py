@@ -177,7 +177,8 @@ class Train:
     epochs: float = setting(
         16.0, "passes over the training set, fractions allowed", above=0, high=100000, unit="epochs")
     max_steps: int = setting(0, "stop after so many steps (0: no limit)", low=0, unit="steps")
-    batch_size: int = setting(512, "images a step", low=1, unit="images")
+    batch_size: int = setting(
+        512, "images a step", low=1, unit="images", hint="train.accumulate=0 finds parts that fit")
     precision: Literal["auto", "fp32", "tf32", "fp16", "bf16"] = setting(
         "auto", "number format of the arithmetic; auto: what the device is fast at")
     compile: Literal[
@@ -191,7 +192,8 @@ class Train:
     loss_reduction: Literal["mean", "sum"] = setting("mean", "loss of a batch")
     clip_norm: float = setting(0.0, "largest gradient norm (0: no clipping)", low=0)
     accumulate: int = setting(
-        1, "micro-batches that a batch is cut into; one optimizer step a batch", low=1, unit="parts")
+        1, "micro-batches that a batch is cut into; one optimizer step a batch (0: as few as fit in memory)",
+        low=0, unit="parts", hint="0 finds how many fit")
     ema_decay: float = setting(
         0.0, "moving average of the weights: decay a step (0: off)", low=0, high=0.99999, unit="per step")
     average_tail: float = setting(
@@ -253,6 +255,9 @@ class Run:
         [], "besides metrics.jsonl and metrics.csv; or your own, module:class",
         choices=parts.names(parts.LOGGERS), pattern=parts.pattern(parts.LOGGERS))
     deterministic: bool = setting(False, "only algorithms that repeat bit for bit, slower on a GPU")
+    hang_after: int | None = setting(
+        None, "end with stack traces where nothing is done for so long (0: never; null: 100 times the "
+        "longest step, at least 600 s)", low=0, unit="s")
     threads: int = setting(0, "CPU threads of PyTorch (0: one a core)", low=0, high=4096, unit="threads")
     save_checkpoints: bool = setting(True, "write checkpoints/last.pt and best.pt")
     report: bool = setting(True, "write plots and report.html")

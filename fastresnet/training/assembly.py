@@ -94,7 +94,7 @@ def step_options(cfg: Config, device: torch.device, processes: int) -> StepOptio
         label_smoothing=cfg.train.label_smoothing,
         loss_reduction=cfg.train.loss_reduction,
         clip_norm=cfg.train.clip_norm,
-        accumulate=cfg.train.accumulate,
+        accumulate=max(1, cfg.train.accumulate),  # 0: nobody looked for what fits
         compile=compile_mode(cfg, device),
         cuda_graph=cfg.train.cuda_graph,
         processes=processes,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any, Callable
 
 import torch
@@ -23,7 +25,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score, Tta
 from fastresnet.training.own import NOTHING, Own
-from fastresnet.training.selection import ProxyNet
+from fastresnet.training.selection import Batch, ProxyNet
 from fastresnet.training.trainer import EpochResult, Trainer
 
 # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
@@ -71,6 +73,7 @@ class Experiment:
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         self._averaged: nn.Module | None = None
         self.evaluator = assembly.new_evaluator(cfg, self.averaged_model or self.model, course)
+        self.on_batch: Callable[[], None] = lambda: None  # called with each batch that is evaluated
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -127,38 +130,34 @@ class Experiment:
 
     # ---- training and evaluation ---------------------------------------------------------------------------
 
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 0, of the last step that was done."""
+        return max(self.trainer.steps_done - 1, 0) // self.steps_per_epoch
+
     def batch_of(self, step: int) -> tuple[int, int]:
         """Images that this process takes in a step (from 0), and their height and width in px."""
         return self.train_loader.count_at(step), self._resolution(step) or self.image_size
 
     def initialise(self) -> None:
         """What a fresh run computes from its data before the first step: the whitening. On the clock."""
-        learners = [self.model, getattr(self.trainer.select, "model", self.model)]
-        whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
-        if not whitened:
-            return
-        images = self.train_loader.first_images(min(WHITENING_IMAGES, len(self.splits.train)))
-        for model in whitened:
-            initialise: Any = model.init_whitening
-            initialise(images)
-        for average in self.averages:
-            average.restart()
+        _whiten(self)
+
+    def batches(self, epoch: int) -> Generator[Batch, None, None]:
+        """The batches of epoch `epoch` (from 0), after the caller's own augmentation too."""
+        made = self.train_loader.epoch(epoch, self.trainer.buffers)
+        try:
+            yield from self.own.augmented(made) if self.own.augment else made
+        finally:
+            getattr(made, "close", lambda: None)()
 
     def fit_epoch(
         self, epoch: int, *, limit: int | None = None, on_step: Callable[[Trainer], bool] | None = None
     ) -> EpochResult:
         """Train on epoch `epoch` (from 0), from the batch where the trainer stands; see Trainer.fit_epoch."""
-        batches = self.train_loader.epoch(epoch, self.trainer.buffers)
-        try:
-            return self.trainer.fit_epoch(
-                self.own.augmented(batches) if self.own.augment else batches,
-                epoch,
-                skip=self.trainer.steps_done - epoch * self.steps_per_epoch,
-                limit=limit,
-                on_step=on_step,
-            )
-        finally:
-            getattr(batches, "close", lambda: None)()
+        done = self.trainer.steps_done - epoch * self.steps_per_epoch
+        with closing(self.batches(epoch)) as batches:
+            return self.trainer.fit_epoch(batches, epoch, skip=done, limit=limit, on_step=on_step)
 
     def predict(self, split: str = "test", tta: str = "none") -> tuple[Tensor, Tensor]:
         """Logits (N,K) fp32 and labels (N,) of the whole split, on the run's device, in the set's order.
@@ -169,9 +168,14 @@ class Experiment:
         distributed.share_buffers(model, self.place)
         views = Tta(tta, self.cfg.eval.tta_share)
         buffers = functools.partial(self.evaluator.buffers, views)
-        logits_NK, labels_N = self.evaluator(self.eval_loaders[split].epoch(0, buffers), views)
+        batches = map(self._seen, self.eval_loaders[split].epoch(0, buffers))
+        logits_NK, labels_N = self.evaluator(batches, views)
         gathered = distributed.gather_rows(logits_NK, self.place)
         return gathered, distributed.gather_rows(labels_N, self.place)
+
+    def _seen(self, batch: Batch) -> Batch:
+        self.on_batch()
+        return batch
 
     def evaluate(self, split: str = "test", tta: str = "none") -> Score:
         """Accuracy and loss on a split."""
@@ -196,13 +200,17 @@ class Experiment:
         """
         self.loaders.warm_up()
         for step in _first_of_each_kind(self):
-            batch, size = self.batch_of(step)
-            images = torch.rand((batch, 3, size, size), device=self.device).to(self.precision.compute)
-            if self.cfg.train.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            self.trainer.warm_up(images, step, self.train_loader.mixed_classes)
+            self.rehearse(step)
         if self.evaluator.cuda_graph:
             self.predict("test", self.cfg.eval.tta)
+
+    def rehearse(self, step: int, count: int = 0) -> None:
+        """Do a step of the run (from 0) on `count` random images, 0: as many as it has, and undo it."""
+        batch, size = self.batch_of(step)
+        images = torch.rand((count or batch, 3, size, size), device=self.device).to(self.precision.compute)
+        if self.cfg.train.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        self.trainer.warm_up(images, step, self.train_loader.mixed_classes)
 
     def reset(self, seed: int) -> None:
         """Become the experiment of another seed, in place: fresh weights, empty optimizer, other batches.
@@ -224,6 +232,19 @@ class Experiment:
     def close(self) -> None:
         """Let go of the loaders' threads."""
         self.loaders.close()
+
+
+def _whiten(experiment: Experiment) -> None:
+    learners = [experiment.model, getattr(experiment.trainer.select, "model", experiment.model)]
+    whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
+    if not whitened:
+        return
+    images = experiment.train_loader.first_images(min(WHITENING_IMAGES, len(experiment.splits.train)))
+    for model in whitened:
+        initialise: Any = model.init_whitening
+        initialise(images)
+    for average in experiment.averages:
+        average.restart()
 
 
 def _first_of_each_kind(experiment: Experiment) -> list[int]:

@@ -86,12 +86,7 @@ class Step:
         """images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights -> one optimizer step."""
         if self.select is not None:
             images, labels = self.select(images, labels)
-        parts = self.options.accumulate
-        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
-            loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
-            self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
-            count = torch.full_like(hits, len(some_labels))
-            self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
+        self.gradients(images, labels, frozen)
         if self.options.clip_norm:
             for optimizer in self.optimizer.parts:
                 self.scaler.unscale_(optimizer)
@@ -100,6 +95,15 @@ class Step:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def gradients(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+        """Forward and backward pass, part by part: adds to `totals` and to the gradients, scaled in fp16."""
+        parts = self.options.accumulate
+        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
+            loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
+            self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
+            count = torch.full_like(hits, len(some_labels))
+            self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
 
     def _weight(self, part: Tensor, whole: Tensor) -> float:
         """What a part's loss counts, so that gradients are those of the whole batch of all processes."""

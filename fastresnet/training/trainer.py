@@ -27,6 +27,8 @@ from fastresnet.training.selection import Batch, HardExamples, SelectionState
 from fastresnet.training.step import Freeze, Step, StepOptions
 
 PLAIN, NOTHING = StepOptions(), Freeze()
+# of fp16, which begins at 65,536: gradients that overflow so far below are infinite themselves
+SMALLEST_SCALE = 2.0**-10
 
 
 class Diverged(RuntimeError):
@@ -106,6 +108,7 @@ class Trainer:
         on_device = device if options.cuda_graph else None
         self.rates = Rates(optimizer, lr_factor, momentum, group_factor or {}, on_device)
         self._graphs: dict[tuple[object, ...], Captured[None]] = {}
+        self.masks = not_finite(model)  # before the first step
 
     @property
     def totals(self) -> Tensor:
@@ -159,7 +162,7 @@ class Trainer:
         skip:     batches that were trained on before an interruption (`totals` then holds their sums)
         limit:    the last step number of the run (an early stop), counted from the run's first step
         on_step:  called after each step; True ends the epoch there
-        Raises Diverged when the mean loss is not finite.
+        Raises Diverged where the mean loss is not finite, or fp16 finds no scale for its gradients.
         """
         self.model.train()
         if not skip:
@@ -179,21 +182,19 @@ class Trainer:
         here = torch.cat([self.update.totals, self.update.totals.new_tensor([trained])])
         loss_sum, hits, images, trained = distributed.sum_over(here, self.place).tolist()
         loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss became {loss} in epoch {epoch + 1} (step {self.steps_done}){self._sick()}: "
-                "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps"
-            )
+        if not math.isfinite(loss) or scale_is_lost(self.update.scaler):
+            raise diverged(self, epoch, loss)
         lr = self.rates.base_lr(max(self.steps_done - 1, 0))
         return EpochResult(
             epoch, self.steps_done, int(images), loss, accuracy, seconds, trained / seconds, lr
         )
 
-    def _sick(self) -> str:
-        """The first layers whose weights are no numbers any more, for a message."""
-        sick = [name for name, value in self.model.named_parameters() if not torch.isfinite(value).all()]
-        more = f" and {len(sick) - 2} more" if len(sick) > 2 else ""
-        return f", no finite weights in {', '.join(sick[:2])}{more}" if sick else ""
+    def check(self, epoch: int) -> None:
+        """Raises Diverged, in every process, where the loss of the epoch so far or a weight isn't finite."""
+        here = torch.stack([self.totals[0], self.totals.new_tensor(len(sick(self)))])
+        loss_sum, unsound = distributed.sum_over(here, self.place).tolist()
+        if unsound or not math.isfinite(loss_sum):
+            raise diverged(self, epoch, loss_sum)
 
     # ---- before and after ----------------------------------------------------------------------------------
 
@@ -259,3 +260,35 @@ class Trainer:
             self.select.load_state_dict(state["select"])
         self.steps_done = int(state["steps_done"])
         self.rates.rewind(self.steps_done)
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the weights and buffers that hold what is no finite number. The host waits for the device."""
+    state = getattr(model, "module", model).state_dict()
+    return [name for name, value in state.items() if not torch.isfinite(value).all()]
+
+
+def sick(trainer: Trainer) -> list[str]:
+    """The same of a trainer, without those that are made so, as a mask is."""
+    return [name for name in not_finite(trainer.model) if name not in trainer.masks]
+
+
+def scale_is_lost(scaler: torch.amp.GradScaler) -> bool:
+    """Whether fp16's steps overflow at every scale: those left out now and then cost it little."""
+    return scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE
+
+
+def diverged(trainer: Trainer, epoch: int, loss: float) -> Diverged:
+    """The error of a trainer whose loss, or whose weights after the last step, are no numbers any more."""
+    names = sick(trainer)
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    weights = f", no finite weights in {', '.join(names[:2])}{more}" if names else ""
+    what = "the weights stopped being finite"
+    if not math.isfinite(loss):
+        what = f"the loss became {loss}"
+    elif scale_is_lost(trainer.update.scaler):
+        what = "the gradients overflow at every scale of fp16"
+    return Diverged(
+        f"{what} in epoch {epoch + 1} (step {trainer.steps_done}){weights}: "
+        "a smaller optim.lr, a longer schedule.warmup_fraction or train.clip_norm helps"
+    )

@@ -7,7 +7,6 @@ end of the suite.
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import signal
 import threading
@@ -190,7 +189,7 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
     began = time.perf_counter()
     memory.reset_peak(device)
     measured, status, message = _attempt(case, seconds, limit)
-    free_memory(device)
+    memory.give_back(device)
     why = noise(measured.samples) if measured.samples else None
     return {
         "id": case.id,
@@ -230,18 +229,9 @@ def _what_happened(error: Exception) -> tuple[str, str]:
         return "not available", text
     if isinstance(error, OutOfTime):
         return "skipped", text
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in text:
+    if memory.ran_out(error):
         return "out of memory", text or type(error).__name__
     return "failed", text if isinstance(error, Disagrees) else f"{type(error).__name__}: {text}"
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what the last case held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 class Schedule:

@@ -17,7 +17,7 @@ from fastresnet import models
 from fastresnet.bench.protocol.rows import Row
 from fastresnet.data import Splits
 from fastresnet.loading import Batch
-from fastresnet.machine import meters, timing
+from fastresnet.machine import memory, meters, timing
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic, trainer
@@ -28,7 +28,6 @@ CLOCK = {
     "off": "start-up, reading the data and its upload, compiling, a discarded run on random labels",
     "how": "monotonic clock, with a synchronise of the device on both sides",
 }
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 # Of each kind: the first finds no optimizer state, a captured one runs twice before its capture.
 WARM_STEPS = 3
 
@@ -59,12 +58,12 @@ def prepare(cfg: Config, splits: Splits | None = None) -> Prepared:
     try:
         rehearse(experiment, last_step)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not memory.ran_out(error):
             raise
         splits = experiment.splits
         experiment.close()
         del experiment
-        fits = batch_that_fits(cfg, splits)
+        fits = batch_that_fits(cfg, splits, device)
         raise ValueError(
             f"{cfg.recipe}: train.batch_size={cfg.train.batch_size} needs more memory than {device} has; "
             + (f"--train.batch_size={fits} fits" if fits else "no smaller batch fits either")
@@ -122,32 +121,24 @@ def first_of_each_kind(experiment: Experiment, last_step: int) -> dict[int, list
     return found
 
 
-def batch_that_fits(cfg: Config, splits: Splits | None) -> int | None:
+def batch_that_fits(cfg: Config, splits: Splits | None, device: torch.device) -> int | None:
     """The largest of batch_size/2, /4, … that trains here, or None.
 
     Built anew each time: memory decides, not a formula.
     """
     size: int = cfg.train.batch_size // 2
     while size >= max(1, cfg.train.accumulate):
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.give_back(device)
         try:
             smaller = Experiment(cfg.replace({"train.batch_size": size}), splits=splits)
             smaller.warm_up()
             smaller.close()
             return size
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not memory.ran_out(error):
                 raise
             size //= 2
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch says that memory ran out: CUDA's error has its own class, the CPU's only words."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 # ---- a run -------------------------------------------------------------------------------------------------

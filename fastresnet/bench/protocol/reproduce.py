@@ -34,6 +34,7 @@ OWN_SETTINGS: dict[str, tuple[object, str]] = {
     "run.loggers": ([], "a record's runs are logged in its runs.jsonl alone"),
     "run.save_checkpoints": (False, "a record keeps no weights"),
     "run.report": (False, "a record has one page for all runs"),
+    "run.hang_after": (0, "nothing runs beside the clock of a record"),
     "eval.every": (0, "nothing is evaluated on the clock but what decides at the end"),
     "eval.best_on": ("none", "a record counts the last weights, never the best epoch's"),
     "model.pretrained": (None, "each run of a record starts from fresh weights"),

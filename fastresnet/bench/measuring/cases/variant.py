@@ -18,7 +18,7 @@ from fastresnet import models, optim
 from fastresnet.base.statistics import quantiles
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.file import Figure
-from fastresnet.bench.measuring.harness import Disagrees, Measured, NotAvailable, free_memory, sample
+from fastresnet.bench.measuring.harness import Disagrees, Measured, NotAvailable, sample
 from fastresnet.bench.measuring.operations import DTYPES, check_format
 from fastresnet.machine import memory, meters
 from fastresnet.machine.precision import Precision, apply_globally, resolve
@@ -216,7 +216,7 @@ class Variant:
         except torch.OutOfMemoryError:
             return False
         finally:
-            free_memory(self.device)
+            memory.give_back(self.device)
 
     # ---- figures -------------------------------------------------------------------------------------------
 
