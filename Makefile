@@ -3,6 +3,7 @@
 # make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
 # make drill   kill, starve and damage runs, and count what is lost (ARGS="--share=0.1" is shorter)
 # make check   ruff and mypy
+# make gate    does the gate of compare.py pass equal suites and fail slower ones? (a quarter of an hour, idle)
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
 # make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
 # make docs    the guide and the API reference as a site, build/site
@@ -12,7 +13,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test slow drill check faults mutants docs bench tables notebook clean
+.PHONY: setup train test slow drill gate check faults mutants docs bench tables notebook clean
 
 setup:
 	@scripts/setup.sh
@@ -33,6 +34,10 @@ slow: setup
 # Runs killed, starved of disk and handed damaged files: about ten minutes on two cores.
 drill: setup
 	@$(PYTHON) -m tests.drill $(ARGS)
+
+# Twenty trials with real suites at the smallest size. Nothing else may run meanwhile.
+gate: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/gate_drill.py $(ARGS)
 
 check: setup
 	@$(PYTHON) -m ruff check .

@@ -7,6 +7,7 @@ import torch
 from house import ROOT
 
 from fastresnet.bench.judging import costs, machines
+from fastresnet.bench.measuring.operators import Operations
 from fastresnet.settings import config
 from fastresnet.settings.reading import recipes
 
@@ -21,12 +22,12 @@ def airbench():
 
 def test_a_product_is_counted_with_its_bytes_and_a_view_is_not():
     left, right = torch.ones(4, 8), torch.ones(8, 2)
-    with costs.Operations() as seen:
+    with Operations() as seen:
         product = left @ right
         product.t().reshape(8)
         product.add_(1.0)
-    assert seen.kinds == {"mm": 1, "clone": 1, "add_": 1}
-    assert seen.bytes_of_products == 4 * (4 * 8 + 8 * 2 + 4 * 2)
+    assert {name: work.calls for name, work in seen.kinds.items()} == {"mm": 1, "clone": 1, "add_": 1}
+    assert seen.kinds["mm"].bytes == 4 * (4 * 8 + 8 * 2 + 4 * 2) and seen.kinds["mm"].flops == 2 * 4 * 8 * 2
 
 
 def test_bytes_between_the_probes_lie_on_a_straight_line():

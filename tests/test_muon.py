@@ -1,12 +1,10 @@
 """Muon: orthogonal updates, momentum, renormalising; the same whatever the layout or the batching."""
 
-from collections import Counter
-
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastresnet.bench.measuring.operators import Operations
 from fastresnet.optim.muon import (
     NEWTON_SCHULZ,
     Muon,
@@ -149,19 +147,6 @@ def test_compiled_the_updates_are_the_same_and_traced_once_for_all_steps():
         torch.testing.assert_close(a, b)
 
 
-class _Kernels(TorchDispatchMode):
-    """Counts operations that do work: views and bookkeeping apart."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not func.is_view and "empty" not in str(func) and "detach" not in str(func):
-            self.names[str(func.overloadpacket)] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_of_speednets_filters_takes_few_kernels():
     """Of 64/256/256 channels: two heights, so 3 iterations of 3 products each in two batches."""
     filters = random_filters((64, 24, 3, 3), (64, 64, 3, 3), (256, 64, 3, 3), *[(256, 256, 3, 3)] * 3)
@@ -170,10 +155,11 @@ def test_a_step_of_speednets_filters_takes_few_kernels():
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     muon.step()
-    with _Kernels() as kernels:
+    with Operations() as seen:
         muon.step()
-    products = sum(count for name, count in kernels.names.items() if "bmm" in name)
-    assert products == 18 and sum(kernels.names.values()) <= 60, kernels.names
+    kernels = {name: work.calls for name, work in seen.kinds.items()}
+    products = sum(count for name, count in kernels.items() if "bmm" in name)
+    assert products == 18 and sum(kernels.values()) <= 60, kernels
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])

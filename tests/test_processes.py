@@ -1,9 +1,15 @@
 """processes: a suite repeated in fresh processes gives one file; its samples say which process made them."""
 
+import shutil
+import subprocess
+
 import bench_files
 import pytest
+from house import PACKAGE, ROOT
 
+from fastresnet.base import exits
 from fastresnet.bench.commands import run
+from fastresnet.bench.judging import comparison
 from fastresnet.bench.measuring import file, processes
 
 
@@ -43,3 +49,85 @@ def test_the_command_repeats_the_suite_in_fresh_processes(tmp_path):
     assert len(measured) >= 4 and all(len(row["processes"]) == 2 for row in measured)
     assert (result["processes_planned"], result["processes_done"]) == (2, 2)
     assert file.unfinished(result) is None and result["budget_seconds"] == 1200
+
+
+# ---- two checkouts in turns --------------------------------------------------------------------------------
+
+
+def test_what_failed_on_one_side_counts_on_none_in_that_round():
+    good, bad, other = once([1.0]), once([1.0], status="skipped"), once([2.0]) | {"id": "step/other"}
+    files = [[{"cases": [good, other]}, {"cases": [good]}], [{"cases": [bad]}, {"cases": [good]}]]
+    left = processes._measured_by_all(files)
+    assert left[0] == [{"cases": [other]}, {"cases": [good]}]  # the case that one side never has stays
+    assert left[1] == [{"cases": []}, {"cases": [good]}]
+
+
+@pytest.fixture
+def other_checkout(tmp_path):
+    """A copy of the package whose every FLOP counts a thousandfold, beside no data."""
+    home = tmp_path / "other"
+    shutil.copytree(PACKAGE, home / "fastresnet", ignore=shutil.ignore_patterns("__pycache__"))
+    ceilings = home / "fastresnet" / "bench" / "measuring" / "cases" / "ceilings.py"
+    text, line = ceilings.read_text("utf-8"), "flops, call = operation(device, name, size)\n"
+    assert line in text
+    ceilings.write_text(text.replace(line, f"{line}            flops *= 1000\n"), "utf-8")
+    return home
+
+
+@pytest.mark.slow
+def test_two_checkouts_take_turns_on_the_machine_and_give_two_files(tmp_path, other_checkout, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where this checkout's package lies, too
+    out = tmp_path / "here.json"
+    arguments = ["--scale", "tiny", "--device", "cpu", "--only", "ceilings", "--budget", "600"]
+    assert (
+        run.main([*arguments, "--against", str(other_checkout), "--processes", "3", "--out", str(out)]) == 0
+    )
+    here, there = file.read(out), file.read(tmp_path / "here-against.json")
+    assert here["turns"] == there["turns"] and file.unfinished(here) is None
+    assert here["processes_done"] == there["processes_done"] == 3
+    assert there["git"]["commit"] is None  # a copy outside any work tree
+    rows = [{row["id"]: row for row in one["cases"]} for one in (here, there)]
+    product = "ceilings/cpu/matmul-fp32"
+    assert file.median_of(rows[1][product]) > 100 * file.median_of(rows[0][product])
+    assert [len(row[product]["processes"]) for row in rows] == [3, 3]
+    found = comparison.compare([there, here], ["there", "here"])
+    assert found.cases[product][1].verdict == "slower" and not any("apart" in text for text in found.warnings)
+
+
+def test_a_commit_is_checked_out_beside_this_tree_for_as_long_as_it_is_needed(tmp_path, monkeypatch):
+    """In a work tree of its own, with a package of one file."""
+    home = tmp_path / "home"
+    (home / "fastresnet").mkdir(parents=True)
+    (home / "fastresnet" / "__main__.py").write_text("first = 1\n")
+    git(home, "init", "-q")
+    git(home, "add", ".")
+    git(home, "commit", "-q", "-m", "first")
+    (home / "fastresnet" / "__main__.py").write_text("changed = 1\n")
+    monkeypatch.setattr(processes, "PACKAGE_HOME", home)
+    with processes.checkout("HEAD") as folder:
+        assert (folder / "fastresnet" / "__main__.py").read_text() == "first = 1\n"
+    assert not folder.exists() and git(home, "worktree", "list").count("\n") == 1
+
+
+@pytest.mark.parametrize("against", ["no-such-place", ".", "HEAD~99999", "--force"])
+def test_what_is_no_checkout_and_no_commit_is_refused_before_anything_runs(
+    against, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert exits.exit_code(run.main, [f"--against={against}", "--device", "cpu"]) == 2
+    told = capsys.readouterr().err
+    assert f"--against {against}: no folder with a checkout of fastresnet, and no commit" in told
+    assert told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_rounds_for_a_gate_are_refused(capsys):
+    assert exits.exit_code(run.main, ["--against=HEAD", "--processes=2"]) == 2
+    assert "--against needs --processes 3 or more, got 2" in capsys.readouterr().err
+
+
+def git(home, *words):
+    person = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(
+        ["git", "-C", home, *person, *words], check=True, capture_output=True, text=True
+    ).stdout

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, median, stdev
 from typing import TypedDict
 
@@ -99,6 +100,7 @@ def student_t_cdf(t: float, degrees: int) -> float:
     return 0.5 * (1 + inside)
 
 
+@cache
 def student_t_quantile(probability: float, degrees: int) -> float:
     """The t with P(T <= t) = probability, by bisection to double precision."""
     if not 0 < probability < 1:

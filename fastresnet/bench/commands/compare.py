@@ -1,7 +1,8 @@
 """Compare benchmark files: `python benchmarks/compare.py A.json B.json ... [--html FILE] [--md] [--gate 5%]`.
 
 The first file is the base. Ratios are speeds: 2.0 means twice as fast as the base. Differences are told from
-noise by what varies from process to process: measure with `benchmarks/run.py --processes 5`.
+noise by what varies from process to process: measure with `benchmarks/run.py --against OTHER`, which measures
+two checkouts in turns, or each for itself with `--processes 5`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def gate(compared: Comparison, allowed: float) -> int:
         r = slow.ratio
         interval = f"{r.ratio:.3f}x [{r.low:.3f}, {r.high:.3f}]"
         print(f"slower: {slow.label}: {slow.case} runs at {interval} of the base", file=sys.stderr)
-    limit = words.percent(allowed, digits=0)
-    print(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise", file=sys.stderr)
+    limit, planned = words.percent(allowed, digits=0), len(compared.cases) * (len(compared.files) - 1)
+    others = f", {planned - judged} not judged" if planned > judged else ""
+    print(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise{others}", file=sys.stderr)
     return 1 if failed else 0

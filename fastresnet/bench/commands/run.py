@@ -1,6 +1,8 @@
 """Benchmark this machine: `python benchmarks/run.py --suite standard [--only loader,step] [--out FILE]`.
 
-With --processes 5 the suite runs in five fresh processes: such files can be compared, and gated.
+With --processes 5 the suite runs in five fresh processes: such files can be compared, and gated. --against
+measures another checkout beside this one, process by process: so a change is told from a machine that drifts.
+--operators RECIPE says instead where a training step's time goes.
 """
 
 from __future__ import annotations
@@ -21,14 +23,19 @@ from pathlib import Path
 
 from fastresnet.base import words
 from fastresnet.base.exits import Interrupted
+from fastresnet.bench import places
 from fastresnet.bench.commands.options import above_zero, at_least_one, parser
-from fastresnet.bench.measuring import file, processes, profiles
+from fastresnet.bench.judging.comparison import FEWEST_PROCESSES
+from fastresnet.bench.measuring import file, operators, processes, profiles
 from fastresnet.bench.measuring.cases import PARTS
 from fastresnet.bench.measuring.context import SUITES, Context
 from fastresnet.bench.measuring.file import Benchmark, unfinished
 from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, describe, summary
 from fastresnet.machine import hardware
 from fastresnet.machine.devices import choose_device, make_current
+
+# of two checkouts that take turns; an even number cancels a steady drift
+ROUNDS = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,17 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(options.device, option="--device")
     make_current(device)
     context = Context(device, options.suite, options.scale == "tiny", say)
-    budget = options.budget or BUDGETS[options.suite][context.on_gpu]
-    if options.processes > 1:
-        measuring = _repeated(options, budget)
-    else:
-        measuring = _once(Suite(context, options.only, budget, began))
-    result, path = _written(measuring, options.out)
+    if options.operators:
+        return _operators(context, options.operators, options.out)
+    results, paths = _written(_measuring(options, context, began), options.out)
     if options.profile:
         profiles.write(context, options.profile, say)
-    print(summary(result))
-    print(f"written: {path}")
-    return 0 if any(row["status"] == "ok" for row in result["cases"]) else 1
+    for result, path in zip(results, paths):
+        print(f"{summary(result)}\nwritten: {path}")
+    if options.against:
+        print(f"next: fastresnet compare {paths[1]} {paths[0]} --gate 5%")
+    return 0 if any(row["status"] == "ok" for row in results[0]["cases"]) else 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,12 +64,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--suite", choices=SUITES, default="quick", help="quick: 2 minutes; standard: about 12; full: hours")
     add("--only", type=parts, default=[], help=f"parts, with commas: {','.join(PARTS)}")
     add("--out", type=Path, help="result file (default: benchmarks/results/<machine>-<suite>-<date>.json)")
-    add("--processes", type=at_least_one, default=1, metavar="N", help="repeat in N fresh processes (1)")
+    add("--processes", type=at_least_one, metavar="N", help="repeat in N fresh processes (1; --against: 6)")
+    add("--against", metavar="OTHER", help="take turns with another checkout's folder or a commit")
+    add("--operators", metavar="RECIPE", help="instead of a suite: where a training step goes, by operator")
     add("--profile", type=Path, metavar="DIR", help="also write a Chrome trace and a table of kernels there")
     add("--scale", choices=("normal", "tiny"), default="normal", help="tiny: does everything run? for CI")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--budget", type=above_zero, metavar="SECONDS", help="another time limit, for each process")
-    return given.parse_args(argv)
+    options = given.parse_args(argv)
+    options.processes = options.processes or (ROUNDS if options.against else 1)
+    if options.against and options.processes < FEWEST_PROCESSES:
+        given.error(f"--against needs --processes {FEWEST_PROCESSES} or more, got {options.processes}")
+    return options
 
 
 def parts(text: str) -> list[str]:
@@ -73,6 +85,14 @@ def parts(text: str) -> list[str]:
     if unknown or not found:
         raise argparse.ArgumentTypeError(f"{(unknown or [text])[0]!r}: the parts are {', '.join(PARTS)}")
     return found
+
+
+def _measuring(options: argparse.Namespace, context: Context, began: float) -> Iterator[list[Benchmark]]:
+    """The files as they grow: one, and with --against the other checkout's behind it."""
+    budget = options.budget or BUDGETS[options.suite][context.on_gpu]
+    if options.processes == 1:
+        return ([one] for one in _once(Suite(context, options.only, budget, began)))
+    return _repeated(options, budget)
 
 
 def _once(measured: Suite) -> Iterator[Benchmark]:
@@ -87,30 +107,54 @@ def _once(measured: Suite) -> Iterator[Benchmark]:
         yield measured.file()
 
 
-def _repeated(options: argparse.Namespace, budget: float) -> Iterator[Benchmark]:
-    """The file of all processes so far, after each case."""
+def _repeated(options: argparse.Namespace, budget: float) -> Iterator[list[Benchmark]]:
+    """The file of all processes so far after each case; with the other checkout's, after each round."""
     command = [sys.executable, "-m", "fastresnet", "bench"]
     command += ["--suite", options.suite, "--scale", options.scale, "--device", options.device]
     command += ["--budget", f"{budget:g}", *(["--only", ",".join(options.only)] if options.only else [])]
-    say(f"{options.processes} processes, at most {words.duration(options.processes * budget)} in all")
-    with tempfile.TemporaryDirectory() as folder:
-        yield from processes.repeat(command, options.processes, Path(folder))
+    with contextlib.ExitStack() as stack:
+        homes = [processes.PACKAGE_HOME]
+        homes += [stack.enter_context(processes.checkout(options.against))] if options.against else []
+        count, folder = options.processes, Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        longest = words.duration(len(homes) * count * budget)
+        say(f"{len(homes) * count} processes, at most {longest} in all")
+        if options.against:
+            yield from processes.in_turns(command, homes, count, folder)
+        else:
+            yield from ([one] for one in processes.repeat(command, count, folder))
 
 
-def _written(measuring: Iterator[Benchmark], out: Path | None) -> tuple[Benchmark, Path]:
-    """(the last file, where it lies), each written in place of the one before."""
-    latest: Benchmark | None = None
+def _written(measuring: Iterator[list[Benchmark]], out: Path | None) -> tuple[list[Benchmark], list[Path]]:
+    """(the last files, where they lie), each written in place of the one before."""
+    latest, paths = list[Benchmark](), list[Path]()
     try:
         with _ending_on_sigterm():
             for latest in measuring:
-                out = out or default_name(latest)
-                file.write(out, latest)
+                paths = paths or _places(out, latest)
+                for path, one in zip(paths, latest):
+                    file.write(path, one)
     except KeyboardInterrupt as stop:
-        if latest is None:
+        if not latest:
             raise
-        raise Interrupted(f"interrupted: {unfinished(latest) or 'all'} in {out}") from stop
-    assert latest is not None and out is not None
-    return latest, out
+        raise Interrupted(f"interrupted: {unfinished(latest[0]) or 'all'} in {paths[0]}") from stop
+    return latest, paths
+
+
+def _places(out: Path | None, files: Sequence[Benchmark]) -> list[Path]:
+    """Where the files go; what took turns with another checkout is no result of this machine's table."""
+    if len(files) == 1:
+        return [out or default_name(files[0])]
+    out = out or places.ROOT / "runs" / "against" / default_name(files[0]).name
+    return [out, out.with_name(f"{out.stem}-against{out.suffix}")]
+
+
+def _operators(context: Context, recipe: str, out: Path | None) -> int:
+    """Print and write where a step of the recipe goes."""
+    found = operators.measure(context, recipe)
+    path = out or places.ROOT / "runs" / f"operators-{found.recipe}-{found.device}.json"
+    operators.write(path, found)
+    print(f"{operators.table(found)}\nwritten: {path}")
+    return 0
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ from fastresnet.machine import hardware
 
 # parts that work on random numbers: the data set plays no part in their figures
 WITHOUT_DATA = ("ceilings", "step")
-# what several processes are asked for with, and how many a gate needs
+# how several processes and turns are asked for, and how many processes a gate needs
 ASK = "benchmarks/run.py --processes 5"
+TURNS = "benchmarks/run.py --against OTHER measures in turns"
 FEWEST_PROCESSES = 3
 
 
@@ -81,19 +82,22 @@ def _base_entry(row: Row | None) -> Entry:
 
 
 def _column(base: Benchmark, file: Benchmark, ids: Sequence[str] | dict[str, None]) -> dict[str, Entry]:
-    """A file's entries beside the base; the cases that compare are judged together."""
+    """A file's entries beside the base."""
     own, rows = ({row["id"]: row for row in one["cases"]} for one in (base, file))
     reasons = {name: _no_ratio(base, file, own.get(name), rows.get(name)) for name in ids}
     pairs = [(own[name], rows[name]) for name in ids if not reasons[name]]
-    ratios = significance.compare(
-        [observations(one) for one, _ in pairs],
-        [observations(two) for _, two in pairs],
-        [one["better"] == "lower" for one, _ in pairs],
-    )
+    first, second = ([observations(pair[side]) for pair in pairs] for side in (0, 1))
+    lower = [one["better"] == "lower" for one, _ in pairs]
+    ratios = significance.compare(first, second, lower, in_turns=in_turns(base, file))
     found = {name: Entry(rows.get(name), None, reason) for name, reason in reasons.items()}
     for (one, two), ratio in zip(pairs, ratios):
         found[one["id"]] = _judged(base, file, one, two, ratio)
     return found
+
+
+def in_turns(base: Benchmark, file: Benchmark) -> bool:
+    """Whether two files were measured together, process by process."""
+    return base.get("turns") is not None and base.get("turns") == file.get("turns")
 
 
 def _judged(base: Benchmark, file: Benchmark, own: Row, row: Row, ratio: Ratio) -> Entry:
@@ -145,6 +149,10 @@ def _warnings(files: Sequence[Benchmark], labels: Sequence[str]) -> Iterator[str
         yield from (f"{label}: {text}" for text in _warnings_of(file))
     if len({file["git"]["commit"] for file in files}) > 1:
         yield "the files come from different commits of the code"
+    for file, label in zip(files[1:], labels[1:]):
+        alike = hardware.short_name(file["hardware"]) == hardware.short_name(files[0]["hardware"])
+        if alike and processes(file) > 1 and not in_turns(files[0], file):
+            yield f"{label}: measured apart from {labels[0]}, a drift looks like a change: {TURNS}"
 
 
 def _warnings_of(file: Benchmark) -> Iterator[str]:
@@ -175,21 +183,38 @@ def processes(file: Benchmark) -> int:
 def gate(compared: Comparison, allowed: float) -> tuple[list[Slower], int]:
     """(cases slower than the base by more than `allowed` beyond noise, number of cases judged).
 
-    Raises ValueError where a file has too few processes to tell, and where nothing compares.
+    Of all cases of all files together: where nothing became slower, at most one gate in twenty names any.
+    Raises ValueError where a file has too few processes to tell or is of another machine, device or suite,
+    and where nothing compares.
     """
     for file, label in zip(compared.files, compared.labels):
-        if processes(file) < FEWEST_PROCESSES:
-            raise ValueError(
-                f"--gate needs {FEWEST_PROCESSES} processes or more a file, {label} has {processes(file)}: "
-                f"measure with {ASK}"
-            )
-    failed, judged = [], 0
-    for index, label in enumerate(compared.labels[1:], start=1):
-        known = [(name, entries[index].ratio) for name, entries in compared.cases.items()]
-        named = [(name, ratio) for name, ratio in known if ratio is not None]
-        slow = significance.slower_beyond_noise([ratio for _, ratio in named], allowed)
-        failed += [Slower(label, name, ratio) for (name, ratio), is_slow in zip(named, slow) if is_slow]
-        judged += sum(ratio.judged for _, ratio in named)
+        _check_gated(file, label, compared.files[0])
+    known = [
+        Slower(label, name, ratio)
+        for index, label in enumerate(compared.labels[1:], start=1)
+        for name, entries in compared.cases.items()
+        if (ratio := entries[index].ratio) is not None
+    ]
+    slow = significance.slower_beyond_noise([one.ratio for one in known], allowed)
+    judged = sum(one.ratio.judged for one in known)
     if not judged:
         raise ValueError("--gate: no case of the files compares, so nothing was judged")
-    return failed, judged
+    return [one for one, is_slow in zip(known, slow) if is_slow], judged
+
+
+def _check_gated(file: Benchmark, label: str, base: Benchmark) -> None:
+    """ValueError where the gate can't judge a file beside the base."""
+    if processes(file) < FEWEST_PROCESSES:
+        raise ValueError(
+            f"--gate needs {FEWEST_PROCESSES} processes or more a file, {label} has {processes(file)}: "
+            f"measure with {ASK}"
+        )
+    for what, own, wanted in (
+        ("machine", hardware.short_name(file["hardware"]), hardware.short_name(base["hardware"])),
+        ("device", file["device"], base["device"]),
+        ("suite", file["suite"], base["suite"]),
+    ):
+        if own != wanted:
+            raise ValueError(
+                f"--gate tells changes of the code: {label} is of another {what} ({own}, not {wanted})"
+            )

@@ -9,18 +9,16 @@ compiler made all else disappear into them. Refuses to know how fast a machine r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from fastresnet import data
 from fastresnet.bench.judging import machines
 from fastresnet.bench.judging.machines import Machine
+from fastresnet.bench.measuring.operators import Operations
 from fastresnet.models import flops_per_image
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
@@ -33,47 +31,6 @@ RECIPES = ("e1-94", "airbench94", "speed94", "speed95", "speed96", "rn18-94", "r
 PUBLISHED = "H200", "bf16"  # what docs/costs.md says the seconds of
 TRAIN, TEST = 50_000, 10_000  # CIFAR-10's images
 PROBES = (4, 8)  # images of the two tiny batches
-
-
-@dataclass
-class Operations(TorchDispatchMode):
-    """Counts what reaches the dispatcher: operations that compute or move something, and their bytes."""
-
-    launches: int = 0
-    bytes: float = 0.0
-    bytes_of_products: float = 0.0
-    kinds: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        before, after = _tensors((args, kwargs)), _tensors(result)
-        if _is_view(func, before, after):
-            return result
-        name = func.overloadpacket.__name__
-        moved = sum(t.numel() * t.element_size() for t in [*before, *after])
-        self.launches += 1
-        self.bytes += moved
-        self.kinds[name] = self.kinds.get(name, 0) + 1
-        if "convolution" in name or name in ("mm", "addmm", "bmm", "baddbmm"):
-            self.bytes_of_products += moved
-        return result
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _is_view(func: Any, before: list[Tensor], after: list[Tensor]) -> bool:
-    """Whether an operation only looks at its inputs in another way, or only reserves memory."""
-    if func._schema.is_mutable or "empty" in func.overloadpacket.__name__:
-        return not func._schema.is_mutable
-    storages = {t.untyped_storage()._cdata for t in before}
-    return bool(after) and all(t.untyped_storage()._cdata in storages for t in after)
 
 
 @dataclass(frozen=True)
@@ -105,6 +62,14 @@ class Cost:
         }
 
 
+class Probe(NamedTuple):
+    """Of one step: operations, bytes that they move, and those of convolutions and matrix products alone."""
+
+    launches: int
+    moved: float
+    by_products: float
+
+
 def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
     """Count one run of `cfg` on so many images of CIFAR-10's size, none of which is read."""
     quiet = {
@@ -116,16 +81,15 @@ def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
     experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=blank(images))
     try:
         launches, moved, fused = 0, 0.0, 0.0
-        by_size: dict[int, tuple[Operations, Operations]] = {}
+        by_size: dict[int, list[Probe]] = {}
         for step in range(experiment.total_steps):
             batch, size = experiment.batch_of(step)
             if size not in by_size:
-                first, second = (_probe(experiment, count, size) for count in PROBES)
-                by_size[size] = first, second
+                by_size[size] = [_probe(experiment, count, size) for count in PROBES]
             small, large = by_size[size]
             launches += large.launches
-            moved += _at(batch, small.bytes, large.bytes)
-            fused += _at(batch, small.bytes_of_products, large.bytes_of_products)
+            moved += _at(batch, small.moved, large.moved)
+            fused += _at(batch, small.by_products, large.by_products)
         flops, steps = work(experiment).flops, experiment.total_steps
         views = Tta(cfg.eval.tta, cfg.eval.tta_share).views
         evaluation = views * TEST * flops_per_image(experiment.model, experiment.image_size)
@@ -134,7 +98,7 @@ def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
     return Cost(cfg.recipe, cfg.train.epochs, steps, flops, evaluation, moved, fused, launches)
 
 
-def _probe(experiment: Experiment, count: int, size: int) -> Operations:
+def _probe(experiment: Experiment, count: int, size: int) -> Probe:
     """The second step on `count` blank images of `size` px: optimizers have their states by then."""
     layout = torch.channels_last if experiment.cfg.train.channels_last else torch.contiguous_format
     images = torch.zeros(count, 3, size, size, dtype=experiment.precision.compute)
@@ -145,7 +109,9 @@ def _probe(experiment: Experiment, count: int, size: int) -> Operations:
     experiment.trainer.step(images, labels)
     with Operations() as seen:
         experiment.trainer.step(images, labels)
-    return seen
+    works = seen.kinds.values()
+    by_products = sum(one.bytes for one in works if one.flops)
+    return Probe(sum(one.calls for one in works), sum(one.bytes for one in works), by_products)
 
 
 def _at(batch: int, small: float, large: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from fastresnet import data, sources
 from fastresnet.bench.measuring.file import DataFacts, Figure
 from fastresnet.bench.measuring.harness import sample
-from fastresnet.bench.measuring.operations import DTYPES, convolution, matmul_precision
+from fastresnet.bench.measuring.operations import DTYPES, convolution, copying, matmul_precision
 from fastresnet.machine import precision
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.settings import config
@@ -55,6 +55,11 @@ class Context:
         with matmul_precision(name), torch.inference_mode():
             flops, call = convolution(self.device, name, 8 if self.tiny else 512 if self.on_gpu else 64)
             return max(rate, flops / min(sample(call, self.device, seconds / 2)))
+
+    def bandwidth(self) -> float:
+        """Bytes/s that a copy reads and writes, at best."""
+        moved, call = copying(self.device, 4 if self.tiny else 1024 if self.on_gpu else 128)
+        return moved / min(sample(call, self.device, 0.01 if self.tiny else 0.4))
 
     def utilisation(self, name: str, flops_per_second: float) -> dict[str, Figure]:
         """The figures that hold a rate of arithmetic against the ceiling of its precision.

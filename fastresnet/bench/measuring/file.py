@@ -86,11 +86,15 @@ class _Benchmark(TypedDict):
 
 
 class Benchmark(_Benchmark, total=False):
-    """One machine, one date. With fewer cases or processes done than planned, it was cut short."""
+    """One machine, one date. With fewer cases or processes done than planned, it was cut short.
+
+    turns:  the same in files whose processes took turns on the machine, one of each file a round
+    """
 
     cases_planned: int
     processes_planned: int
     processes_done: int
+    turns: str
 
 
 def read(path: str | Path) -> Benchmark:

@@ -1,4 +1,4 @@
-"""What shows how much arithmetic a machine does: a large matrix product and a 3x3 convolution."""
+"""What shows how much a machine does: a large matrix product, a 3x3 convolution, a copy."""
 
 from __future__ import annotations
 
@@ -60,3 +60,10 @@ def convolution(device: torch.device, name: str, images: int) -> tuple[float, Ca
     layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False, device=device, dtype=DTYPES[name])
     layer = layer.to(memory_format=torch.channels_last).requires_grad_(False)
     return 2.0 * 9 * 256 * 256 * 64 * images, lambda: layer(x)
+
+
+def copying(device: torch.device, megabytes: int) -> tuple[float, Callable[[], object]]:
+    """(bytes read and written, call) of a copy of so many MiB."""
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * megabytes * 2**20, lambda: target.copy_(source)

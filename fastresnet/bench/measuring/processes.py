@@ -1,21 +1,26 @@
 """A suite repeated in fresh processes, in turns: what varies between them becomes part of the samples.
 
 Each process measures every case once, so that a case's repetitions lie far apart in time. Memory layout,
-clocks, other tenants and the order of allocations differ between processes and hardly within one.
+clocks, other tenants and the order of allocations differ between processes and hardly within one. Two
+checkouts take turns, process by process, so that both meet the same machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import secrets
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
 from fastresnet.base import words
 from fastresnet.base.statistics import quantiles
+from fastresnet.base.system import output
 from fastresnet.bench.measuring import file
 from fastresnet.bench.measuring.file import Benchmark, Figure, Row
 from fastresnet.bench.measuring.harness import SPREAD_LIMIT
@@ -27,10 +32,12 @@ PACKAGE_HOME = Path(__file__).resolve().parents[3]
 LOOK, FAREWELL = 0.5, 20.0
 
 
-def environment() -> dict[str, str]:
-    """This process's environment, for a Python process that must find this very package."""
-    paths = [str(PACKAGE_HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+def environment(home: Path = PACKAGE_HOME) -> dict[str, str]:
+    """This process's environment, for a Python process anywhere that must find the package of `home`."""
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    data = os.environ.get("FASTRESNET_DATA")
+    found = {"FASTRESNET_DATA": os.path.abspath(data)} if data else {}
+    return os.environ | found | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def repeat(command: Sequence[str], count: int, folder: Path) -> Iterator[Benchmark]:
@@ -48,9 +55,72 @@ def repeat(command: Sequence[str], count: int, folder: Path) -> Iterator[Benchma
         yield merged(done) | {"processes_planned": count, "processes_done": index + 1}
 
 
-def _files_of(command: Sequence[str], path: Path) -> Iterator[Benchmark]:
+def in_turns(
+    command: Sequence[str], homes: Sequence[Path], count: int, folder: Path
+) -> Iterator[list[Benchmark]]:
+    """Run `command --out FILE` with each home's package in `count` rounds; yields all files after each.
+
+    Rounds go to and fro (A B, B A, ...), so that a steady drift cancels. What went well for some homes only
+    counts for none in that round.
+    folder:  where the processes work, find the data of the folder that this process works in, and leave files
+    Raises RuntimeError where a process ends without a file.
+    """
+    if Path("data").exists():
+        (folder / "data").symlink_to(Path("data").resolve())
+    turns, done = secrets.token_hex(8), [list[Benchmark]() for _ in homes]
+    for index in range(count):
+        sides = range(len(homes))
+        for side in sides if index % 2 == 0 else reversed(sides):
+            path = folder / f"{index}-{side}.json"
+            for _ in _files_of([*command, "--out", str(path)], path, homes[side], folder):
+                pass
+            done[side].append(file.read(path))
+        yield [
+            merged(files) | {"turns": turns, "processes_planned": count, "processes_done": index + 1}
+            for files in _measured_by_all(done)
+        ]
+
+
+def _measured_by_all(done: Sequence[Sequence[Benchmark]]) -> list[list[Benchmark]]:
+    """Each home's files without what another lacks in that round, unless it lacks that in all rounds."""
+    good = [[{row["id"] for row in one["cases"] if row["status"] == "ok"} for one in files] for files in done]
+    rounds = [set.intersection(*sides) for sides in zip(*good)]
+    ever = set[str]().union(*rounds)
+    return [
+        [
+            {**one, "cases": [row for row in one["cases"] if row["id"] in both or row["id"] not in ever]}
+            for one, both in zip(files, rounds)
+        ]
+        for files in done
+    ]
+
+
+@contextlib.contextmanager
+def checkout(against: str) -> Iterator[Path]:
+    """The folder that holds another checkout: `against` itself, or a work tree of that commit for the block.
+
+    Raises ValueError where `against` is neither.
+    """
+    with contextlib.ExitStack() as stack:
+        folder, git = Path(against).expanduser().resolve(), ("git", "-C", PACKAGE_HOME)
+        commit = output(*git, "rev-parse", "--verify", "--quiet", f"{against}^{{commit}}")
+        if not folder.is_dir() and commit:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "tree")
+            output(*git, "worktree", "add", "--detach", "--force", folder, commit)
+            stack.callback(output, *git, "worktree", "remove", "--force", folder)
+        if not (folder / "fastresnet" / "__main__.py").is_file():
+            raise ValueError(
+                f"--against {against}: no folder with a checkout of fastresnet, and no commit of this one"
+            )
+        yield folder
+
+
+def _files_of(
+    command: Sequence[str], path: Path, home: Path = PACKAGE_HOME, folder: Path | None = None
+) -> Iterator[Benchmark]:
     """The file of one process each time it has grown; ends the process where the user stops."""
-    child, seen = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment()), 0.0
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment(home), cwd=folder)
+    seen = 0.0
     try:
         while child.poll() is None:
             try:

@@ -16,6 +16,7 @@ from fastresnet.bench.measuring.operations import (
     FORMATS,
     check_format,
     convolution,
+    copying,
     matmul_precision,
     product,
 )
@@ -83,9 +84,8 @@ def _memory(device: torch.device, megabytes: int) -> Callable[[float], Measured]
     """Bytes a second that a copy reads and writes."""
 
     def measure(seconds: float) -> Measured:
-        source = torch.ones(megabytes * 2**18, device=device)
-        target = torch.empty_like(source)
-        return _rates(2 * megabytes * 2**20, lambda: target.copy_(source), device, seconds)
+        moved, call = copying(device, megabytes)
+        return _rates(moved, call, device, seconds)
 
     return measure
 
