@@ -14,6 +14,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "train": "runs.start",
+    "train_series": "series.running",
+    "Series": "series.running",
     "Run": "runs.session",
     "load_config": "settings.config",
     "Config": "settings.config",
@@ -29,11 +31,13 @@ __all__ = [
     "Config",
     "EarlyStopping",
     "Run",
+    "Series",
     "__version__",
     "build_model",
     "load_config",
     "load_model",
     "train",
+    "train_series",
 ]
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from fastresnet.runs.callbacks import Callback, EarlyStopping
     from fastresnet.runs.checkpoint import load_model
     from fastresnet.runs.start import Run, train
+    from fastresnet.series.running import Series, train_series
     from fastresnet.settings.config import Config
     from fastresnet.settings.config import load as load_config
 

@@ -28,6 +28,7 @@ ORDER = [
     "reports",
     "runs",
     "inference",
+    "series",
     "bench",  # no more than a name: its rooms follow
     "bench.places",
     "bench.measuring",

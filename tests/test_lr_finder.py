@@ -7,6 +7,7 @@ import pytest
 import torch
 from made_run import call
 
+from fastresnet.runs import progress
 from fastresnet.settings import config
 from fastresnet.training import lr_finder
 from fastresnet.training.experiment import Experiment
@@ -116,7 +117,8 @@ def test_a_range_that_is_none_is_named(experiment):
 
 
 def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_path, monkeypatch, capsys):
-    recipe, plot = tmp_path / "found.yaml", tmp_path / "lr.png"
+    recipe, plot, stood = tmp_path / "found.yaml", tmp_path / "lr.png", []
+    monkeypatch.setattr(progress.Heartbeat, "at", lambda self, line: stood.append(line))
     arguments = [
         f"--{key}={value}" for key, value in {**SETTINGS, "data.betons": tmp_path / "betons"}.items()
     ]
@@ -137,6 +139,7 @@ def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_pat
         == 0
     )
     assert "valley" in capsys.readouterr().out and plot.stat().st_size > 1000
+    assert len([line for line in stood if line.startswith("step ")]) >= 10, "it says where it stands"
     cfg = config.load(recipe)
     assert cfg.schedule.name == "onecycle" and cfg.model.depth == 20 and cfg.optim.name == "adam"
     assert cfg.optim.lr != config.load("rn18-adam").optim.lr

@@ -1,9 +1,13 @@
 """What is printed while a run trains."""
 
 import errno
+import hashlib
 import io
 import os
 import signal
+import sys
+import threading
+import time
 
 import pytest
 
@@ -132,3 +136,70 @@ def test_a_signal_asks_for_a_stop_and_only_a_later_one_stops_at_once(name, monke
             os.kill(os.getpid(), number)
             signal.getsignal(number)
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_a_signal_is_answered_while_an_operation_goes_on(monkeypatch):
+    """Python's own handlers wait until the operation gives the interpreter back; the answer doesn't."""
+    answered = []
+
+    class Timed(io.StringIO):
+        def write(self, text):
+            answered.append((time.perf_counter(), text))
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Timed())
+    with interrupt.StopRequest() as stop:
+        stop.answer = "so be it"
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.perf_counter()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # most of a second without the interpreter
+        ended = time.perf_counter()
+    assert stop.asked and "".join(text for _, text in answered) == "so be it\n"
+    assert answered[0][0] - began < 0.6 * (ended - began)
+
+
+def test_lines_on_a_terminal_fit_it_and_lose_the_least_first(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    one = Progress("auto", out=Terminal(), err=Terminal())
+    one.start(epochs=200.0, total_steps=156_000, batch_size=128, first_step=0, advise=False)
+    row = {**ROW, "epoch": 100, "val_accuracy": 0.5, "images_per_second": 12345.6, "lr": 0.00123}
+    one.epoch(row, seconds_left=3723)
+    line = one.out.getvalue()
+    assert len(line) <= 81 and "train" not in line and "loss" not in line and " lr " not in line
+    for part in ("epoch 100/200", "val 50.00 %", "test 61.25 %", "12,346 images/s", "left 1:02:03 h"):
+        assert part in line
+    one.note("a word " * 20 + "runs/" + "x" * 90)
+    one.say("0123456 " * 20)
+    shown = one.err.getvalue().splitlines() + one.out.getvalue().splitlines()
+    assert [len(text) for text in shown if len(text) > 80] == [97], "a path stays whole"
+    monkeypatch.setenv("COLUMNS", "200")
+    one.epoch(row, seconds_left=3723)
+    assert "lr 0.00123" in one.out.getvalue() and "train 50.00 %" in one.out.getvalue()
+
+
+def test_a_live_line_is_cut_where_the_terminal_would_break_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    one = printer(err=Terminal())
+    one._shown_at = -1e9
+    one.step(0, 3, 2.5)
+    assert len(one.err.getvalue()) == 39
+
+
+def test_what_takes_long_is_said_on_a_terminal_and_wiped(monkeypatch):
+    one = printer(err=Terminal())
+    with one.busy("evaluating the test set"):
+        assert one.err.getvalue().endswith("evaluating the test set ...")
+    assert one.err.getvalue().endswith("\r") and "\n" not in one.err.getvalue()
+    elsewhere = printer()
+    with elsewhere.busy("evaluating"):
+        pass
+    assert elsewhere.err.getvalue() == ""
+
+
+def test_a_heartbeat_says_where_something_stands():
+    said = []
+    heart = progress.Heartbeat(patience=0.02, say=said.append)
+    heart.at("step 3 of 9")
+    with heart:
+        time.sleep(0.2)
+    assert said and set(said) == {"step 3 of 9"}

@@ -232,3 +232,38 @@ def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path,
     fits, background, colour, charts_shown, pictures = title[1].split("|")
     assert fits == "true" and int(charts_shown) >= 5 and pictures == "true"
     assert (background == "rgb(20, 23, 26)") == dark and background != colour
+
+
+@pytest.mark.parametrize("last", [2, 3, 4, 5, 9, 12, 13, 16, 24, 30, 200])
+def test_there_is_no_half_epoch_on_an_axis(last):
+    history = [{"epoch": epoch, "lr": 0.1 * epoch} for epoch in range(1, last + 1)]
+    drawn = charts.chart("t", "y", [run_page.line(history, "lr", "rate")], "epoch")
+    under = re.findall(r'text-anchor="middle">([\d.]+)</text>', drawn)
+    assert 1 <= len(under) <= 9 and all("." not in text for text in under)
+
+
+def test_groups_of_seeds_stand_side_by_side_with_mean_deviation_and_a_dot_a_run(tmp_path):
+    told = [(0.1, 0, 0.6), (0.1, 1, 0.62), (0.2, 0, 0.7), (0.2, 1, 0.7)]
+    for index, (lr, seed, accuracy) in enumerate(told):
+        path, _ = write_run(tmp_path / str(index))
+        text = (path / "config.yaml").read_text()
+        text = re.sub(r"(\n  lr:) [\d.]+", rf"\1 {lr}", text).replace("seed: 0", f"seed: {seed}")
+        (path / "config.yaml").write_text(text)
+        result = json.loads((path / "result.json").read_text())
+        result["accuracy"]["test"] = accuracy
+        (path / "result.json").write_text(json.dumps(result))
+    runs = [finished.read(tmp_path / str(index)) for index in range(4)]
+    first, second = runs_page.groups(runs)
+    assert (first.name, second.settings) == ("optim.lr=0.1", {"optim.lr": "0.2"})
+    assert runs_page.spreads([first])[0][:4] == ["0.1", "2", "61.00 ±1.41 %", "±12.71"]
+    drawn = runs_page.write(runs, tmp_path / "all.html", "the <second> is best").read_text()
+    assert "the &lt;second&gt; is best" in drawn and "70.00 ±0.00 %" in drawn
+    assert drawn.count('r="4"') == 4 and "optim.lr=0.2" in drawn
+    many = runs_page.write(runs * 2, tmp_path / "many.html").read_text()
+    assert "optim.lr=0.1 (mean of 4)" in many and "mean of" not in drawn
+
+
+def test_strips_draw_equal_values_and_none():
+    assert charts.strips([("a", [])], title="t", x_label="x") == ""
+    drawn = charts.strips([("a<b", [5.0, 5.0]), ("none", [])], title="t", x_label="x")
+    assert drawn.count("<circle") == 2 and "a&lt;b" in drawn and "nan" not in drawn

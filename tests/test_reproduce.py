@@ -8,10 +8,10 @@ import pytest
 from drawn import splits
 
 from fastresnet.bench import places
-from fastresnet.bench.commands import heartbeat
 from fastresnet.bench.commands import reproduce as command
-from fastresnet.bench.protocol import protocol, reproduce, rival, rows, runlog
-from fastresnet.runs import record
+from fastresnet.bench.protocol import protocol, reproduce, rival, runlog
+from fastresnet.runs import progress, record
+from fastresnet.series import rows
 from fastresnet.settings import config
 from fastresnet.training import experiment
 
@@ -364,7 +364,7 @@ def test_what_a_recipe_says_of_its_source_stands_in_the_record():
 
 
 def test_silence_ends_with_a_line_that_says_where_the_record_stands(capsys):
-    with heartbeat.Heartbeat(lambda: "seed 3: step 5 of 9", patience=0.05) as heart:
+    with progress.Heartbeat(lambda: "seed 3: step 5 of 9", patience=0.05) as heart:
         heart.say("first")
         heart._thread.join(0.3)
     said = capsys.readouterr().err.splitlines()

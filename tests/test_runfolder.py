@@ -38,7 +38,7 @@ def test_no_temporary_file_is_left(tmp_path):
 def test_by_default_a_folder_is_named_by_recipe_time_and_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = config.load("smoke.yaml", {"run.seed": 7})
-    first, second = RunFolder.fresh(cfg), RunFolder.fresh(cfg)
+    first, second = RunFolder.of(cfg, None, print), RunFolder.of(cfg, None, print)
     assert first.path.parent.as_posix() == "runs/smoke" and "-s7" in first.path.name
     assert first.path != second.path
 
@@ -48,7 +48,7 @@ def test_a_new_run_clears_what_killed_runs_of_its_recipe_left_half_written(tmp_p
     left = tmp_path / "runs/smoke/20260101-000000-s0/checkpoints/.last.pt.01234567.tmp"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    RunFolder.fresh(config.load("smoke.yaml")).close()
+    RunFolder.of(config.load("smoke.yaml"), None, print).close()
     assert not left.exists() and left.parent.exists()
 
 

@@ -58,6 +58,17 @@ def test_the_p_value_is_small_only_above_the_target():
         statistics.p_value_mean_above([94.0], 94.0)
 
 
+def test_pairs_are_tested_by_their_differences_and_no_closer_than_their_resolution():
+    assert statistics.p_value_paired([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(0.07418, abs=1e-5)
+    assert statistics.p_value_paired([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == pytest.approx(0.07418, abs=1e-5)
+    assert statistics.p_value_paired([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert statistics.p_value_paired([1.25, 2.25], [1.0, 2.0]) == 0.0
+    on_a_grid = statistics.p_value_paired([1.25, 2.25], [1.0, 2.0], 0.25)  # t = sqrt(2) of one degree
+    assert on_a_grid == pytest.approx(0.39183, abs=1e-5)
+    with pytest.raises(ValueError, match="two pairs, got 1"):
+        statistics.p_value_paired([1.0], [2.0])
+
+
 @pytest.mark.parametrize("degrees", [1, 2, 3, 8, 31, 199])
 def test_students_t_is_scipys(degrees):
     oracle = pytest.importorskip("scipy.stats", reason="SciPy is the oracle here").t(degrees)

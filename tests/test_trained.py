@@ -181,6 +181,17 @@ def test_evaluate_writes_tables_and_pictures_that_agree(weights, splits, monkeyp
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
+def test_judging_says_before_each_batch_where_it_stands(weights, splits):
+    said = []
+    judging.judge(trained.load(weights, {"eval.batch_size": 25}), splits.test, said.append)
+    assert said[:3] == [
+        "evaluating, TTA none: 0 of 40 images",
+        "evaluating, TTA none: 25 of 40 images",
+        "evaluating, TTA flip: 0 of 40 images",
+    ]
+    assert len(said) == 6
+
+
 def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkeypatch, capsys):
     assert call(monkeypatch, "evaluate", "--checkpoint", weights) == 0
     text = capsys.readouterr().out

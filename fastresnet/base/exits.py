@@ -5,10 +5,13 @@ The user's mistakes are one line on standard error, never a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -78,7 +81,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """A signal asks for a stop at the next step; another one, a second later or more, stops at once."""
+    """A signal asks for a stop at the next step; another one, a second later or more, stops at once.
+
+    answer:  what standard error says right away, from a thread: Python's own handler waits for the operation
+             that is under way, which may take seconds
+    """
+
+    answer = "stopping after this step; again to stop now"
 
     def __init__(self) -> None:
         self.asked = False
@@ -90,12 +99,33 @@ class StopRequest:
             try:
                 self._before[number] = signal.signal(number, self._ask)
             except ValueError:  # not the main thread (a notebook's worker): Ctrl-C keeps its usual meaning
-                break
+                return self
+        self._heard, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        self._fd_before = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            signal.set_wakeup_fd(self._fd_before)
+            self._told.shutdown(socket.SHUT_RDWR)  # closing alone doesn't end it: a forked worker has it too
+            self._told.close()
+            self._thread.join()
+            self._heard.close()
+
+    def _listen(self) -> None:
+        """Answer the first of our signals, whose numbers the system writes, until the other end is closed."""
+        answered = os.environ.get("RANK", "0") != "0"  # torchrun's processes are told together: one answers
+        while numbers := self._heard.recv(64):
+            if not answered and self._before.keys() & set(numbers):
+                answered = True
+                line = ("\n" if sys.stderr.isatty() else "") + self.answer
+                with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or closed
+                    print(line, file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -80,6 +80,23 @@ def p_value_mean_above(samples: Sequence[float], target: float) -> float:
     return 1 - student_t_cdf(distance / error, len(samples) - 1)
 
 
+def p_value_paired(one: Sequence[float], other: Sequence[float], resolution: float = 0.0) -> float:
+    """Two-sided t test of pairs: the chance of differences like these if their true mean were 0.
+
+    resolution:  what samples are multiples of (of an accuracy: an image's share of its test set). Differences
+                 that agree more closely agree by it, not by truth.
+    Raises ValueError on fewer than two pairs.
+    """
+    differences = [a - b for a, b in zip(one, other, strict=True)]
+    if len(differences) < 2:
+        raise ValueError(f"a paired t test needs at least two pairs, got {len(differences)}")
+    error = max(stdev(differences), resolution) / math.sqrt(len(differences))
+    distance = abs(fmean(differences))
+    if error == 0:
+        return 0.0 if distance else 1.0
+    return max(0.0, 2 * (1 - student_t_cdf(distance / error, len(differences) - 1)))
+
+
 def student_t_cdf(t: float, degrees: int) -> float:
     """P(T <= t) for whole degrees of freedom: the finite series of Abramowitz & Stegun, 26.7.3 and 26.7.4."""
     if degrees < 1:

@@ -15,9 +15,11 @@ from fastresnet import data
 from fastresnet.base import files, words
 from fastresnet.inference import judging, trained
 from fastresnet.inference.judging import Gain, Judged
+from fastresnet.inference.trained import Trained
 from fastresnet.reports import metrics, plots
 from fastresnet.reports.finished import Pictures
 from fastresnet.reports.metrics import Mistake
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import parse_args
 
 
@@ -45,7 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Judge the network in the precision of its run, unless --train.precision says another."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
     network = trained.from_command_line(args.checkpoint, cfg)
-    splits = data.prepare(network.cfg, lambda line: None)
+    with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        result, part = _judged(network, args, heart)
+    out = args.out or _folder_beside(network.path)
+    write(result, data.Pictures(part, network.cfg.data.label_field), out)
+    why = network.precision.reason
+    print(json.dumps(result, allow_nan=False) if args.json else f"{table(result, why)}\n\nin {out}")
+
+
+def _judged(network: Trained, args: argparse.Namespace, heart: Heartbeat) -> tuple[Judgement, data.Split]:
+    splits = data.prepare(network.cfg, heart.at)
     part: data.Split | None = getattr(splits, args.split)
     if part is None:
         raise ValueError(
@@ -53,17 +64,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     network.check_classes(tuple(splits.class_names), f"the {splits.info['name']} data")
     result: Judgement = {
-        **judging.judge(network, part),
+        **judging.judge(network, part, heart.at),
         "checkpoint": str(args.checkpoint),
         "split": args.split,
         "data": splits.info["name"],
         "digest": splits.info["digest"],
         "synthetic": splits.info["synthetic"],
     }
-    out = args.out or _folder_beside(network.path)
-    write(result, data.Pictures(part, network.cfg.data.label_field), out)
-    why = network.precision.reason
-    print(json.dumps(result, allow_nan=False) if args.json else f"{table(result, why)}\n\nin {out}")
+    return result, part
 
 
 def write(result: Judgement, images: Pictures, out: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from fastresnet.base import files
 from fastresnet.reports import plots
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings import config
 from fastresnet.settings.command_line import number, parse_args, picture
 from fastresnet.settings.config import Config
@@ -43,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg, args = parse_args(argv, __doc__, options)
     if args.apply and args.apply.exists():
         raise ValueError(f"--apply={args.apply}: there is such a file already; name another")
-    experiment = Experiment(cfg)
-    experiment.initialise()
-    try:
-        result = lr_finder.range_test(experiment, low=args.low, high=args.high, steps=args.steps)
-    finally:
-        experiment.close()
+    result = _tested(cfg, args)
     plots.lr_finder(result.rates, result.losses, result.smoothed, result.suggestions, args.plot)
     if args.apply:
         write_recipe(args.apply, cfg, args.config, result.suggestions[args.use], args.use)
@@ -61,6 +57,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, rate in result.suggestions.items():
         print(f"{name:<12}{rate:10.3g}   --optim.lr={rate:.3g}")
     print(f"picture {args.plot}" + (f", recipe {args.apply}" if args.apply else ""))
+
+
+def _tested(cfg: Config, args: argparse.Namespace) -> lr_finder.RangeTest:
+    """The range test, which says where it stands while it lasts."""
+    with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        experiment = Experiment(cfg, notes=heart.at)
+        experiment.initialise()
+
+        def told(step: int, rate: float, loss: float) -> None:
+            heart.at(f"step {step + 1} of {args.steps}: rate {rate:.2g}, loss {loss:.3f}")
+
+        try:
+            return lr_finder.range_test(
+                experiment, low=args.low, high=args.high, steps=args.steps, on_step=told
+            )
+        finally:
+            experiment.close()
 
 
 def write_recipe(path: Path, cfg: Config, base: str, rate: float, name: str) -> None:

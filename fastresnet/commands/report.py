@@ -1,4 +1,4 @@
-"""The page of a run, built again from its folder, or a page that compares several runs."""
+"""The page of a run or of a series, built again from its folder, or a page that compares several runs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet.reports import finished, plots, run_page, runs_page
+from fastresnet.series import page as series_page
+from fastresnet.series import place
 from fastresnet.settings.command_line import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write report.html of one run, or a page and a picture of several."""
+    """Write report.html of one run or series, or a page and a picture of several runs."""
     parser = Parser(description=__doc__)
-    what = "folders of runs: one gets its report.html anew"
+    what = "folders of runs or series: one gets its report.html anew"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=what)
     where = "page of several runs, a PNG beside it (default: runs/comparison.html)"
     parser.add_argument("--out", type=Path, default="runs/comparison.html", metavar="HTML", help=where)
     args = parser.parse_args(argv)
     if len(args.runs) == 1:
-        print(run_page.write(args.runs[0]))
+        (folder,) = args.runs
+        print(series_page.write(folder) if _is_series(folder) else run_page.write(folder))
         return
-    runs = [finished.read(path) for path in args.runs]
+    runs = [finished.read(path) for folder in args.runs for path in _runs_of(folder)]
     out = runs_page.write(runs, args.out)
-    picture = plots.compare({run.name: run.history for run in runs}, out.with_suffix(".png"))
+    names = [run.name for run in runs]
+    lines = {str(run.path) if names.count(run.name) > 1 else run.name: run.history for run in runs}
+    picture = plots.compare(lines, out.with_suffix(".png"))
     print(runs_page.text(runs))
     print(f"\n{out} and {picture}")
+
+
+def _is_series(folder: Path) -> bool:
+    return (folder / place.NAME).exists()
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """A series' runs, or the one run."""
+    if not _is_series(folder):
+        return [folder]
+    return [folder / row["name"] for row in place.read(folder)["runs"]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypedDict
 
 import numpy as np
+from torch import Tensor
 
 from fastresnet.data import Split
 from fastresnet.inference.trained import Trained
@@ -29,9 +31,12 @@ class Judged(Evaluation):
     tta: dict[str, Gain]
 
 
-def logits(network: Trained, part: Split, *, tta: str = "none") -> tuple[np.ndarray, np.ndarray]:
+def logits(
+    network: Trained, part: Split, *, tta: str = "none", told: Callable[[str], None] = lambda line: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits, fp32 (N, K), and labels, int64 (N,), of a split held in memory or streamed; `tta` as eval.tta.
 
+    told:  called before each batch with where it stands, in words
     Raises ValueError where the split can't be served as data.loader says.
     """
     cfg, dtype = network.cfg, network.precision.compute
@@ -50,7 +55,7 @@ def logits(network: Trained, part: Split, *, tta: str = "none") -> tuple[np.ndar
     try:
         found, labels = evaluation.predict(
             network.model,
-            loader.epoch(0),
+            _told_of(loader.epoch(0), f"evaluating, TTA {tta}", len(part), told),
             precision=network.precision,
             device=network.device,
             tta=tta,
@@ -61,12 +66,22 @@ def logits(network: Trained, part: Split, *, tta: str = "none") -> tuple[np.ndar
     return found.numpy(), labels.numpy()
 
 
-def judge(network: Trained, part: Split) -> Judged:
+def _told_of(
+    batches: Iterable[tuple[Tensor, Tensor]], what: str, images: int, told: Callable[[str], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    done = 0
+    for batch in batches:
+        told(f"{what}: {done:,} of {images:,} images")
+        done += len(batch[1])
+        yield batch
+
+
+def judge(network: Trained, part: Split, told: Callable[[str], None] = lambda line: None) -> Judged:
     """metrics.evaluation without test-time augmentation, and what flips and crops add to it."""
-    plain, labels = logits(network, part)
+    plain, labels = logits(network, part, told=told)
     result = metrics.evaluation(plain, labels, network.class_names)
     gains: dict[str, Gain] = {}
     for tta in ("flip", "crops"):
-        accuracy = float((logits(network, part, tta=tta)[0].argmax(axis=1) == labels).mean())
+        accuracy = float((logits(network, part, tta=tta, told=told)[0].argmax(axis=1) == labels).mean())
         gains[tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
     return {**result, "precision": network.precision.name, "tta": gains}

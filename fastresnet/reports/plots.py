@@ -94,6 +94,8 @@ def _label(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> No
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+    if x == "epoch":
+        axes.locator_params(axis="x", integer=True)  # there is no half epoch
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if legend:

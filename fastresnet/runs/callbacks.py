@@ -44,6 +44,9 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
+    def on_run_begin(self, folder: Path | None) -> None:
+        self.best, self.waited = None, 0  # of several runs in a row each waits anew
+
     def on_epoch_end(self, row: Row) -> bool | None:
         if self.figure not in row:
             raise ValueError(f"early stopping: per_epoch has no {self.figure}; it has {', '.join(row)}")

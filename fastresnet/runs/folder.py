@@ -52,6 +52,12 @@ def of_checkpoint(file: Path) -> Path | None:
     return folder if file.parent.name == LAST.parent.name and (folder / "config.yaml").is_file() else None
 
 
+def free(recipe: str, ending: str) -> Path:
+    """A folder of this second that isn't there yet: `runs/<recipe>/<time>-<ending>`."""
+    path = Path("runs", recipe, f"{time.strftime('%Y%m%d-%H%M%S')}-{ending}")
+    return path.with_name(f"{path.name}-{os.getpid()}") if path.exists() else path
+
+
 class RunFolder:
     """Writes one run's files under `path`, alone until `close` or the end of the process.
 
@@ -86,15 +92,14 @@ class RunFolder:
         self._lock.close()
 
     @classmethod
-    def fresh(cls, cfg: Config, complain: Callable[[str], None] = lambda line: None) -> RunFolder:
-        """`run.dir`, or a new `runs/<recipe>/<time>-s<seed>`."""
+    def of(cls, cfg: Config, going_on: Path | None, complain: Callable[[str], None]) -> RunFolder:
+        """The folder of the run that goes on; else `run.dir`, or a new `runs/<recipe>/<time>-s<seed>`."""
+        if going_on is not None:
+            return cls(going_on, continued=True, complain=complain)
         if cfg.run.dir:
             return cls(Path(cfg.run.dir), complain=complain)
-        parent = Path("runs") / cfg.recipe
-        files.remove_left(parent, depth=2)  # of killed runs that nobody went on with
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{cfg.run.seed}"
-        taken = (parent / name).exists()
-        return cls(parent / (f"{name}-{os.getpid()}" if taken else name), complain=complain)
+        files.remove_left(Path("runs", cfg.recipe), depth=3)  # of killed runs that nobody went on with
+        return cls(free(cfg.recipe, f"s{cfg.run.seed}"), complain=complain)
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """metrics.jsonl and metrics.csv from all rows so far: a resumed run leaves no row twice."""

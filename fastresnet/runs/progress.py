@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: notes, a live line on a terminal, a line an epoch.
+"""What a person sees while something long goes on: notes, a live line on a terminal, a line an epoch.
 
 Notes and the live line go to standard error; the lines of epochs, which people redirect and grep, to
 standard output. A line that is rewritten needs no rich, whose output ends with the terminal. Measures and
@@ -7,8 +7,13 @@ decides nothing.
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from fastresnet.base import words
@@ -18,6 +23,59 @@ LIVE_SECONDS = 0.5  # between rewrites of the live line
 PLAIN_SECONDS = 10.0  # between status lines where there is no terminal
 LONG_RUN_SECONDS = 1800.0  # on a CPU, a run expected to last longer gets told which recipe suits a CPU
 ADVICE_STEPS = 5  # steps to watch before saying so
+TERMINAL_SECONDS, LOG_SECONDS = 5.0, 60.0  # of silence, before a line on a terminal, and in a log
+LEAST = ("lr ", "train ", "loss ")  # what the line of an epoch leaves out first on a narrow terminal
+
+
+class Heartbeat:
+    """Says where something stands when nothing was said for a while; a thread looks. Nothing on the clock.
+
+    where:  gives the line; None: what `at` was told last
+    quiet:  says nothing
+    say:    where lines go; None: standard error
+    """
+
+    def __init__(
+        self,
+        where: Callable[[], str] | None = None,
+        *,
+        quiet: bool = False,
+        patience: float | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.where, self.quiet, self._say = where, quiet, say
+        self.patience = patience or (TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS)
+        self._line = "starting"
+        self._said_at, self._over = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def at(self, line: str) -> None:
+        """Where it stands now: said when the silence is long enough."""
+        self._line = line
+
+    def say(self, line: str) -> None:
+        """One line; the silence begins anew."""
+        self._said_at = time.monotonic()
+        if self._say is not None:
+            self._say(line)
+        elif not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            rest = self._said_at + self.patience - time.monotonic()
+            if self._over.wait(max(rest, 0.01)):
+                return
+            if time.monotonic() - self._said_at >= self.patience:
+                self.say(self.where() if self.where else self._line)
 
 
 class Progress:
@@ -38,6 +96,7 @@ class Progress:
         self._line_length = 0
         self._shown_at = 0.0
         self._advised = False
+        self._lock = threading.RLock()  # of the live line, which a thread rewrites while something is busy
 
     def _print(self, line: str, stream: TextIO, end: str = "\n") -> None:
         """Write to a stream while it lasts: a closed pipe or a full disk is told once, on the other one."""
@@ -62,17 +121,20 @@ class Progress:
 
     def note(self, line: str) -> None:
         """One choice or event the user should know of."""
-        if not self.silent:
+        with self._lock:
+            if self.silent:
+                return
             self._clear()
-            self._print(line, self.err)
+            self._print(_wrapped(line) if self.live else line, self.err)
 
     def banner(self, lines: str) -> None:
         """What mustn't be missed, even with progress off."""
-        self._clear()
         rows = lines.splitlines()
         width = max(map(len, rows))
         edge = "!" * (width + 6)
-        self._print("\n".join(["", edge, *(f"!! {row:<{width}} !!" for row in rows), edge, ""]), self.err)
+        with self._lock:
+            self._clear()
+            self._print("\n".join(["", edge, *(f"!! {row:<{width}} !!" for row in rows), edge, ""]), self.err)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
         """After each step; prints now and then. `loss`: the epoch's mean so far, None where unknown."""
@@ -93,11 +155,27 @@ class Progress:
             + f"  left {words.duration(per_step * (self.total_steps - step))}"
         )
         if self.live:
-            self._clear()
-            self._print(text, self.err, end="")
-            self._line_length = len(text)
+            self._rewrite(text)
         else:
             self._print("  " + text, self.err)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """On a terminal the live line says so, and for how long, while the block lasts."""
+        if self.silent or not self.live:
+            yield
+            return
+        began = time.monotonic()
+
+        def told() -> str:
+            return f"{what} ... {words.duration(time.monotonic() - began, digits=0)}"
+
+        self._rewrite(f"{what} ...")
+        try:
+            with Heartbeat(told, patience=1.0, say=self._rewrite):
+                yield
+        finally:
+            self._clear()
 
     def epoch(self, row: Row, seconds_left: float) -> None:
         """One aligned line for a finished epoch; `row` is its entry of `per_epoch`."""
@@ -114,13 +192,14 @@ class Progress:
             f"{row['images_per_second']:,.0f} images/s",
             f"left {words.duration(max(seconds_left, 0))}",
         ]
-        self._print("  ".join(cells), self.out)
+        self._print("  ".join(_fitting(cells) if self.out.isatty() else cells), self.out)
 
     def say(self, line: str) -> None:
         """One line of the result, on standard output."""
-        self._clear()
-        if not self.silent:
-            self._print(line, self.out)
+        with self._lock:
+            self._clear()
+            if not self.silent:
+                self._print(_wrapped(line) if self.out.isatty() else line, self.out)
 
     def _advise(self, seconds: float, steps: int) -> None:
         self._advised = True
@@ -131,7 +210,34 @@ class Progress:
                 "a CPU and learns in minutes"
             )
 
+    def _rewrite(self, text: str) -> None:
+        """The live line, cut where the terminal would break it."""
+        text = text[: _columns() - 1]
+        with self._lock:
+            self._clear()
+            self._print(text, self.err, end="")
+            self._line_length = len(text)
+
     def _clear(self) -> None:
         if self._line_length:
             self._print("\r" + " " * self._line_length + "\r", self.err, end="")
             self._line_length = 0
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _wrapped(line: str) -> str:
+    """On as many lines as the terminal needs, broken at spaces alone: a path stays whole."""
+    return textwrap.fill(
+        line, _columns(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _fitting(cells: list[str]) -> list[str]:
+    """The cells of a line that fit the terminal."""
+    for name in LEAST:
+        if len("  ".join(cells)) > _columns():
+            cells = [cell for cell in cells if not cell.startswith(name)]
+    return cells

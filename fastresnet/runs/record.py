@@ -1,7 +1,8 @@
 """The results of runs as data: written, read and checked against the JSON Schemas that ship with the package.
 
-Refuses to measure, to judge and to write half a file. Three kinds of file: `result` (one training run),
-`record` (many runs of one recipe) and `benchmark` (one machine's speeds).
+Refuses to measure, to judge and to write half a file. Four kinds of file: `result` (one training run),
+`series` (several runs, each with a folder), `record` (many runs of one recipe under the measuring protocol)
+and `benchmark` (one machine's speeds).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files, words
+from fastresnet.base import files, strict_yaml, words
 from fastresnet.machine import hardware
 
-KINDS = ("result", "record", "benchmark")
+KINDS = ("result", "series", "record", "benchmark")
 SCHEMAS = (*KINDS, "checkpoint")
 SCHEMA_VERSION = 1
 Rule = Mapping[str, Any]
@@ -33,7 +34,7 @@ _CHECKED |= {"maximum", "minItems", "maxItems", "anyOf", "$ref"}
 
 
 class RecordError(ValueError):
-    """A file or dict that isn't a valid result, record or benchmark."""
+    """A file or dict that isn't what its kind should be."""
 
 
 def validate(record: object, kind: str | None = None) -> None:
@@ -96,7 +97,8 @@ def line(record: Mapping[str, Any]) -> str:
     """One aligned line: `speed94  n=200  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  1x H200`."""
     machine = hardware.short_name(record["hardware"])
     mark = "  SYNTHETIC DATA" if record["data"]["synthetic"] else ""
-    fields = _record_fields(record) if record.get("kind") == "record" else _result_fields(record)
+    several = record.get("kind") in ("record", "series")
+    fields = _record_fields(record) if several else _result_fields(record)
     return "  ".join([f"{record['recipe']:<10}", *fields, machine]) + mark
 
 
@@ -121,7 +123,9 @@ def ending(record: Mapping[str, Any], run_dir: Path) -> str:
 
 def _record_fields(record: Mapping[str, Any]) -> list[str]:
     summary = record["summary"]
+    swept = record.get("setting")
     return [
+        *([f"{swept}={strict_yaml.write(summary['value'])}"] if swept else []),
         f"n={summary['n']}",
         f"acc {words.percent(summary['mean'], summary['std'])}",
         f"time {words.seconds(summary['seconds_mean'], summary['seconds_std'])}",

@@ -109,15 +109,18 @@ class Session:
             self.keeper = Keeper(self.experiment, self.ledger, where, self.progress.banner)
             self.ledger.seconds.startup = self._since_began()
             with StopRequest() as self.stop:
-                self._warm_up()
-                self._begin()
+                with self.progress.busy("warming up"):
+                    self._warm_up()
+                    self._begin()
                 try:
                     with meters.EnergyMeter(self.experiment.device) as energy, self.watchdog:
                         self._epochs()
                 except Diverged as error:
                     self.progress.note(f"{error}; looking for where it began ...")
                     raise divergence.traced(error, self.experiment, self.keeper.rewind, self.stop) from None
-                return self._finish(energy.joules)
+                self.stop.answer = "the last step is done, the run is finishing; again to stop now"
+                with self.progress.busy("evaluating the last weights, writing the record"):
+                    return self._finish(energy.joules)
         finally:
             self._close()
 
@@ -128,10 +131,7 @@ class Session:
         if not self.place.is_main:
             return
         warn = self.progress.banner
-        if self.where:
-            self.folder = RunFolder(self.where, continued=True, complain=warn)
-        else:
-            self.folder = RunFolder.fresh(self.cfg, warn)
+        self.folder = RunFolder.of(self.cfg, self.where, warn)
         self.cfg.dump(self.folder.path / "config.yaml")
         self.progress.note(f"run folder {self.folder.path}")
         if risk := fitting.warning(self.experiment):
@@ -157,11 +157,10 @@ class Session:
         else:
             origin = str(self.cfg.run.resume or self.where)
             self.keeper.restore(self.payload, origin)
-            self.progress.note(
-                f"continuing {origin} at step {experiment.trainer.steps_done} of {experiment.total_steps}"
-            )
+            step = experiment.trainer.steps_done
+            self.progress.note(f"continuing {origin} at step {step} of {experiment.total_steps}")
             if self.folder:
-                self.folder.finished(experiment.trainer.steps_done)
+                self.folder.finished(step)
         self.limit = min(self.cfg.train.max_steps or experiment.total_steps, experiment.total_steps)
         where = self.folder.path if self.folder else None
         self.callbacks.call("on_run_begin", where)
@@ -216,7 +215,8 @@ class Session:
         scores: dict[str, Score] = {}
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
-            answers = {name: self.experiment.predict(name) for name in self.experiment.evaluation_splits}
+            with self.progress.busy("evaluating"):
+                answers = {name: self.experiment.predict(name) for name in self.experiment.evaluation_splits}
             self.predictions = answers.get("test")
             scores = {name: evaluation.score(*both) for name, both in answers.items()}
             self.ledger.seconds.eval += clock.lap("eval")

@@ -59,19 +59,17 @@ def train(
     overrides:  {"train.epochs": 1}, stands above the recipe; beside a name or path also ["--train.epochs=1"]
     model, loss, augment:  the caller's own, see training.own.Own
     data:       a folder or a pair (training set, test set): tensors, arrays or Datasets (see data.own), or
-                the paths of two betons
+                the paths of two betons; or Splits
     callbacks:  see runs.callbacks.Callback
     A run that was killed goes on where its folder holds a checkpoint, and begins anew where it doesn't.
     Raises ValueError for input that can't work, trainer.Diverged when the loss stops being a number,
     fitting.OutOfMemory, and Interrupted on Ctrl-C. A run that hangs ends its process: see run.hang_after.
     """
     began = timing.now(torch.device("cpu"))
-    cfg = settings if isinstance(settings, Config) else config.load(settings, overrides)
-    if cfg is settings and overrides:
-        cfg = cfg.replace(dict(cast(Mapping[str, Any], overrides)), origin=COMMAND_LINE)
+    cfg = settled(settings, overrides)
     own = Own(model, loss, augment)
     own.check()
-    cfg, splits = _with_data(cfg, data)
+    cfg, splits = with_data(cfg, data)
     if model is not None:
         cfg = cfg.replace({"model.arch": place(model), "model.pretrained": None}, origin=CALLER)
     handed = Handed(splits, own, callbacks)
@@ -99,10 +97,18 @@ def train(
         raise fitting.OutOfMemory(f"{told}; {_what_fits(cfg, world, handed, progress)}")
 
 
-def _with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
-    """The settings that find the caller's data, or the data itself."""
-    if given is None:
-        return cfg, None
+def settled(settings: str | Path | Config, overrides: Mapping[str, Any] | Sequence[str]) -> Config:
+    """The settings that a caller means. Raises ValueError where they are wrong."""
+    if not isinstance(settings, Config):
+        return config.load(settings, overrides)
+    changes = dict(cast(Mapping[str, Any], overrides))
+    return settings.replace(changes, origin=COMMAND_LINE) if changes else settings
+
+
+def with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
+    """The settings that find the caller's data, or the data itself, read from what the caller holds."""
+    if given is None or isinstance(given, Splits):
+        return cfg, given
     if isinstance(given, (str, Path)):
         return cfg.replace({"data.source": "auto", "data.root": str(given)}, origin=CALLER), None
     if isinstance(given, (tuple, list)) and all(isinstance(one, (str, Path)) for one in given):

@@ -29,6 +29,20 @@ def take_settings(arguments: Iterable[str]) -> tuple[dict[str, object], list[str
     return settings, rest
 
 
+def swept(text: str) -> dict[str, list[object]]:
+    """`optim.lr=0.05,0.1` -> {"optim.lr": [0.05, 0.1]}. Raises ConfigError; the values are checked later."""
+    name, _, values = text.partition("=")
+    key = known(name, "--sweep")
+    if not values:
+        raise ConfigError(f"--sweep={text}: it wants a setting and its values: optim.lr=0.05,0.1,0.2")
+    if SETTINGS[key].rule.kind is str and not SETTINGS[key].rule.depth:
+        return {key: [from_text(key, part) for part in values.split(",")]}
+    try:
+        return {key: list(strict_yaml.parse(f"[{values}]"))}
+    except strict_yaml.YamlError as error:
+        raise ConfigError(f"--sweep={text}: broken YAML: {error}") from None
+
+
 def from_text(key: str, text: str) -> object:
     """What stands after --section.key=: text where text is wanted, else YAML; a list needs no brackets."""
     rule = SETTINGS[key].rule

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from fastresnet.base import files, words
-from fastresnet.bench.commands.heartbeat import Heartbeat
-from fastresnet.bench.protocol import record_page, reproduce, rival, rows, runlog
+from fastresnet.bench.protocol import record_page, reproduce, rival, runlog
 from fastresnet.bench.protocol.record_page import Published, Rival
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.machine import distributed, software
 from fastresnet.machine.software import GitState
 from fastresnet.runs import record
+from fastresnet.runs.progress import Heartbeat
+from fastresnet.series import rows
+from fastresnet.series.rows import Row
 from fastresnet.settings.command_line import parse_args
 from fastresnet.settings.config import Config
 from fastresnet.settings.reading import RECIPES

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet import data
-from fastresnet.bench.commands.heartbeat import Heartbeat
 from fastresnet.bench.protocol import pareto, reproduce, search, space
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.bench.protocol.runlog import RunLog
+from fastresnet.runs.progress import Heartbeat
+from fastresnet.series.rows import Row
 from fastresnet.settings.command_line import parse_args
 
 LOG = "trials.jsonl"

@@ -9,10 +9,10 @@ from typing import Any
 
 from fastresnet.base import strict_yaml
 from fastresnet.bench.pages.tables import Cell, Row, measured
-from fastresnet.bench.protocol.rows import Summary, judgement
 from fastresnet.machine import hardware
 from fastresnet.reports.charts import Series
 from fastresnet.runs import record
+from fastresnet.series.rows import Summary, judgement
 
 HEAD = ("recipe", "machine", "target", "time ± sd", "accuracy ± sd", "runs")
 PUBLISHED = "benchmarks/published.yaml"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastresnet.base import files
-from fastresnet.bench.protocol.rows import Row
-from fastresnet.bench.protocol.search import Gain, Objective, Trial, accuracy_of
+from fastresnet.bench.protocol.search import Gain, Objective, Trial
+from fastresnet.series.rows import Row, accuracy_of
 
 
 def front(tried: Sequence[Trial], objective: Objective) -> list[Trial]:

@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 
 from fastresnet import models
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.data import Splits
 from fastresnet.loading import Batch
 from fastresnet.machine import memory, meters, timing
 from fastresnet.machine.ceiling import matmul_ceiling
+from fastresnet.series.rows import Row
 from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic, trainer
 from fastresnet.training.experiment import Experiment

@@ -7,10 +7,10 @@ from typing import Any, TypedDict
 
 from fastresnet.base import words
 from fastresnet.bench.protocol import protocol
-from fastresnet.bench.protocol.rows import Row, Summary, conditions, judgement, mean_of, summarise
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, memory, software
 from fastresnet.runs import record
+from fastresnet.series.rows import Row, Summary, conditions, judgement, mean_of, summarise
 
 
 class Published(TypedDict):

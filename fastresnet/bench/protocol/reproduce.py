@@ -18,11 +18,11 @@ import torch
 
 from fastresnet.bench import places
 from fastresnet.bench.protocol import protocol, rival, runlog
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.software import GitState
+from fastresnet.series.rows import Row
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE, DEFAULT
 

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from typing import Any
 
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.machine import timing
+from fastresnet.series.rows import Row
 
 
 def check(command: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastresnet.base import files
-from fastresnet.bench.protocol.rows import Row
+from fastresnet.series.rows import Row
 
 NAME, RECORD, DIRTY = "runs.jsonl", "record.json", "measured-dirty.json"
 # What has to stay the same from the first run to the last, and how to say it.

@@ -15,9 +15,9 @@ from statistics import fmean, variance
 from typing import Any, Literal
 
 from fastresnet.bench.protocol import protocol, space
-from fastresnet.bench.protocol.rows import Row
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.data import Splits
+from fastresnet.series.rows import Row, accuracy_of
 from fastresnet.settings.config import Config
 
 RUN_STD = 0.0014  # of a run's accuracy, until this search has seen its own (DESIGN: 0.13 to 0.15 points)
@@ -64,14 +64,6 @@ class Gain:
     mean: float
     error: float
     pairs: int
-
-
-def accuracy_of(row: Row) -> float:
-    """The accuracy that decides; 0 for a failed run."""
-    if row["status"] == "failed":
-        return 0.0
-    deciding = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
-    return float(deciding or 0.0)
 
 
 def cost_of(row: Row, objective: Objective) -> float:

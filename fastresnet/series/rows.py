@@ -55,8 +55,20 @@ class Summary(TypedDict):
     seconds_ci95: float | None
 
 
-def summarise(rows: Sequence[Row], target: float | None, planned: int | None = None) -> Summary:
+def accuracy_of(row: Row) -> float:
+    """The accuracy that decides; 0 for a failed run."""
+    if row["status"] == "failed":
+        return 0.0
+    deciding = row["accuracy_tta"] if row["accuracy_tta"] is not None else row["accuracy"]
+    return float(deciding or 0.0)
+
+
+def summarise(
+    rows: Sequence[Row], target: float | None, planned: int | None = None, clock: str = "total"
+) -> Summary:
     """The summary of all rows; the accuracy is the one on the clock, with TTA where there is any.
+
+    clock:  which of a row's seconds count
 
     The target is met when all planned runs are done, none failed, and the one-sided t test of the mean says
     p < 0.01. None: not judged, as runs are missing, or one run reached it, which proves nothing.
@@ -66,7 +78,7 @@ def summarise(rows: Sequence[Row], target: float | None, planned: int | None = N
     if any(row["accuracy_tta"] is not None for row in ended):
         used = "accuracy_tta"
     accuracy = _known(row[used] for row in ended)
-    seconds = _known(row["seconds"]["total"] for row in ended)
+    seconds = _known(row["seconds"][clock] for row in ended)
     p_value = (
         statistics.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
     )
