@@ -16,12 +16,16 @@ from fastresnet.reports.axes import Axis, across, logarithmic, plain, ticks, upw
 from fastresnet.reports.metrics import Bin
 from fastresnet.reports.page import render
 
-WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
+WIDTH, HEIGHT, TALL = (
+    560,
+    300,
+    430,
+)  # units of the drawing, which the page scales; tall where points are named
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 14, 44
 COLORS = 7  # that the style sheet has
 DOTS = 60  # points of a line from which on only the line is drawn
 NAMES, ROW = 150, 34  # of strips: room for their names, height of one
-LETTER, LINE_HEIGHT = 8.5, 16  # of a point's name, as large as a phone shows it
+LETTER, LINE_HEIGHT = 9.6, 16  # of a point's name, as large as a phone shows it
 Point = tuple[float, float]
 
 
@@ -54,17 +58,31 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Name:
+    """A point's name: from x on, or up to it, as `anchor` says, at height y; and where the point is."""
+
+    text: str
+    anchor: str
+    x: float
+    y: float
+    of_x: float
+    of_y: float
+
+
+@dataclass(frozen=True)
 class Canvas:
     """Two axes, and the places that dots and names have taken: left, right, height of the middle."""
 
     x: Axis
     y: Axis
+    height: int = HEIGHT
     taken: list[tuple[float, float, float]] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> Point:
         """Where a point lies in the drawing."""
         right = LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT)
-        return round(right, 1), round(HEIGHT - BOTTOM - self.y.share(y) * (HEIGHT - TOP - BOTTOM), 1)
+        up = self.y.share(y) * (self.height - TOP - BOTTOM)
+        return round(right, 1), round(self.height - BOTTOM - up, 1)
 
     def ticks(self) -> dict[str, list[tuple[float, str]]]:
         """Both axes' ticks: where, and the text."""
@@ -78,19 +96,32 @@ class Canvas:
         """Let no name cover these points."""
         self.taken.extend((x - 6, x + 6, y) for x, y in (self.at(*point) for point in points))
 
-    def name(self, text: str, x: float, y: float) -> tuple[float, float, str, str]:
-        """(x, y, anchor, text) of a point's name: beside it, as near as nothing else lies."""
-        width, leftward = LETTER * len(text), x > LEFT + 0.6 * (WIDTH - LEFT - RIGHT)
-        begin, end = (x - 8 - width, x - 8) if leftward else (x + 8, x + 8 + width)
-        height = y
-        for step in sorted(range(-8, 9), key=abs):
-            height = y + LINE_HEIGHT / 2 * step
-            free = TOP < height < HEIGHT - BOTTOM
-            if free and all(end < a or b < begin or abs(height - c) >= LINE_HEIGHT for a, b, c in self.taken):
-                break
+    def cover(self, series: Iterable[Series]) -> None:
+        """Let no name cover the spans of these series."""
+        for one in series:
+            for (low, high), (_, y) in zip(one.spans, one.points):
+                self.taken.append((self.at(low, y)[0], *self.at(high, y)))
+
+    def name(self, text: str, x: float, y: float) -> Name:
+        """A point's name beside it, as near as nothing else lies."""
+        width = LETTER * len(text)
+        leftward = x > LEFT + 0.6 * (WIDTH - LEFT - RIGHT)
+        sides = [(x - 8 - width, x - 8), (x + 8, x + 8 + width)]
+        places = [
+            (begin, end, y + LINE_HEIGHT / 2 * step)
+            for step in sorted(range(-24, 25), key=abs)
+            for begin, end in (sides if leftward else sides[::-1])
+        ]
+        begin, end, height = next((place for place in places if self._free(*place)), places[0])
         self.taken.append((begin, end, height))
-        anchor, start = ("end", end) if leftward else ("start", begin)
-        return round(start, 1), round(height + 4, 1), anchor, text
+        anchor, start = ("end", end) if end < x else ("start", begin)
+        return Name(text, anchor, round(start, 1), round(height, 1), x, y)
+
+    def _free(self, begin: float, end: float, height: float) -> bool:
+        inside = 0 <= begin and end <= WIDTH and TOP < height < self.height - BOTTOM
+        return inside and all(
+            end < a or b < begin or abs(height - c) >= LINE_HEIGHT for a, b, c in self.taken
+        )
 
 
 def chart(
@@ -117,12 +148,14 @@ def chart(
     xs = [one.points[i][0] for one, places in kept for i in places]
     xs += [x for one, _ in kept for span in one.spans for x in span]
     ys = [one.points[i][1] for one, places in kept for i in places]
-    if log:
-        canvas = Canvas(logarithmic(xs, x_ticks), logarithmic(ys))
-    else:
-        canvas = Canvas(across(xs), upward(ys, from_zero=from_zero))
-    if any(one.named for one, _ in kept):
+    axes = (
+        (logarithmic(xs, x_ticks), logarithmic(ys)) if log else (across(xs), upward(ys, from_zero=from_zero))
+    )
+    named = any(one.named for one, _ in kept)
+    canvas = Canvas(*axes, TALL if named else HEIGHT)
+    if named:
         canvas.occupy(one.points[i] for one, places in kept for i in places)
+        canvas.cover(one for one, _ in kept)
     drawn = [_drawn(one, places, canvas) for one, places in kept]
     return _figure(title, subtitle, canvas, x_label, drawn=drawn)
 
@@ -137,7 +170,8 @@ def _positive(point: Point) -> bool:
 
 def _figure(title: str, subtitle: str, canvas: Canvas, x_label: str, **inside: object) -> Markup:
     """The vertical axis is named above the drawing, where a phone has room for it."""
-    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
+    box = {"width": WIDTH, "height": canvas.height, "left": LEFT, "right": WIDTH - RIGHT}
+    box["bottom"] = canvas.height - BOTTOM
     about = {"title": title, "subtitle": subtitle, "x_label": x_label}
     return render("chart.html", {"drawn": [], "bars": [], **box, **about, **canvas.ticks(), **inside})
 

@@ -76,8 +76,8 @@ def _verdict(compared: Comparison) -> Iterator[tuple[str, str]]:
     """How many cases of each file are slower, faster and the same, and the mean speed of each part."""
     for index, label in enumerate(compared.labels[1:], start=1):
         counts = Counter(entries[index].verdict for entries in compared.cases.values())
-        about = f"{label}: {counts['noise']} within noise, of {len(compared.cases)} cases"
-        yield f"{counts['slower']} slower, {counts['faster']} faster", about
+        yield f"{counts['slower']} slower", f"{label}: beyond noise, of {len(compared.cases)} cases"
+        yield f"{counts['faster']} faster", f"{label}: beyond noise; {counts['noise']} within it"
     for part, text in averages(compared).items():
         several = len(compared.files) > 2
         yield text if several else text.rsplit(" ", 3)[1], f"{PARTS.get(part, part)}: mean speed"

@@ -45,8 +45,11 @@ def page(root: Path, records: Sequence[Entry], results: Sequence[Measured]) -> s
     values = {
         "head": records_table.HEAD,
         "records": records_table.rows(records, "../"),
+        "published_head": records_table.HEAD_PUBLISHED,
         "published": records_table.published_rows(published),
+        "predicted_head": predicted.HEAD,
         "predicted": predicted.rows(expected),
+        "basis": predicted.basis(expected),
         "chart": charts.chart(
             "Error over time", "test error, %: lower left is better", series, "seconds", log=True
         ),

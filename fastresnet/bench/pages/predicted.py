@@ -17,6 +17,7 @@ from fastresnet.bench.pages.tables import Cell, Row
 from fastresnet.reports.charts import Series
 from fastresnet.settings import config
 
+HEAD = ("recipe", "GPU", "aims at", "training alone", "at best and at worst")
 PREDICTED = "benchmarks/predicted.yaml"
 
 
@@ -54,18 +55,22 @@ def predict(recipe: str, gpu: str, measured: Sequence[Benchmark]) -> Predicted:
 
 
 def rows(predicted: Sequence[Predicted]) -> list[Row]:
-    """In the columns of the records: what the recipe aims at, the range of the time, no runs."""
+    """A row a prediction, in the columns of HEAD."""
     return [
         [
             Cell(one.recipe, note="predicted, not measured"),
             Cell(one.machine),
-            Cell(f"aims at {100 * one.target:g} %"),
-            Cell(f"{_seconds(one.fastest)} to {_seconds(one.slowest)} s", note=f"training alone; {one.why}"),
-            Cell("not predicted"),
-            Cell("0", style="n"),
+            Cell(f"{100 * one.target:g} %", style="n"),
+            Cell(f"{_seconds(one.seconds)} s", style="n"),
+            Cell(f"{_seconds(one.fastest)} to {_seconds(one.slowest)} s", style="n"),
         ]
         for one in predicted
     ]
+
+
+def basis(predicted: Sequence[Predicted]) -> str:
+    """What the predictions rest on, in words."""
+    return "; ".join(dict.fromkeys(one.why for one in predicted))
 
 
 def _seconds(value: float) -> str:

@@ -15,6 +15,7 @@ from fastresnet.runs import record
 from fastresnet.series.rows import Summary, judgement
 
 HEAD = ("recipe", "machine", "target", "time ± sd", "accuracy ± sd", "runs")
+HEAD_PUBLISHED = ("program", "machine", "accuracy", "time")
 PUBLISHED = "benchmarks/published.yaml"
 RAW = ("record.json", "runs.jsonl")
 
@@ -99,15 +100,13 @@ def _target(summary: Summary, target: float | None, planned: int | None) -> Cell
 
 
 def published_rows(published: Sequence[Published]) -> list[Row]:
-    """What others published, in the same columns."""
+    """A row a program, in the columns of HEAD_PUBLISHED."""
     return [
         [
             Cell(one.name, note=f"published: {one.source}"),
             Cell(one.machine),
-            Cell("not measured here"),
-            Cell(f"{one.seconds:g} s", style="n"),
             Cell(f"{100 * one.accuracy:.4g} %", style="n"),
-            Cell("-", style="n"),
+            Cell(f"{one.seconds:g} s", style="n"),
         ]
         for one in published
     ]

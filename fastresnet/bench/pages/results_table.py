@@ -64,10 +64,9 @@ def result_rows(results: Sequence[Measured], up: str = "") -> list[Row]:
             _best(result, "step", model="resnet18", work="step"),
             _best(result, "step", model="speednet", work="step"),
             _best(result, "endtoend", prefix="run/"),
-            result["date"][:10],
         ]
         machine = Cell(hardware.short_name(result["hardware"]), up + file.place, note)
-        found.append([machine, *plain(*texts)])
+        found.append([machine, *plain(*texts), Cell(result["date"][:10], style="n")])
     return found
 
 
@@ -80,7 +79,8 @@ def loader_rows(root: Path, up: str = "") -> list[Row]:
         speeds = {row["name"]: row["images_per_second"] for row in made["rows"]}
         where = Cell(machine, up + path.relative_to(root).as_posix())
         found += [
-            [Cell(row["name"]), where, *plain(*_contest(row, speeds.get("ffcv")))] for row in made["rows"]
+            [Cell(row["name"]), where, *(Cell(text, style="n") for text in _contest(row, speeds.get("ffcv")))]
+            for row in made["rows"]
         ]
     return found
 
