@@ -3,7 +3,7 @@
 # make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
 # make drill   kill, starve and damage runs, and count what is lost (ARGS="--share=0.1" is shorter)
 # make check   ruff and mypy
-# make gate    does the gate of compare.py pass equal suites and fail slower ones? (a quarter of an hour, idle)
+# make gate    does the gate of compare.py pass equal suites and fail slower ones? (twenty minutes, idle)
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
 # make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
 # make docs    the guide and the API reference as a site, build/site

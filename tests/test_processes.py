@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import bench_files
 import pytest
@@ -60,6 +61,24 @@ def test_what_failed_on_one_side_counts_on_none_in_that_round():
     left = processes._measured_by_all(files)
     assert left[0] == [{"cases": [other]}, {"cases": [good]}]  # the case that one side never has stays
     assert left[1] == [{"cases": []}, {"cases": [good]}]
+
+
+def test_turns_go_to_and_fro_where_the_data_of_this_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTRESNET_DATA", "sets")
+    order = []
+    monkeypatch.setattr(
+        processes, "_files_of", lambda command, path, home, folder: order.append(home.name) or ()
+    )
+    monkeypatch.setattr(file, "read", lambda path: bench_files.benchmark())
+    made = list(processes.in_turns(["bench"], [Path("a"), Path("b")], 3, tmp_path / "work"))
+    assert order == list("abbaab")
+    assert [[one["processes_done"] for one in files] for files in made] == [[1, 1], [2, 2], [3, 3]]
+    assert len({one["turns"] for files in made for one in files}) == 1
+    assert (tmp_path / "work" / "data").resolve() == tmp_path / "data"
+    assert processes.environment()["FASTRESNET_DATA"] == str(tmp_path / "sets")
 
 
 @pytest.fixture
