@@ -119,3 +119,9 @@ def test_the_readme_promises_what_is_tested_here():
     promise = "a killed run resumes to the same bits"
     assert promise in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"test_{promise.replace(' ', '_')}" in globals()
+
+
+def test_a_run_that_need_not_repeat_exactly_never_loads_the_compiler():
+    code = "import sys\nfrom fastresnet.machine import precision\nprecision.repeat_exactly(False)\n"
+    code += "raise SystemExit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -153,6 +153,19 @@ def test_parquet_without_class_names_numbers_them(images: dict, tmp_path: Path) 
     assert sources.load("parquet", "test", Request(root=root)).class_names == ("0", "1", "2")
 
 
+def test_labels_that_would_make_absurdly_many_classes_are_refused_before_they_take_memory(
+    images: dict, tmp_path: Path
+) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    shard = write_parquet(tmp_path / "flipped", images, names=()) / "train-00000-of-00001.parquet"
+    table = parquet.read_table(shard)
+    labels = table.column("label").to_pylist()
+    table = table.set_column(1, "label", arrow.array([labels[0] + 2**40, *labels[1:]]))
+    parquet.write_table(table, shard)
+    with pytest.raises(ValueError, match="flipped train set: a label is 10995116.*more than 100,000 classes"):
+        sources.load("parquet", "train", Request(root=shard.parent))
+
+
 def test_broken_parquet_is_named(images: dict, tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")

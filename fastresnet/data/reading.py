@@ -118,7 +118,8 @@ def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:
     digest = beton.stored_digest(layout)
     mean, std = statistics(beton.each_image(layout) if part.images is None else part.images)
     is_cifar10 = digest == sources.CIFAR10_DIGESTS[split]
-    names = sources.CIFAR10_CLASSES if is_cifar10 else sources.numbered(int(part.labels.max(initial=0)) + 1)
+    classes = int(part.labels.max(initial=0)) + 1
+    names = sources.CIFAR10_CLASSES if is_cifar10 else sources.numbered(classes, str(layout.path))
     return {
         "name": "cifar10" if is_cifar10 else for_terminal(layout.path.parent.name) or "beton",
         "split": split,

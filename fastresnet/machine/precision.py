@@ -71,7 +71,8 @@ def repeat_exactly(asked: bool) -> None:
     """Allow only algorithms that repeat bit for bit, or all. On a GPU before its first matrix product."""
     if asked:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it PyTorch refuses products
-    torch.use_deterministic_algorithms(asked)
+    if asked != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler, for seconds
+        torch.use_deterministic_algorithms(asked)
 
 
 def apply_globally(precision: Precision, device: torch.device) -> None:

@@ -12,6 +12,7 @@ from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
 
 SPLITS = ("train", "test")
+MOST_CLASSES = 100_000
 # Under which names the files and folders of a split are found.
 SPLIT_ALIASES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 
@@ -156,8 +157,13 @@ def shared_class_names(train: Sequence[str], test: Sequence[str]) -> tuple[str, 
     raise SourceError(f"training and test set have different classes: {_few(train)} and {_few(test)}")
 
 
-def numbered(classes: int) -> tuple[str, ...]:
-    """Numbers as names, for classes whose names nobody gave."""
+def numbered(classes: int, what: str = "the set") -> tuple[str, ...]:
+    """Numbers as names, for classes whose names nobody gave. SourceError where `what` has absurdly many."""
+    if classes > MOST_CLASSES:
+        raise SourceError(
+            f"{what}: a label is {classes - 1}, and more than {MOST_CLASSES:,} classes aren't read: is it "
+            "damaged, or are these no labels?"
+        )
     return tuple(map(str, range(classes)))
 
 

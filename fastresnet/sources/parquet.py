@@ -33,7 +33,8 @@ def read(request: Request, split: str) -> ImageSet:
     parts = [_read_shard(path) for path in paths]
     payloads = [payload for part, _, _ in parts for payload in part]
     labels = np.concatenate([labels for _, labels, _ in parts])
-    names = next((names for _, _, names in parts if names), numbered(int(labels.max(initial=0)) + 1))
+    told = next((names for _, _, names in parts if names), ())
+    names = told or numbered(int(labels.max(initial=0)) + 1, f"{folder} {split} set")
     images = _decoded(payloads, f"{folder} {split} row", request)
     return ImageSet(images, labels, names, folder.resolve().name, split, "parquet")
 

@@ -5,24 +5,25 @@ Forks of a process that has imported everything: a mishap costs the run and not 
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import torch
 
 from fastresnet import data
-from fastresnet.augment.kernels import fused  # noqa: F401  (imported before the forks)
 from fastresnet.base import exits
-from fastresnet.reports import finished, plots, run_page  # noqa: F401  (likewise)
+from fastresnet.reports import finished, plots, run_page  # noqa: F401  (imported before the forks)
 from fastresnet.runs import checkpoint, ledger, record, start
 from fastresnet.runs.folder import LAST
 from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
 from tests.drill.operations import recorded
 from tests.drill.outcome import SURVIVED, Outcome, ended, lost, wrong
 
@@ -62,6 +63,7 @@ class Ground:
         self.betons = place / "betons"
         self.settings: Changes = {**SETTINGS, "data.betons": str(self.betons)}
         self.converting = self._timed(self.convert(self.betons, place / "convert.log"), "convert")
+        self._warm_up()
         kinds, grown = place / "operations", place / "growth"
         whole = self.begin(place / "whole", lambda run: recorded(run, kinds), {"run.report": True})
         self._timed(whole, "whole")
@@ -71,6 +73,13 @@ class Ground:
         assert same(self.result(place / "plain"), self.whole), "two undisturbed runs differ"
         self._timed(self.fork(lambda: self._grow(grown), place / "growth.log"), "growth")
         self.growth = int(grown.read_text())
+
+    def _warm_up(self) -> None:
+        """Load here what every run loads: the kernels that numba compiled."""
+        with redirect_stderr(io.StringIO()):  # the word on synthetic data
+            one = Experiment(config.load(RECIPE, self.settings))
+        one.loaders.warm_up()
+        one.close()
 
     def _timed(self, child: int, name: str) -> float:
         began = time.monotonic()
