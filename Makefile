@@ -62,6 +62,7 @@ tables: setup
 	@$(PYTHON) tests/test_readme.py
 	@$(PYTHON) tests/house.py
 	@$(PYTHON) tests/test_costs.py
+	@$(PYTHON) tests/test_scaling.py
 	@$(PYTHON) tests/test_picture.py
 	@$(PYTHON) benchmarks/leaderboard.py
 

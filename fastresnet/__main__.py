@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fastresnet import __version__
 from fastresnet.base import exits
+from fastresnet.machine.distributed import described
 
 COMMANDS = {  # name: (module, what it does)
     "train": ("commands.train", "train a network as a recipe says"),
@@ -45,6 +46,11 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _call(module: str, argv: Sequence[str] | None) -> object:
+    if module != COMMANDS["train"][0] and described().size > 1:
+        raise ValueError(
+            "only training is shared by the processes that torchrun starts (WORLD_SIZE tells of them): start "
+            "this command without torchrun, in one process"
+        )
     return importlib.import_module(f"fastresnet.{module}").main(argv)
 
 

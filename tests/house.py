@@ -16,6 +16,7 @@ ORDER = [
     "base",
     "settings",
     "machine",
+    "ranks",
     "sources",
     "beton",
     "data",

@@ -125,6 +125,12 @@ def layout(cfg: Config) -> Any:
         return [images.stride(), *(value.stride() for value in one.model.state_dict().values())]
 
 
+def kinds(cfg: Config) -> Any:
+    """The kinds of the network's modules by name."""
+    with experiment(cfg) as one:
+        return {name: type(module).__name__ for name, module in one.model.named_modules()}
+
+
 def shapes(cfg: Config) -> Any:
     """Of what each layer gives for the first batch."""
     seen: list[Any] = []

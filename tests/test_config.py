@@ -254,6 +254,15 @@ def test_a_wrong_word_on_the_command_line_is_refused(word, message):
             "can't follow a momentum",
         ),
         ({"data.subset": 10.5}, "whole count"),
+        ({"optim.lr_scaling": "sqrt"}, "needs optim.lr_base_batch"),
+        (
+            {"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "train.loss_reduction": "sum"},
+            "what train.loss_reduction=sum scales already",
+        ),
+        (
+            {"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "optim.name": "adamw"},
+            "optim.name=adamw takes steps of its own length, take sqrt",
+        ),
         ({"run.deterministic": True, "train.compile": "max-autotune"}, "picks kernels by their speed"),
     ],
 )

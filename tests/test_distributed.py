@@ -1,96 +1,186 @@
 """Several processes on one machine, started by torchrun as users start them."""
 
+import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import betons_by_hand
+import observed
 import pytest
 import torch
 
-from fastresnet.machine import distributed
+from fastresnet import __main__ as command
+from fastresnet.loading.interface import Batching
+from fastresnet.machine import distributed, precision
 from fastresnet.machine.distributed import World
+from fastresnet.ranks import collectives
+from fastresnet.ranks.joining import join
+from fastresnet.runs import start
+from fastresnet.settings import config
 from fastresnet.sources import synthetic
+from fastresnet.training import assembly, experiment
 
 ROOT = Path(__file__).parent.parent
 OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-RANKS = """
+SETTINGS = [
+    "--data.train=train.beton", "--data.test=test.beton", "--train.batch_size=50", "--train.epochs=2",
+    "--run.dir=run", "--run.report=false", "--run.threads=1", "--train.checkpoint_every=1 steps",
+]  # fmt: skip
+
+# What each process says and learns, in one start of torchrun; alone, what one process learns.
+TOGETHER = """
+import json
 import pathlib
-import torch
-from fastresnet.machine import distributed
-with distributed.world("cpu") as place:
-    rows = torch.full((place.rank + 1, 2), float(place.rank))
-    gathered = distributed.gather_rows(rows, place)
-    total = distributed.sum_over(torch.tensor([1.0 + place.rank]), place)
-    distributed.barrier(place)
-    said = f"{place.rank} {place.is_main} {gathered[:, 0].tolist()} {total.item()}"
-    pathlib.Path(f"rank{place.rank}").write_text(said)
-"""
-
-
-LEARN = """
-import sys
 from dataclasses import asdict
 import torch
 from torch import nn
 from fastresnet import optim
-from fastresnet.machine import distributed, precision
+from fastresnet.machine import precision
+from fastresnet.optim.sharing import Share
+from fastresnet.ranks import agreement, collectives, norms
+from fastresnet.ranks.joining import join
 from fastresnet.settings import config
 from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Trainer
+
 cpu = torch.device("cpu")
-learned = {}
-with distributed.world("cpu") as place:
+
+def raised(call, *arguments):
+    try:
+        call(*arguments)
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+
+def say(place):
+    rows = torch.full((place.rank + 1, 2), float(place.rank))
+    net = nn.Linear(2, 2)
+    torch.manual_seed(0)
+    net.reset_parameters()
+    x = torch.ones(2, requires_grad=True)
+    (collectives.Summed.apply(x) * (place.rank + 1.0)).sum().backward()
+    said = {
+        "main": place.is_main,
+        "gathered": collectives.gather_rows(rows, place)[:, 0].tolist(),
+        "total": collectives.sum_over(torch.tensor([1.0 + place.rank]), place).item(),
+        "gradient": x.grad.tolist(),
+        "alike": raised(agreement.agree, {"torch": "2.12.0"}, place),
+        "unlike": raised(agreement.agree, {"torch": "2.12.0" if place.rank != 1 else "2.11.0"}, place),
+        "same": raised(agreement.same_weights, net, place, 3),
+    }
+    with torch.no_grad():
+        if place.rank == 1:
+            net.weight[0, 1] = net.weight[0, 1].nextafter(torch.tensor(9.0))
+    said["parted"] = raised(agreement.same_weights, net, place, 3)
+    collectives.barrier(place)
+    pathlib.Path(f"rank{place.rank}.json").write_text(json.dumps(said))
+
+def learn(place, name, reduction, norm=False, shared=False):
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3)
+    net = nn.Sequential(first, nn.BatchNorm2d(8) if norm else nn.Identity(), nn.GELU(), second, nn.Flatten(),
+                        nn.Linear(6 * 16, 5))
+    norms.synchronise(net.double(), cpu)
+    images, labels = torch.randn(4, 16, 3, 8, 8).double() + 1, torch.randint(0, 5, (4, 16))
+    mine = slice(place.rank * 16 // place.size, (place.rank + 1) * 16 // place.size)
+    batches = [(x[mine], y[mine]) for x, y in zip(images, labels)]
+    cfg = config.load(None, {"optim.name": name, "optim.lr": 0.01, "optim.momentum": 0.8})
+    optimizer = optim.build(net, cfg.optim, device=cpu, place=place)
+    if shared and place.size > 1:
+        optimizer.parts[0].share = Share([first.weight.shape, second.weight.shape], 3, place)
+    options = StepOptions(
+        loss_reduction=reduction, accumulate=1 if norm else 2, label_smoothing=0.1, processes=place.size,
+        clip_norm=3.0 * (reduction == "mean"),  # clipped sums look alike however they are scaled
+    )
+    trainer = Trainer(
+        collectives.wrap(net, place, cpu), optimizer, [1.0] * 4, device=cpu,
+        precision=precision.resolve("fp32", cpu), options=options, place=place,
+    )
+    result = asdict(trainer.fit_epoch(batches, 0))
+    return net.state_dict(), {key: result[key] for key in ("loss", "accuracy", "images", "step")}
+
+with join("cpu") as place:
+    if place.size > 1:
+        say(place)
+    learned = {}
     for name in ("sgd", "muon", "adamw"):
         for reduction in ("mean", "sum"):
-            torch.manual_seed(0)
-            net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 5))
-            images, labels = torch.randn(4, 16, 3, 8, 8), torch.randint(0, 5, (4, 16))
-            mine = slice(place.rank * 16 // place.size, (place.rank + 1) * 16 // place.size)
-            batches = [(x[mine], y[mine]) for x, y in zip(images, labels)]
-            cfg = config.load(None, {"optim.name": name, "optim.lr": 0.01, "optim.momentum": 0.8})
-            optimizer = optim.build(net, cfg.optim, device=cpu)
-            options = StepOptions(
-                loss_reduction=reduction, accumulate=2, label_smoothing=0.1, processes=place.size,
-                clip_norm=3.0 * (reduction == "mean"),  # clipped sums look alike however they are scaled
-            )
-            trainer = Trainer(
-                distributed.wrap(net, place, cpu), optimizer, [1.0] * 4, device=cpu,
-                precision=precision.resolve("fp32", cpu), options=options, place=place,
-            )
-            result = asdict(trainer.fit_epoch(batches, 0))
-            facts = {key: result[key] for key in ("loss", "accuracy", "images", "step")}
-            learned[f"{name} {reduction}"] = (net.state_dict(), facts)
+            learned[f"{name} {reduction}"] = learn(place, name, reduction)
+    learned["batch norm"] = learn(place, "sgd", "mean", norm=True)
+    learned["shared"] = learn(place, "muon", "sum", shared=True)
     if place.is_main:
-        torch.save(learned, sys.argv[1])
+        torch.save(learned, f"{place.size}.pt")
+"""
+
+# Rank 1 is killed in the seventh step, once.
+KILLED = """
+import os
+import pathlib
+import signal
+import sys
+from fastresnet.base import exits
+from fastresnet.runs import start
+from fastresnet.runs.callbacks import Callback
+
+class Kill(Callback):
+    def on_step_end(self, trainer):
+        mark = pathlib.Path("killed")
+        if trainer.steps_done == 7 and os.environ["RANK"] == "1" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def main():
+    start.train("smoke.yaml", sys.argv[1:], callbacks=[Kill()])
+
+sys.exit(exits.exit_code(main))
 """
 
 
-def torchrun(*command, cwd, processes=2):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-    ]
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+def torchrun(*words, cwd, processes=2, options=()):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [*options, *map(str, words)]
     return subprocess.run(
-        [*launcher, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240
+        command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=240, check=False
     )
 
 
+def alone(*words, cwd):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), check=False)
+
+
+def with_betons(folder):
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", 303), ("test", 61)):
+        images, labels = synthetic.draw(split, count, 16)
+        betons_by_hand.make(folder / f"{split}.beton", list(images), labels.tolist())
+    return folder
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+
+
+# ---- one process, and what is refused ----------------------------------------------------------------------
+
+
 def test_one_process_is_a_world_of_its_own():
-    with distributed.world("cpu") as place:
+    with join("cpu") as place:
         assert place == World() and place.is_main
     rows = torch.ones(2, 3)
-    assert distributed.gather_rows(rows, place) is rows
+    assert collectives.gather_rows(rows, place) is rows
     model = torch.nn.Linear(2, 2)
-    assert distributed.wrap(model, place, torch.device("cpu")) is model
+    assert collectives.wrap(model, place, torch.device("cpu")) is model
 
 
 @pytest.mark.parametrize(
@@ -105,15 +195,24 @@ def test_one_process_is_a_world_of_its_own():
 def test_half_of_torchrun_s_environment_is_refused_by_its_names(monkeypatch, environment, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=message), distributed.world("cpu"):
+    with pytest.raises(ValueError, match=message), join("cpu"):
         pass
 
 
 def test_several_processes_find_only_one_apple_gpu(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", **OTHERS}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="run.device=mps is one GPU"), distributed.world("mps"):
+    with pytest.raises(ValueError, match="run.device=mps is one GPU"), join("mps"):
         pass
+
+
+@pytest.mark.parametrize("name", ["reproduce", "search", "find-lr", "convert", "bench"])
+def test_what_several_processes_would_do_as_often_is_refused_in_one_line(monkeypatch, capsys, name):
+    for key, value in {"WORLD_SIZE": "2", "RANK": "1", **OTHERS}.items():
+        monkeypatch.setenv(key, value)
+    assert command.main([name]) == 2
+    err = capsys.readouterr().err
+    assert "only training is shared by the processes that torchrun starts" in err and err.count("\n") == 1
 
 
 def test_a_batch_divides_evenly_or_is_refused():
@@ -122,47 +221,173 @@ def test_a_batch_divides_evenly_or_is_refused():
         distributed.local_batch_size(10, World(size=3))
 
 
-def test_rows_of_different_counts_come_together_in_rank_order(tmp_path):
-    (tmp_path / "ranks.py").write_text(RANKS)
-    done = torchrun("ranks.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
-    assert said == ["0 True [0.0, 1.0, 1.0] 3.0", "1 False [0.0, 1.0, 1.0] 3.0"]
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_every_sample_is_seen_once_an_epoch_in_the_same_batches_however_many_processes(processes):
+    parts = [
+        Batching(16 // processes, (0.5,) * 3, (0.5,) * 3, rank=rank, world_size=processes).positions(100)
+        for rank in range(processes)
+    ]
+    steps = [torch.cat(some).tolist() for some in zip(*(part.split(16 // processes) for part in parts))]
+    assert [sorted(step) for step in steps] == [list(range(i, min(i + 16, 100))) for i in range(0, 100, 16)]
 
 
-def test_two_processes_train_one_model_and_write_one_record(tmp_path):
-    for split, count in (("train", 303), ("test", 61)):
-        images, labels = synthetic.draw(split, count, 16)
-        betons_by_hand.make(tmp_path / f"{split}.beton", list(images), labels.tolist())
-    settings = [
-        "--config=smoke.yaml", "--data.train=train.beton", "--data.test=test.beton", "--train.batch_size=50",
-        "--train.epochs=2", "--run.dir=run", "--run.report=false", "--run.threads=1",
-    ]  # fmt: skip
-    done = torchrun(ROOT / "scripts" / "train.py", *settings, cwd=tmp_path)
+def test_a_last_batch_that_does_not_divide_is_refused_not_cut():
+    asked = Batching(8, (0.5,) * 3, (0.5,) * 3, rank=1, world_size=2)
+    asked.check(100)
+    with pytest.raises(ValueError, match="leaves 5 images in an epoch's last batch"):
+        asked.check(101)
+    replace(asked, drop_last=True).check(101)
+
+
+def test_the_hardest_images_of_a_batch_that_is_shared_out_are_refused():
+    cfg = config.load(None, {"train.hard_fraction": 0.5})
+    cpu = torch.device("cpu")
+    course = assembly.Course(1, 1, cpu, precision.resolve("fp32", cpu), World(size=2))
+    with pytest.raises(ValueError, match="each of 2 processes sees a part of it"):
+        assembly.new_selection(cfg, torch.nn.Linear(2, 2), None, [1.0], course)
+
+
+def test_a_step_of_several_processes_is_not_captured_and_that_is_said():
+    cfg = config.load(None, {"train.cuda_graph": True})
+    assert not assembly.step_options(cfg, torch.device("cuda"), 2).cuda_graph
+    assert list(assembly.choices(cfg, World())) == []
+    (line,) = assembly.choices(cfg, World(size=2))
+    assert line.startswith("train.cuda_graph is left out: 2 processes exchange gradients")
+
+
+def test_versions_code_settings_data_and_the_checkpoint_are_compared(monkeypatch):
+    told: dict[str, object] = {}
+    keep = lambda facts, place, hint="": told.update(facts)  # noqa: E731
+    monkeypatch.setattr(start, "agree", keep)
+    monkeypatch.setattr(experiment.agreement, "agree", keep)
+    start._check_together(config.load(None, {"optim.lr": 0.25}), {"step": 7}, World(size=2))
+    with observed.experiment(config.load(None, {"run.device": "cpu", "train.batch_size": 8})):
+        pass
+    assert told["optim.lr"] == 0.25 and told["checkpoint's step"] == 7 and "data.root" not in told
+    assert told["torch"] == importlib.metadata.version("torch") and len(str(told["code"])) == 12
+    assert told["training images"] == 40 and "the training data's digest" in told
+
+
+def test_restarts_without_a_folder_to_go_on_from_are_refused(monkeypatch):
+    monkeypatch.setattr(start, "agree", lambda *given: None)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    start._check_together(config.load(None, {"run.dir": "here"}), None, World(size=2))
+    for settings in ({}, {"run.dir": "here", "run.save_checkpoints": False}):
+        with pytest.raises(ValueError, match="--max-restarts=3 begins again .* name its folder, run.dir"):
+            start._check_together(config.load(None, settings), None, World(size=2))
+
+
+# ---- two processes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids="{} of them".format)
+def together(request, tmp_path_factory):
+    """(number of processes, the folder where they said and learned)."""
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "together.py").write_text(TOGETHER)
+    done = torchrun("together.py", cwd=folder, processes=request.param)
     assert done.returncode == 0, done.stderr
+    return request.param, folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """What one process learns."""
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "together.py").write_text(TOGETHER)
+    done = alone("together.py", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "1.pt", weights_only=True)
+
+
+def test_what_processes_send_arrives_and_what_differs_is_named_on_all_of_them(together):
+    count, folder = together
+    said = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(count)]
+    assert [told.pop("main") for told in said] == [True] + [False] * (count - 1)
+    assert all(told == said[0] for told in said)
+    assert said[0] == {
+        "gathered": [float(rank) for rank in range(count) for _ in range(rank + 1)],
+        "total": sum(range(1, count + 1)),
+        "gradient": [sum(range(1, count + 1))] * 2,
+        "alike": None,
+        "unlike": "rank 1 differs from rank 0: torch 2.11.0 against 2.12.0",
+        "same": None,
+        "parted": said[0]["parted"],
+    }
+    assert said[0]["parted"].startswith("rank 1 holds other weights than rank 0 after step 3")
+
+
+def test_several_processes_learn_what_one_learns(together, one):
+    """By each optimizer and reduction, by Muon with its products shared, through synchronised batch norm.
+
+    In fp64 but for the loss and Muon's products, which are fp32.
+    """
+    count, folder = together
+    several = torch.load(folder / f"{count}.pt", weights_only=True)
+    assert several.keys() == one.keys() and len(one) == 8
+    for name, (learned, facts) in one.items():
+        theirs, told = several[name]
+        assert told == pytest.approx(facts, rel=1e-5), name
+        for key, value in learned.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-5, atol=1e-7, msg=f"{name}: {key}")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(the folder, what was said) of two processes that nothing disturbed."""
+    folder = with_betons(tmp_path_factory.mktemp("trained"))
+    done = torchrun(ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_two_processes_train_one_model_and_write_one_record(trained):
+    folder, done = trained
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == 1, done.stdout
     result = json.loads(lines[0])
     assert result["world_size"] == 2 and result["steps"] == 12
     assert result["data"]["test_size"] == 61
-    predictions = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
-    assert not any(key.startswith("module.") for key in predictions["model"])
+    kept = weights(folder / "run")
+    assert not any(key.startswith("module.") for key in kept["model"]) and kept["processes"] == 2
     assert result["per_epoch"][-1]["train_loss"] < result["per_epoch"][0]["train_loss"]
 
 
-def test_two_processes_learn_what_one_learns_whatever_the_optimizer_and_the_reduction(tmp_path):
-    (tmp_path / "learn.py").write_text(LEARN)
-    done = torchrun("learn.py", "two.pt", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "learn.py", "one.pt"], cwd=tmp_path, env=environment, check=True)
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
-    assert len(one) == 6
-    for name, (weights, facts) in one.items():
-        theirs, told = two[name]
-        assert told == pytest.approx(facts, rel=1e-5), name
-        for key, value in weights.items():
-            torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+# ---- what befalls them -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_in_one_line_and_one_process_goes_on(tmp_path):
+    folder = with_betons(tmp_path)
+    (folder / "killed.py").write_text(KILLED)
+    began = time.monotonic()
+    done = torchrun("killed.py", *SETTINGS, cwd=folder)
+    took = time.monotonic() - began
+    assert done.returncode == 1 and took < 60, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == [line for line in lines if "rank 1 shows no sign of life" in line] and len(lines) == 1
+    assert "fastresnet/runs/" not in done.stderr, done.stderr  # no traceback of ours
+    step = weights(folder / "run")["step"]
+    assert 0 < step <= 7
+    again = alone(ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert f"at step {step} of 12" in again.stderr + again.stdout
+    assert (
+        "with 1 in place of 2 processes: the same batches, not the same bits" in again.stderr + again.stdout
+    )
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["steps"] == 12 and result["world_size"] == 1
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_after_a_kill_and_ends_with_the_same_bits(trained, tmp_path):
+    folder = with_betons(tmp_path)
+    (folder / "killed.py").write_text(KILLED)
+    done = torchrun("killed.py", *SETTINGS, cwd=folder, options=["--max-restarts=1"])
+    assert done.returncode == 0 and (folder / "killed").exists(), done.stderr
+    assert "continuing run at step" in done.stderr + done.stdout
+    whole, mended = weights(trained[0] / "run")["model"], weights(folder / "run")["model"]
+    assert all(torch.equal(mended[key], value) for key, value in whole.items())
 
 
 @pytest.mark.slow
@@ -172,10 +397,9 @@ def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_pat
         "--run.dir=run", "--run.report=false", "--run.threads=1", "--train.checkpoint_every=1 steps",
     ]  # fmt: skip
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [*launch, str(ROOT / "scripts" / "train.py"), *settings]
     child = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     deadline = time.monotonic() + 200
@@ -187,3 +411,55 @@ def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_pat
     assert len(lines) == 1 and "--run.resume=run" in lines[0], said
     assert "fastresnet/runs/" not in said, said  # no traceback of ours
     assert torch.load(last, weights_only=True)["step"] == int(lines[0].split("step ")[1].split(";")[0])
+
+
+# ---- two hosts ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces with a cable between them: 10.77.0.1 and 10.77.0.2."""
+    names = [f"fastresnet-{os.getpid()}-{i}" for i in (1, 2)]
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+
+    if shutil.which("ip") is None:
+        pytest.skip("needs the command ip")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        end, peer = (("cable", "netns", name) for name in names)
+        ip("link", "add", *end, "type", "veth", "peer", "name", *peer)
+        for i, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.77.0.{i}/24", "dev", "cable")
+            for device in ("lo", "cable"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces aren't allowed here: {error.stderr.strip()}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+def test_two_hosts_train_one_job(hosts, trained, tmp_path):
+    folder = with_betons(tmp_path)
+    options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29577"]
+    jobs = []
+    for i, name in enumerate(hosts, 1):
+        launch = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *options]
+        launch += [f"--local-addr=10.77.0.{i}", str(ROOT / "scripts" / "train.py"), "--config=smoke.yaml"]
+        jobs.append(
+            subprocess.Popen(
+                [*launch, *SETTINGS], cwd=folder, env=environment(GLOO_SOCKET_IFNAME="cable"), text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+        )  # fmt: skip
+    said = [job.communicate(timeout=200)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["world_size"] == 2 and result["steps"] == 12
+    whole, theirs = weights(trained[0] / "run")["model"], weights(folder / "run")["model"]
+    assert all(torch.equal(theirs[key], value) for key, value in whole.items())

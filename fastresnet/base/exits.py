@@ -48,10 +48,10 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
         return FAILED
     except OSError as error:
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        return _one_line(named, USER_ERROR)
+        return one_line(named, USER_ERROR)
     except (ValueError, RuntimeError) as error:
         if _is_ours(error, main):
-            return _one_line(str(error), USER_ERROR if isinstance(error, ValueError) else FAILED)
+            return one_line(str(error), USER_ERROR if isinstance(error, ValueError) else FAILED)
         traceback.print_exc()
         return FAILED
     except Exception:
@@ -59,7 +59,8 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
         return FAILED
 
 
-def _one_line(message: str, code: int) -> int:
+def one_line(message: str, code: int) -> int:
+    """Say on standard error, in one line, what went wrong; gives the exit code."""
     print("error:", for_terminal(" ".join(message.split())), file=sys.stderr)
     return code
 

@@ -36,7 +36,7 @@ class Batching:
     mean, std:    of the channels, in units of 0..1
     augment:      what happens to training images; None for testing
     shuffle:      a new order each epoch
-    drop_last:    leave out the last, smaller batch (of several ranks', what doesn't divide in any case)
+    drop_last:    leave out the last, smaller batch
     kernel:       see `augment.kernel_for`
     resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
     sizes:        all that `resolution` may say
@@ -73,6 +73,11 @@ class Batching:
                 f"train.batch_size={whole} is larger than the {count} images, and train.drop_last leaves out "
                 "the only batch: take a smaller batch or train.drop_last=false"
             )
+        if not self.drop_last and count % whole % self.world_size:
+            raise ValueError(
+                f"train.drop_last=false leaves {count % whole} images in an epoch's last batch, which don't "
+                f"divide over {self.world_size} processes: take train.drop_last=true, or another batch"
+            )
 
     def positions(self, count: int) -> Tensor:
         """Places in an epoch's order of `count` images that this rank takes, batch after batch: int64."""
@@ -83,7 +88,7 @@ class Batching:
         if self.drop_last:
             return mine
         rest = count - whole * self.batch_size * self.world_size
-        share = rest // self.world_size  # equal on all ranks, which must all make the same steps
+        share = rest // self.world_size
         return torch.cat([mine, places[count - rest :][share * self.rank : share * (self.rank + 1)]])
 
 

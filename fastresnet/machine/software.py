@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -51,6 +52,14 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def source_digest() -> str:
+    """12 digits of the SHA-256 of this package's modules: two states of it differ, committed or not."""
+    hashed = hashlib.sha256()
+    for path in sorted(SOURCE.rglob("*.py")):
+        hashed.update(path.relative_to(SOURCE).as_posix().encode() + path.read_bytes())
+    return hashed.hexdigest()[:12]
 
 
 def speed_settings() -> SpeedSettings:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastresnet.optim.sharing import Share
+
 # a x + b x³ + c x⁵: steepest at 0 with all singular values sent near 1
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 Coefficients = tuple[float, float, float]
@@ -97,6 +99,7 @@ class Muon(torch.optim.Optimizer):
     weight_decay:  share of a weight lost in a step, times lr, decoupled
     capturable:    no host work in `step`: lr is a tensor, the step is counted on the device
     compile:       what makes a fast function of one (torch.compile), for the orthogonalising
+    share:         how several processes that hold the same gradients share it; None: each does all
 
     Raises ValueError for parameters with fewer than two dimensions.
     """
@@ -113,13 +116,14 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         capturable: bool = False,
         compile: Callable[[Any], Any] = lambda function: function,
+        share: Share | None = None,
     ) -> None:
         defaults = dict(
             lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, capturable=capturable
         )
         super().__init__(params, defaults)
         self.steps, self.coefficients, self.renormalize = steps, coefficients, tuple(renormalize)
-        self.updates = compile(orthogonal_updates)
+        self.updates, self.share = compile(orthogonal_updates), share
         flat = [p for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if flat:
             shape = tuple(flat[0].shape)
@@ -143,7 +147,11 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1.0 - lr * group["weight_decay"])
         compute = torch.bfloat16 if params[0].is_cuda else torch.float32
-        updates = self.updates(directions, self.steps, self.coefficients, compute, group["capturable"])
+
+        def orthogonal(some: Sequence[Tensor]) -> list[Tensor]:
+            return list(self.updates(some, self.steps, self.coefficients, compute, group["capturable"]))
+
+        updates = orthogonal(directions) if self.share is None else self.share.of_all(directions, orthogonal)
         torch._foreach_mul_(updates, -lr)
         torch._foreach_add_(params, updates)
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.base import parts
+from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim.muon import Coefficients, Muon, renormalising
+from fastresnet.optim.sharing import worthwhile
 from fastresnet.settings.sections import Optim
 
 Group = dict[str, Any]  # a parameter group as torch.optim has it, with "name" and "base_lr" besides
@@ -100,6 +102,7 @@ class Run:
     capturable: bool
     total_steps: int
     compile: Callable[[Any], Any]
+    place: World = ALONE
 
 
 Maker = Callable[[list[Group], Optim, Run], list[torch.optim.Optimizer]]
@@ -165,6 +168,7 @@ def build(
     capturable: bool = False,
     total_steps: int = 0,
     compile: Callable[[Any], Any] = lambda function: function,
+    place: World = ALONE,
 ) -> Optimizers:
     """The optimizer that `settings` (the section `optim`) describes, for the trainable parameters of `model`.
 
@@ -177,13 +181,14 @@ def build(
                   it
     total_steps:  of the run, which optim.renormalize_slower goes by
     compile:      what makes a fast function of one (torch.compile), for Muon's products of matrices
+    place:        this process among those that hold the same weights: they share Muon's products
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
     make = cast(Maker, parts.find(parts.OPTIMIZERS, "optim.name", settings.name))
     groups = [_group(name, members, settings) for name, members in grouped(model).items()]
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    run = Run(torch.device(device), capturable, total_steps, compile)
+    run = Run(torch.device(device), capturable, total_steps, compile, place)
     if capturable:
         for group in groups:
             group["lr"] = torch.full((), group["lr"], device=run.device)
@@ -257,6 +262,7 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
             ),
             capturable=run.capturable,
             compile=run.compile,
+            share=worthwhile(filters[0]["params"], settings.muon_steps, run.place, run.device),
         )
         parts.append(muon)
     if rest:

@@ -5,12 +5,37 @@ Knows optimizers' groups and no schedule.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fastresnet.optim.optimizers import Optimizers
+from fastresnet.settings.sections import Optim
+
+
+def scale(settings: Optim, batch_size: int) -> float:
+    """What optim.lr_scaling multiplies all peak rates by for batches of `batch_size`.
+
+    linear: Goyal et al. 2017 (arXiv 1706.02677), for SGD; sqrt: Malladi et al. 2022 (arXiv 2205.10287), for
+    optimizers whose step doesn't grow with the gradient.
+    """
+    if settings.lr_scaling == "none" or settings.lr_base_batch is None:
+        return 1.0
+    ratio = batch_size / settings.lr_base_batch
+    return ratio if settings.lr_scaling == "linear" else ratio**0.5
+
+
+def scaled(settings: Optim, batch_size: int) -> Optim:
+    """The settings with their peak rates as they are for batches of `batch_size`."""
+    factor = scale(settings, batch_size)
+    return replace(
+        settings,
+        lr=settings.lr * factor,
+        lr_bias=settings.lr_bias and settings.lr_bias * factor,
+        lr_head=settings.lr_head and settings.lr_head * factor,
+    )
 
 
 class Rates:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from fastresnet.base import words
-from fastresnet.machine import distributed
+from fastresnet.ranks import agreement, collectives
 from fastresnet.runs import checkpoint
 from fastresnet.runs.ledger import Ledger
 from fastresnet.training.experiment import Experiment
@@ -93,7 +93,8 @@ class Keeper:
             return
         began, trainer = time.monotonic(), self.experiment.trainer
         trainer.check(self.experiment.epoch)
-        totals = distributed.sum_over(trainer.totals.clone(), self.experiment.place)
+        agreement.same_weights(self.experiment.model, self.experiment.place, trainer.steps_done)
+        totals = collectives.sum_over(trainer.totals.clone(), self.experiment.place)
         if self.where is not None:
             state = trainer.state_dict() | {"totals": totals}
             self._write("last", self._weights() | {"trainer": state, "ledger": self.ledger.state_dict(since)})
@@ -171,6 +172,7 @@ class Keeper:
             "mean": [float(x) for x in splits.mean],
             "std": [float(x) for x in splits.std],
             "image_size": experiment.image_size,
+            "processes": experiment.place.size,
             "step": experiment.trainer.steps_done,
             "epoch": experiment.trainer.steps_done // experiment.steps_per_epoch,
             "accuracy": {"val": history[-1]["val_accuracy"], "test": history[-1]["test_accuracy"]}

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from fastresnet.base.exits import Interrupted, StopRequest
 from fastresnet.data import Pictures, Splits
-from fastresnet.machine import distributed, meters, timing
+from fastresnet.machine import meters, timing
 from fastresnet.machine.distributed import World
+from fastresnet.ranks.collectives import Vote
 from fastresnet.reports import plots
 from fastresnet.reports.finished import Predictions, Result, Row
 from fastresnet.runs import folder as folders
@@ -127,7 +128,7 @@ class Session:
     # ---- before the first step -----------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self.stop_vote = distributed.Vote(self.place)
+        self.stop_vote = Vote(self.place)
         if not self.place.is_main:
             return
         warn = self.progress.banner
@@ -139,7 +140,7 @@ class Session:
         self.logs = loggers.open_all(self.cfg.run.loggers, self.folder.path, self.cfg)
 
     def _warm_up(self) -> None:
-        experiment, graph = self.experiment, self.cfg.train.cuda_graph
+        experiment, graph = self.experiment, self.experiment.trainer.options.cuda_graph
         if experiment.compile_mode == "off" and not graph:
             experiment.loaders.warm_up()
         else:
@@ -158,7 +159,7 @@ class Session:
             origin = str(self.cfg.run.resume or self.where)
             self.keeper.restore(self.payload, origin)
             step = experiment.trainer.steps_done
-            self.progress.note(f"continuing {origin} at step {step} of {experiment.total_steps}")
+            self.progress.note(_going_on(self, origin))
             if self.folder:
                 self.folder.finished(step)
         self.limit = min(self.cfg.train.max_steps or experiment.total_steps, experiment.total_steps)
@@ -271,6 +272,17 @@ class Session:
             log.close(self.record)
         if self.folder:
             self.folder.close()
+
+
+def _going_on(session: Session, origin: str) -> str:
+    """From where, and whether otherwise than an uninterrupted run would."""
+    assert session.payload is not None
+    experiment, now = session.experiment, session.place.size
+    told = f"continuing {origin} at step {experiment.trainer.steps_done} of {experiment.total_steps}"
+    before = session.payload.get("processes", now)
+    if before == now:
+        return told
+    return f"{told}, with {now} in place of {before} processes: the same batches, not the same bits"
 
 
 def _running_loss(trainer: Trainer, epoch: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence, cast
@@ -13,9 +14,11 @@ import fastresnet.data as datasets
 from fastresnet.base.exits import Interrupted
 from fastresnet.data import Splits
 from fastresnet.data.own import splits_of
-from fastresnet.machine import distributed, memory, timing
+from fastresnet.machine import memory, software, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import World
+from fastresnet.ranks.agreement import agree
+from fastresnet.ranks.joining import join
 from fastresnet.runs import checkpoint, folder
 from fastresnet.runs.callbacks import Callback
 from fastresnet.runs.folder import State
@@ -40,6 +43,9 @@ FREE_ON_RESUME = (
     "train.checkpoint_every", "data.source", "data.root", "data.train", "data.test", "data.betons",
     "data.workers", "data.kernel", "data.allow_synthetic",
 )  # fmt: skip
+
+# What may differ between the hosts of one run.
+OF_A_HOST = ("data.root", "data.train", "data.test", "data.betons", "data.workers", "run.threads")
 
 
 def train(
@@ -80,7 +86,8 @@ def train(
         cfg = _agreed(cfg, payload, going_on)
         where = _folder_of(cfg, going_on)
     device_type = choose_device(cfg.run.device).type
-    with distributed.world(device_type) as world:
+    with join(device_type) as world:
+        _check_together(cfg, payload, world)
         progress = progress or Progress(
             cfg.run.progress if world.is_main else "off", peek=device_type == "cpu"
         )
@@ -95,6 +102,22 @@ def train(
                 raise
             told = fitting.tried(cfg, error)
         raise fitting.OutOfMemory(f"{told}; {_what_fits(cfg, world, handed, progress)}")
+
+
+def _check_together(cfg: Config, payload: Mapping[str, Any] | None, world: World) -> None:
+    """Raises ValueError where several processes wouldn't train one model, or couldn't go on as asked."""
+    if world.size == 1:
+        return
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and not (cfg.run.dir and cfg.run.save_checkpoints):
+        raise ValueError(
+            f"torchrun --max-restarts={restarts} begins again from the last checkpoint: name its folder, "
+            "run.dir, and leave run.save_checkpoints=true"
+        )
+    settings = {key: value for key, value in cfg.flat().items() if key not in OF_A_HOST}
+    agree({**software.versions(), "code": software.source_digest(), **settings}, world)
+    step = None if payload is None else payload["step"]
+    agree({"checkpoint's step": step}, world, ": run.dir must lie where all hosts see it")
 
 
 def settled(settings: str | Path | Config, overrides: Mapping[str, Any] | Sequence[str]) -> Config:

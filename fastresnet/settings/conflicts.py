@@ -17,6 +17,7 @@ def found(
     yield from _of_data(data)
     yield from _of_schedule(schedule)
     yield from _of_weights(optim, train)
+    yield from _of_scaling(optim, train)
     yield from _of_batches(model, train)
     yield from _of_capture(schedule, train)
     yield from _of_determinism(train, run)
@@ -45,6 +46,18 @@ def _of_weights(optim: Optim, train: Train) -> Iterator[str]:
         yield "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false"
     if train.ema_decay and train.average_tail:
         yield "train.ema_decay and train.average_tail both average the weights: set one of them to 0"
+
+
+def _of_scaling(optim: Optim, train: Train) -> Iterator[str]:
+    if optim.lr_scaling == "none":
+        return
+    rule = f"optim.lr_scaling={optim.lr_scaling}"
+    if optim.lr_base_batch is None:
+        yield f"{rule} needs optim.lr_base_batch, the batch that the rates were chosen for"
+    if train.loss_reduction == "sum":
+        yield f"{rule} scales what train.loss_reduction=sum scales already: a sum grows with the batch"
+    if optim.lr_scaling == "linear" and optim.name in ("adam", "adamw", "muon"):
+        yield f"{rule} is SGD's rule: optim.name={optim.name} takes steps of its own length, take sqrt"
 
 
 def _of_batches(model: Model, train: Train) -> Iterator[str]:

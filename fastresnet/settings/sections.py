@@ -108,6 +108,12 @@ class Optim:
         "sgd", "optimizer; muon: Muon on filters, SGD on the rest; or your own, module:function",
         choices=parts.names(parts.OPTIMIZERS), pattern=parts.pattern(parts.OPTIMIZERS))
     lr: float = setting(0.1, "peak learning rate", above=0, unit="per step")
+    lr_scaling: Literal["none", "linear", "sqrt"] = setting(
+        "none", "how all peak rates grow with train.batch_size over optim.lr_base_batch; linear: SGD's rule, "
+        "sqrt: Adam's and Muon's")
+    lr_base_batch: int | None = setting(
+        None, "batch that the peak rates were chosen for, where optim.lr_scaling scales them",
+        low=1, unit="images")
     momentum: float = setting(0.9, "momentum of SGD and Muon", low=0, high=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")
     beta1: float = setting(0.9, "Adam: decay of the mean gradient", low=0, high=0.9999)
@@ -191,6 +197,8 @@ class Train:
         0.0, "share of each label spread over all classes", low=0, high=0.9999, unit="share")
     loss_reduction: Literal["mean", "sum"] = setting("mean", "loss of a batch")
     clip_norm: float = setting(0.0, "largest gradient norm (0: no clipping)", low=0)
+    sync_batch_norm: bool = setting(
+        False, "batch norm over the images of all processes instead of each one's own")
     accumulate: int = setting(
         1, "micro-batches that a batch is cut into; one optimizer step a batch (0: as few as fit in memory)",
         low=0, unit="parts", hint="0 finds how many fit")

@@ -6,17 +6,19 @@ Knows no data and no loader; `experiment` has these.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from fastresnet import optim
-from fastresnet.machine import distributed
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim import averaging, schedule
 from fastresnet.optim.optimizers import Optimizers
+from fastresnet.optim.rates import scale, scaled
+from fastresnet.ranks import collectives
 from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
 from fastresnet.training.evaluation import Evaluator
@@ -48,6 +50,21 @@ def compile_mode(cfg: Config, device: torch.device) -> str:
     return "default" if device.type == "cuda" else "off"
 
 
+def choices(cfg: Config, place: World) -> Iterator[str]:
+    """A line for each thing that is done otherwise than the settings' names alone say."""
+    if cfg.optim.lr_scaling != "none":
+        factor = scale(cfg.optim, cfg.train.batch_size)
+        yield (
+            f"learning rates x {factor:.4g} (optim.lr_scaling={cfg.optim.lr_scaling}, from a batch of "
+            f"{cfg.optim.lr_base_batch} to {cfg.train.batch_size})"
+        )
+    if cfg.train.cuda_graph and place.size > 1:
+        yield (
+            f"train.cuda_graph is left out: {place.size} processes exchange gradients in each step, which "
+            "isn't captured; train.compile stays"
+        )
+
+
 def new_trainer(
     cfg: Config, model: nn.Module, proxy: nn.Module | None, course: Course, own: Own = NOTHING
 ) -> Trainer:
@@ -56,11 +73,10 @@ def new_trainer(
     table = schedule.table(cfg.schedule, course.total_steps, course.steps_per_epoch)
     freeze = whitening_freeze(cfg, model, course)
     falling = {"whiten_bias": schedule.falling(course.total_steps, freeze.from_step)} if freeze.names else {}
-    if course.place.size > 1:
-        # DDP expects a gradient of every parameter in each step: there only the rate is zero.
+    if course.place.size > 1:  # DDP wants each parameter's gradient in every step: only the rate is zero
         freeze = Freeze()
     return Trainer(
-        distributed.wrap(model, course.place, course.device),
+        collectives.wrap(model, course.place, course.device),
         optimizer,
         table.lr_factor,
         device=course.device,
@@ -80,10 +96,11 @@ def new_optimizer(cfg: Config, model: nn.Module, course: Course) -> Optimizers:
     fast = "off" if compile_mode(cfg, course.device) == "off" else "default"
     return optim.build(
         model,
-        cfg.optim,
+        scaled(cfg.optim, cfg.train.batch_size),
         device=course.device,
-        capturable=cfg.train.cuda_graph,
+        capturable=cfg.train.cuda_graph and course.place.size == 1,
         total_steps=course.total_steps,
+        place=course.place,
         compile=functools.partial(compiled, mode=fast),
     )
 
@@ -96,7 +113,7 @@ def step_options(cfg: Config, device: torch.device, processes: int) -> StepOptio
         clip_norm=cfg.train.clip_norm,
         accumulate=max(1, cfg.train.accumulate),  # 0: nobody looked for what fits
         compile=compile_mode(cfg, device),
-        cuda_graph=cfg.train.cuda_graph,
+        cuda_graph=cfg.train.cuda_graph and processes == 1,
         processes=processes,
     )
 
@@ -106,7 +123,7 @@ def new_evaluator(cfg: Config, model: nn.Module, course: Course) -> Evaluator:
 
     Compiled in the default mode then, whatever train.compile says: tuning takes longer than evaluating.
     """
-    graph = cfg.train.cuda_graph
+    graph = cfg.train.cuda_graph and course.place.size == 1
     return Evaluator(
         model,
         precision=course.precision,
@@ -130,6 +147,11 @@ def new_selection(
     train, mode = cfg.train, compile_mode(cfg, course.device)
     if train.hard_fraction >= 1.0:
         return None
+    if course.place.size > 1:
+        raise ValueError(
+            f"train.hard_fraction={train.hard_fraction} picks the hardest images of a whole batch, and each "
+            f"of {course.place.size} processes sees a part of it: train in one, or with train.hard_fraction=1"
+        )
     if proxy is None:
         return HardExamples(
             model, train.hard_fraction, precision=course.precision, device=course.device, compile=mode

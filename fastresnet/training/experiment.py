@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet import data, loading, models
-from fastresnet.machine import distributed, memory, precision, timing
+from fastresnet.machine import memory, precision, timing
 from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.optim.averaging import Ema, TailAverage
+from fastresnet.ranks import agreement, collectives, norms
 from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score, Tta
@@ -30,6 +31,14 @@ from fastresnet.training.trainer import EpochResult, Trainer
 
 # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
 WHITENING_IMAGES = 5000
+# of the data, what all processes must have read, and what it is called where they differ
+ALIKE = {
+    "digest": "the training data's digest",
+    "test_digest": "the test data's digest",
+    "train_size": "training images",
+    "val_size": "validation images",
+    "test_size": "test images",
+}
 
 
 class Experiment:
@@ -54,20 +63,24 @@ class Experiment:
         self.cfg, self.place, self.seed, self.own = cfg, place, cfg.run.seed, own
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
-        notes(f"precision {self.precision.name} ({self.precision.reason})")
+        for line in (
+            f"precision {self.precision.name} ({self.precision.reason})",
+            *assembly.choices(cfg, place),
+        ):
+            notes(line)
         _set_process_wide(cfg, self.precision, self.device)
         clock = timing.Stopwatch(self.device)
-        self.splits = splits if splits is not None else _prepared(cfg, place, notes)
+        self.splits = _agreed(splits if splits is not None else _prepared(cfg, place, notes), place)
         self.data_seconds = clock.lap("data")
         self._build_loaders(notes)
         self.steps_per_epoch = len(self.train_loader)
         self.total_steps = max(1, round(cfg.train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        self.model = self._placed(self._new_model(self.seed))
+        self.model = _placed(self._new_model(self.seed), cfg, self.device)
         if isinstance(self.model, models.Network) and self.model.pretrained_report:
             notes(f"weights from {self.model.pretrained_report}")
         width = cfg.train.proxy_width
-        proxy = self._placed(self._new_model(self.seed, width)) if width else None
+        proxy = _placed(self._new_model(self.seed, width), cfg, self.device) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
@@ -90,10 +103,6 @@ class Experiment:
             if self.own.model is not None and width is None:
                 return self.own.new_model(len(self.splits.class_names), self.image_size)
             return models.build(cfg.model, len(self.splits.class_names), self.image_size)
-
-    def _placed(self, model: nn.Module) -> nn.Module:
-        model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.cfg.train.channels_last else model
 
     @property
     def image_size(self) -> int:
@@ -165,13 +174,13 @@ class Experiment:
         By the averaged weights where the run averages. Every process gets the whole.
         """
         model = self.averaged_model or self.model
-        distributed.share_buffers(model, self.place)
+        collectives.share_buffers(model, self.place)
         views = Tta(tta, self.cfg.eval.tta_share)
         buffers = functools.partial(self.evaluator.buffers, views)
         batches = map(self._seen, self.eval_loaders[split].epoch(0, buffers))
         logits_NK, labels_N = self.evaluator(batches, views)
-        gathered = distributed.gather_rows(logits_NK, self.place)
-        return gathered, distributed.gather_rows(labels_N, self.place)
+        gathered = collectives.gather_rows(logits_NK, self.place)
+        return gathered, collectives.gather_rows(labels_N, self.place)
 
     def _seen(self, batch: Batch) -> Batch:
         self.on_batch()
@@ -264,11 +273,24 @@ def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.d
     precision.apply_globally(precise, device)
 
 
+def _placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
+    model = model.to(device)
+    if cfg.train.sync_batch_norm:
+        norms.synchronise(model, device)
+    return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model
+
+
+def _agreed(splits: data.Splits, place: World) -> data.Splits:
+    """The same. Raises ValueError where another process has read other images."""
+    agreement.agree({name: splits.info.get(key) for key, name in ALIKE.items()}, place)
+    return splits
+
+
 def _prepared(cfg: Config, place: World, notes: Callable[[str], None]) -> data.Splits:
     """The data; the first process of several makes the betons, the others read them afterwards."""
     if not place.is_main:
-        distributed.barrier(place)
+        collectives.barrier(place)
     splits = data.prepare(cfg, notes)
     if place.is_main:
-        distributed.barrier(place)
+        collectives.barrier(place)
     return splits

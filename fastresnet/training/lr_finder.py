@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastresnet.optim.rates import scaled
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.selection import Batch
 from fastresnet.training.trainer import Trainer
@@ -83,7 +84,7 @@ def _climb(
     experiment: Experiment, planned: Floats, on_step: Callable[[int, float, float], None]
 ) -> tuple[list[float], list[float], bool]:
     """Rates and losses up to the end or to divergence."""
-    peak = experiment.cfg.optim.lr
+    peak = scaled(experiment.cfg.optim, experiment.cfg.train.batch_size).lr
     original: Trainer = experiment.trainer
     plain = dataclasses.replace(original.options, compile="off", cuda_graph=False)
     trainer = Trainer(

@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastresnet.machine import distributed, timing
+from fastresnet.machine import timing
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim.averaging import Average, AverageState
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
+from fastresnet.ranks import agreement, collectives
 from fastresnet.training.capture import Captured
 from fastresnet.training.selection import Batch, HardExamples, SelectionState
 from fastresnet.training.step import Freeze, Step, StepOptions
@@ -180,10 +181,11 @@ class Trainer:
 
     def _result(self, epoch: int, trained: float, seconds: float) -> EpochResult:
         here = torch.cat([self.update.totals, self.update.totals.new_tensor([trained])])
-        loss_sum, hits, images, trained = distributed.sum_over(here, self.place).tolist()
+        loss_sum, hits, images, trained = collectives.sum_over(here, self.place).tolist()
         loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
         if not math.isfinite(loss) or scale_is_lost(self.update.scaler):
             raise diverged(self, epoch, loss)
+        agreement.same_weights(self.model, self.place, self.steps_done)
         lr = self.rates.base_lr(max(self.steps_done - 1, 0))
         return EpochResult(
             epoch, self.steps_done, int(images), loss, accuracy, seconds, trained / seconds, lr
@@ -192,7 +194,7 @@ class Trainer:
     def check(self, epoch: int) -> None:
         """Raises Diverged, in every process, where the loss of the epoch so far or a weight isn't finite."""
         here = torch.stack([self.totals[0], self.totals.new_tensor(len(sick(self)))])
-        loss_sum, unsound = distributed.sum_over(here, self.place).tolist()
+        loss_sum, unsound = collectives.sum_over(here, self.place).tolist()
         if unsound or not math.isfinite(loss_sum):
             raise diverged(self, epoch, loss_sum)
 

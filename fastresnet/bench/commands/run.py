@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastresnet.base import words
+from fastresnet.base import files, words
 from fastresnet.base.exits import Interrupted
 from fastresnet.bench import places
 from fastresnet.bench.commands.options import above_zero, at_least_one, parser
@@ -31,6 +31,7 @@ from fastresnet.bench.measuring.cases import PARTS
 from fastresnet.bench.measuring.context import SUITES, Context
 from fastresnet.bench.measuring.file import Benchmark, unfinished
 from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, describe, summary
+from fastresnet.bench.pages import picture
 from fastresnet.machine import hardware
 from fastresnet.machine.devices import choose_device, make_current
 
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         profiles.write(context, options.profile, say)
     for result, path in zip(results, paths):
         print(f"{summary(result)}\nwritten: {path}")
+        drawn = picture.scaling(result, hardware.short_name(result["hardware"]))
+        if drawn is not None:
+            print(f"drawn: {files.write_text(path.with_suffix('.svg'), drawn)}")
     if options.against:
         print(f"next: fastresnet compare {paths[1]} {paths[0]} --gate 5%")
     return 0 if any(row["status"] == "ok" for row in results[0]["cases"]) else 1

@@ -10,6 +10,7 @@ PARTS = {
     "step": "Training steps",
     "endtoend": "Epochs, and the costs around them",
     "accuracy": "Time to accuracy",
+    "scaling": "Several processes",
 }
 WORDS = {
     "matmul": "matrix product",
@@ -34,6 +35,9 @@ def readable(row: Row) -> str:
         what, _, kind = row["name"].partition("/")[2].partition("-")
         whole = f"{what}-{kind}"
         return WORDS.get(whole) or ", ".join(filter(None, (WORDS.get(what, what), kind)))
+    if row["part"] == "scaling":
+        kind, _, count = row["name"].partition("/")
+        return f"{kind}, {count} process{'es' * (count != '1')}"
     return row["name"].replace("/", ": ").replace(".yaml", "")
 
 

@@ -1,15 +1,22 @@
-"""The README's picture: a contest between loaders as a standalone SVG, readable in light and dark.
+"""Bars as standalone SVGs, readable in light and dark: the README's contest of loaders, and scaling.
 
-Refuses to choose: every contestant that ran is drawn, the machine and the number of samples stand below.
+Refuses to choose: all that ran is drawn, the machine and the number of samples stand beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from fastresnet.base import words
+from fastresnet.bench.measuring.file import Benchmark, Row, figure, number
 from fastresnet.bench.pages import tables
+from fastresnet.bench.pages.case_names import readable
 
 WIDTH, ROW, NAME, TOP = 720, 34, 150, 44  # px
+
+
+Bar = tuple[str, float, str, bool]  # name, value, its text, whether in the first colour
 
 
 def loaders(contest: dict[str, Any], machine: str) -> str:
@@ -17,18 +24,45 @@ def loaders(contest: dict[str, Any], machine: str) -> str:
     ran = [row for row in contest["rows"] if row["status"] == "ok"]
     ran.sort(key=lambda row: -row["images_per_second"]["median"])
     rates = [row["images_per_second"]["median"] for row in ran]
-    widths = [round(rate / rates[0] * (WIDTH - NAME - 90), 1) for rate in rates]
+    shown = [(row["name"], rate, f"{rate:,.0f}", bool(row["ours"])) for row, rate in zip(ran, rates)]
     samples = " to ".join(str(n) for n in sorted({row["images_per_second"]["n"] for row in ran}))
     told = f"batch {contest['batch_size']}, {contest['dtype']}; crop, mirror, cutout; "
+    told += f"medians of {samples} samples, in turns; green: ours"
+    return bars(f"Augmented batches of CIFAR-10 on {machine}, images a second", shown, told, room=90)
+
+
+def scaling(file: Benchmark, machine: str) -> str | None:
+    """Bars of images a second by the number of processes; None where the file has no part `scaling`."""
+    ran = [row for row in file["cases"] if row["part"] == "scaling" and row["status"] == "ok"]
+    if not ran:
+        return None
+    first = {row["settings"]["kind"]: figure(row, "images_per_second") for row in reversed(ran)}
+    shown = [_scaled(row, first[row["settings"]["kind"]]) for row in ran]
+    samples = " to ".join(str(n) for n in sorted({len(row["samples"]) for row in ran}))
+    told = f"{ran[0]['settings']['recipe']}; strong: one batch shared out (green), weak: a batch each; "
+    told += f"medians of {samples} samples"
+    return bars(f"Training steps over several processes on {machine}, images a second", shown, told, room=270)
+
+
+def _scaled(row: Row, alone: float) -> Bar:
+    rate, share = figure(row, "images_per_second"), number(row, "communication_share")
+    text = f"{rate:,.0f}, {rate / alone:.2f} times one"
+    text += "" if share is None else f", {words.percent(share, digits=0)} exchanging"
+    return readable(row), rate, text, row["settings"]["kind"] == "strong"
+
+
+def bars(title: str, shown: Sequence[Bar], below: str, *, room: int) -> str:
+    """One bar a row, from zero; `room` px are left for the text behind the longest."""
+    most = max(value for _, value, _, _ in shown)
     values = {
-        "title": f"Augmented batches of CIFAR-10 on {machine}, images a second",
+        "title": title,
         "bars": [
-            (TOP + ROW * place, width, row["name"], row["ours"], f"{rate:,.0f}")
-            for place, (row, rate, width) in enumerate(zip(ran, rates, widths))
+            (TOP + ROW * place, round(value / most * (WIDTH - NAME - room), 1), name, first, text)
+            for place, (name, value, text, first) in enumerate(shown)
         ],
-        "told": f"{told}medians of {samples} samples, in turns; green: ours",
+        "told": below,
         "width": WIDTH,
-        "height": TOP + ROW * len(ran) + 34,
+        "height": TOP + ROW * len(shown) + 34,
         "start": NAME,
     }
-    return str(tables.render("loaders.svg", values))
+    return str(tables.render("bars.svg", values))

@@ -18,6 +18,7 @@ MODULES = {
     "step": "step",  # a training step
     "endtoend": "endtoend",  # epochs, and the costs around them
     "accuracy": "accuracy",  # time to accuracy
+    "scaling": "scaling",  # steps over several processes, in the full suite
 }
 PARTS = {
     part: cast(Cases, importlib.import_module(f"{__name__}.{module}").cases)
