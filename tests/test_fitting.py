@@ -133,9 +133,10 @@ LIMITED = """
 import resource, sys
 import torch
 from fastresnet.base import exits
-from fastresnet.machine import memory
+from fastresnet.machine import software
 from fastresnet.runs import start
 torch.set_num_threads(1)
+software.versions()  # loads libraries, which take address space
 torch.ones(300, 300) @ torch.ones(300, 300)
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + {room}, now + {room}))

@@ -12,6 +12,7 @@ from drawn import splits
 from fastresnet.bench.protocol import protocol
 from fastresnet.settings import config
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.step import Step
 from fastresnet.training.trainer import Trainer
 
 SMALL = {
@@ -181,14 +182,14 @@ def test_a_run_that_diverges_ends_as_a_failed_row(prepared, monkeypatch):
     assert found["accuracy"] is None and found["accuracy_tta"] is None and found["seconds"]["total"] > 0
 
 
-def test_out_of_memory_names_the_batch_that_would_fit(monkeypatch):
-    class Hungry(Experiment):
-        def initialise(self):
-            if self.cfg.train.batch_size > 20:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+def test_out_of_memory_names_the_parts_that_would_fit(monkeypatch):
+    whole = Step._loss_and_hits
 
-        warm_up = initialise
+    def hungry(self, images, labels, frozen):
+        if len(images) > 20:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(self, images, labels, frozen)
 
-    monkeypatch.setattr(protocol, "Experiment", Hungry)
-    with pytest.raises(ValueError, match="--train.batch_size=15 fits"):
+    monkeypatch.setattr(Step, "_loss_and_hits", hungry)
+    with pytest.raises(ValueError, match="speed90-cpu: out of memory on cpu .*; --train.accumulate=4 fits"):
         protocol.prepare(settings(train__batch_size=60), splits(60, 30, 16))

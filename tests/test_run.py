@@ -30,6 +30,7 @@ from fastresnet.settings import config
 from fastresnet.training.evaluation import Score
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.trainer import Diverged, EpochResult
+from fastresnet.watching.hang import Watchdog
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -268,6 +269,13 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(train, tail):
 def test_lower_resolutions_come_first(train):
     done = train("a", {"train.resolutions": [[0.5, 16], [0.8, 24]]})
     assert done.record["steps"] == 12
+
+
+def test_each_step_and_each_batch_that_is_evaluated_is_a_sign_of_life(train, monkeypatch):
+    beats = []
+    monkeypatch.setattr(Watchdog, "beat", lambda self: beats.append(1))
+    train("a", {"train.max_steps": 2, "eval.batch_size": 20, "eval.tta": "none"})
+    assert len(beats) == 2 + 3
 
 
 # ---- going on --------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from fastresnet.series.rows import Row
 from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic, trainer
 from fastresnet.training.experiment import Experiment
+from fastresnet.watching import fitting
 
 CLOCK = {
     "on": "fresh weights, whitening, augmentation, training, the test evaluation that decides success",
@@ -49,25 +50,17 @@ class Prepared:
 
 
 def prepare(cfg: Config, splits: Splits | None = None) -> Prepared:
-    """Build and warm up. Raises ValueError that names the batch which would fit where memory runs out."""
+    """Build and warm up. Raises ValueError that says what would fit where memory runs out."""
     began = timing.now("cpu")
     experiment = Experiment(cfg, splits=splits)
     device, precision = experiment.device, experiment.precision
     last_step = min(cfg.train.max_steps or experiment.total_steps, experiment.total_steps)
     built = timing.now(device)
-    try:
-        rehearse(experiment, last_step)
-    except (RuntimeError, MemoryError) as error:
-        if not memory.ran_out(error):
-            raise
+    if short := _rehearsed(experiment, last_step):
         splits = experiment.splits
         experiment.close()
-        del experiment
-        fits = batch_that_fits(cfg, splits, device)
-        raise ValueError(
-            f"{cfg.recipe}: train.batch_size={cfg.train.batch_size} needs more memory than {device} has; "
-            + (f"--train.batch_size={fits} fits" if fits else "no smaller batch fits either")
-        ) from None
+        del experiment  # and what it holds: the trials need the room
+        raise ValueError(f"{cfg.recipe}: {short}; {fitting.advice(cfg, fitting.parts_that_fit(cfg, splits))}")
     seconds = {
         "data": experiment.data_seconds,
         "build": built - began - experiment.data_seconds,
@@ -79,6 +72,17 @@ def prepare(cfg: Config, splits: Splits | None = None) -> Prepared:
     }
     ceiling = matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32")
     return Prepared(experiment, last_step, seconds, flops, ceiling)
+
+
+def _rehearsed(experiment: Experiment, last_step: int) -> str:
+    """`rehearse`; where memory runs out what was tried, in words."""
+    try:
+        rehearse(experiment, last_step)
+        return ""
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
+        return fitting.tried(experiment.cfg, error)
 
 
 def rehearse(experiment: Experiment, last_step: int) -> None:
@@ -119,26 +123,6 @@ def first_of_each_kind(experiment: Experiment, last_step: int) -> dict[int, list
         if seen[kind] <= WARM_STEPS:
             found.setdefault(epoch, []).append(step)
     return found
-
-
-def batch_that_fits(cfg: Config, splits: Splits | None, device: torch.device) -> int | None:
-    """The largest of batch_size/2, /4, … that trains here, or None.
-
-    Built anew each time: memory decides, not a formula.
-    """
-    size: int = cfg.train.batch_size // 2
-    while size >= max(1, cfg.train.accumulate):
-        memory.give_back(device)
-        try:
-            smaller = Experiment(cfg.replace({"train.batch_size": size}), splits=splits)
-            smaller.warm_up()
-            smaller.close()
-            return size
-        except (RuntimeError, MemoryError) as error:
-            if not memory.ran_out(error):
-                raise
-            size //= 2
-    return None
 
 
 # ---- a run -------------------------------------------------------------------------------------------------
