@@ -7,6 +7,7 @@ import pytest
 import tape
 import torch
 from model_settings import section
+from test_loader import no_waiting
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -200,6 +201,25 @@ def test_a_read_and_an_upload_would_be_seen():
     plain.parts[0].param_groups[0]["params"][0].grad = torch.ones(2)
     with NoHost(), pytest.raises(Forbidden):
         plain.step()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", ["off", "default"])
+def test_a_captured_evaluation_on_a_gpu_equals_the_eager_one_and_never_waits(compile):
+    device = torch.device("cuda")
+    model = models.build(section("model", arch="speednet", width=0.25), 10).to(device)
+    plain = Evaluator(model, precision=course(device).precision, device=device)
+    captured = Evaluator(
+        model, precision=course(device).precision, device=device, compile=compile, cuda_graph=True
+    )
+    images = torch.randn(100, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    batches = list(zip(images.split(40), torch.zeros(100, dtype=torch.int64, device=device).split(40)))
+    captured(batches, Tta("crops", 0.25))
+    with torch.no_grad():
+        model.head.weight.mul_(-1.5)
+    with no_waiting():
+        found, _ = captured(batches, Tta("crops", 0.25))
+    torch.testing.assert_close(found, plain(batches, Tta("crops", 0.25))[0], rtol=1e-3, atol=1e-3)
 
 
 # ---- compiling ---------------------------------------------------------------------------------------------

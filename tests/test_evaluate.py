@@ -4,11 +4,8 @@ import observed
 import pytest
 import tape
 import torch
-from model_settings import section
-from test_loader import no_waiting
 from torch import nn
 
-from fastresnet import models
 from fastresnet.machine import precision
 from fastresnet.settings import config
 from fastresnet.training import evaluation
@@ -148,20 +145,3 @@ def test_a_captured_evaluation_follows_the_weights_and_reads_batches_where_they_
                 one.model.head.weight.mul_(-1.5)
     first, again = [False, True, False], [True, True, True]
     assert placed == 2 * first + 2 * again and len(captured._graphs) == 4
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("compile", ["off", "default"])
-def test_a_captured_evaluation_on_a_gpu_equals_the_eager_one_and_never_waits(compile):
-    device = torch.device("cuda")
-    model = models.build(section("model", arch="speednet", width=0.25), 10).to(device)
-    plain = Evaluator(model, precision=FP32, device=device)
-    captured = Evaluator(model, precision=FP32, device=device, compile=compile, cuda_graph=True)
-    images = torch.randn(100, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    batches = list(zip(images.split(40), torch.zeros(100, dtype=torch.int64, device=device).split(40)))
-    captured(batches, Tta("crops", 0.25))
-    with torch.no_grad():
-        model.head.weight.mul_(-1.5)
-    with no_waiting():
-        found, _ = captured(batches, Tta("crops", 0.25))
-    torch.testing.assert_close(found, plain(batches, Tta("crops", 0.25))[0], rtol=1e-3, atol=1e-3)

@@ -174,6 +174,14 @@ def test_for_a_gpu_rows_are_read_as_words_and_four_values_stored_at_once(for_a_g
 
 
 @pytest.mark.parametrize("capability", [80, 90])
+def test_for_a_gpu_neighbouring_threads_take_neighbouring_words(monkeypatch, capability):
+    """Left to choose between rows and words, Triton 3.6 gave each thread of a warp a row of its own."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    layouts = re.findall(r"threadsPerWarp = (\[.*?\])", compiled(capability, "*bf16").asm["ttgir"])
+    assert layouts and set(layouts) == {"[32, 1]"}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     "constants",
     [dict(ERASE=True, CUT=8), dict(WORDS=False, h=24, w=24), dict(WORDS=False, CHANNELS_LAST=False)],

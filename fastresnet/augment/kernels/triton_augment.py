@@ -127,9 +127,9 @@ def _kernel(
     window = image * ((H + 2 * PAD) * pitch) + dy * pitch + dx * 3  # its first byte
 
     first = tl.program_id(1) * (BLOCK // (4 * LANES) if WORDS else BLOCK)  # row or value
-    if WORDS:  # rows x words x their four bytes; all that a column needs is computed once for all rows
-        y = first + tl.arange(0, BLOCK // (4 * LANES))[:, None, None]
-        left, k = 4 * tl.arange(0, LANES)[None, :, None], tl.arange(0, 4)[None, None, :]
+    if WORDS:  # words, row after row, x their four bytes: neighbouring threads take neighbouring words
+        word, k = tl.arange(0, BLOCK // 4)[:, None], tl.arange(0, 4)[None, :]
+        y, left = first + word // LANES, 4 * (word % LANES)
         place = window + left
         skipped = ((place & 3) * 8).to(tl.uint32)  # bits of the first word that belong to values before ours
         live = (y < H) & (left < W * 3)
