@@ -16,6 +16,7 @@ class Callback:
     """Override what is wanted. A hook that returns True ends the run there, as if it were whole.
 
     Called in every process of several; `folder` and `record` are None in all but the first.
+    A hook that takes longer than run.hang_after allows is taken for hung.
     """
 
     def on_run_begin(self, folder: Path | None) -> None:

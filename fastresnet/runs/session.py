@@ -117,7 +117,7 @@ class Session:
                     with meters.EnergyMeter(self.experiment.device) as energy, self.watchdog:
                         self._epochs()
                 except Diverged as error:
-                    self.progress.note(f"{error}; looking for where it began ...")
+                    self.progress.note("not finite any more: looking for where it began ...")
                     raise divergence.traced(error, self.experiment, self.keeper.rewind, self.stop) from None
                 self.stop.answer = "the last step is done, the run is finishing; again to stop now"
                 with self.progress.busy("evaluating the last weights, writing the record"):
