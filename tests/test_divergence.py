@@ -61,7 +61,7 @@ def train(tmp_path, pair):  # noqa: F811
 @pytest.mark.parametrize(
     ("way", "what"),
     [
-        ("forward", "the output of 3 is not finite"),
+        ("forward", "the output of 3 (20 of 20 images) is not finite"),
         ("backward", "the gradient at the output of 2 is not finite, though all outputs and the loss"),
     ],
 )
@@ -93,7 +93,9 @@ def test_a_last_step_that_ruins_the_weights_is_no_success(train, tmp_path, keepi
 
 
 def test_micro_batches_are_looked_at_one_by_one(train):
-    with pytest.raises(Diverged, match="it began in step 3 .*the output of 3 is not finite"):
+    with pytest.raises(
+        Diverged, match="it began in step 3 .*the output of 3 .10 of 10 images. is not finite"
+    ):
         train({"train.accumulate": 2}, model=net(6, "forward"))
 
 
@@ -143,3 +145,12 @@ def test_looking_leaves_no_hooks_and_no_gradients():
         assert not any(module._forward_hooks for module in one.model.modules())
         told = divergence.examined(one, images * math.nan, labels, False)
         assert told == "the images of its batch are not finite"
+
+
+def test_one_broken_image_is_told_from_a_broken_network():
+    images = torch.ones(6, 3)
+    images[4, 1] = math.nan
+    layer = nn.Linear(3, 2)
+    with divergence.looking(layer) as seen:
+        layer(images)
+    assert seen == ["the output of the model (1 of 6 images)"]

@@ -134,6 +134,11 @@ def _judged(seen: list[str], loss: float) -> str:
 OUTPUT, SLOPE = "the output of ", "the gradient at the output of "
 
 
+def _spoilt(values: Tensor) -> int:
+    """How many rows hold what isn't finite: one image can be broken, or what is learned."""
+    return int((~torch.isfinite(values.detach())).reshape(len(values), -1).any(1).sum())
+
+
 @contextmanager
 def looking(model: nn.Module) -> Iterator[list[str]]:
     """Names of outputs and gradients that are not finite, in the order in which `model` makes them."""
@@ -144,8 +149,8 @@ def looking(model: nn.Module) -> Iterator[list[str]]:
             seen.append(what)
 
     def after_layer(name: str, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            look(OUTPUT + name, output)
+        if isinstance(output, Tensor) and output.ndim:
+            look(f"{OUTPUT}{name} ({_spoilt(output)} of {len(output)} images)", output)
             if output.requires_grad:
                 output.register_hook(partial(look, SLOPE + name))
 
