@@ -36,7 +36,6 @@ setup(
         "matplotlib>=3.8",  # draws the curves
         "Jinja2>=3.1",  # writes the pages; torch needs it, too
         "MarkupSafe>=2.1",  # what Jinja2 escapes with
-        "jsonschema>=4.18",  # holds result.json to its schema
     ],
     extras_require={
         # compiled where there is no wheel: scripts/setup.sh installs what that needs, then this extra
@@ -55,6 +54,7 @@ setup(
             "ruff>=0.6",
             "mypy>=1.11",
             "types-PyYAML",
+            "jsonschema>=4.18",  # our own checker is held to it
             "scikit-learn>=1.4",
             "tensorboard>=2.16",
             "safetensors>=0.4",

@@ -85,3 +85,10 @@ def test_what_can_not_be_taken_apart_is_one_line(capsys):
     assert exits.exit_code(run.main, ["--operators", "none.yaml", "--device", "cpu"]) == 2
     told = capsys.readouterr().err
     assert "none.yaml" in told and told.count("\n") == 1
+
+
+@pytest.mark.gpu
+def test_a_gpus_step_is_its_kernels_and_what_lies_between_them():
+    found = operators.measure(Context(torch.device("cuda"), tiny=True), "cpu.yaml")
+    assert 0 < found.explained <= 1.1 and all(one.seconds > 0 for one in found.rows if one.flops)
+    assert sum(one.seconds for one in found.rows) == pytest.approx(found.step_seconds, rel=0.1)

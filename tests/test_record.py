@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from fastresnet.machine import hardware, software
+from fastresnet.reports import telling
 from fastresnet.runs import record
 
 
@@ -157,13 +158,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 def test_one_line_says_recipe_accuracy_time_and_machine():
-    assert record.line(a_record()).startswith("speed94     n=3  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  ")
-    line = record.line(a_result())
+    assert telling.line(a_record()).startswith("speed94     n=3  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  ")
+    line = telling.line(a_result())
     assert "acc 95.12 %  tta 95.40 %  time 52.10 s  15,400 images/s  mfu 23 %" in line
     assert "SYNTHETIC" not in line
     synthetic = a_result()
     synthetic["data"]["synthetic"] = True
-    assert record.line(synthetic).endswith("SYNTHETIC DATA")
+    assert telling.line(synthetic).endswith("SYNTHETIC DATA")
 
 
 def test_the_machine_line_is_one_line_of_json():
@@ -180,7 +181,7 @@ def test_at_a_terminal_a_run_ends_with_what_was_reached_where_to_look_and_what_i
     result = a_result()
     result["config"]["eval"] = {"target": target}
     (tmp_path / "report.html").write_text("")
-    told = record.ending(result, tmp_path)
+    told = telling.ending(result, tmp_path)
     assert said in told and "accuracy  95.12 %, 95.40 % with" in told and "15,400 images/s" in told
     assert f"report    {tmp_path}/report.html" in told
     assert f"fastresnet evaluate --checkpoint={tmp_path}" in told

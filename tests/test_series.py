@@ -17,6 +17,7 @@ from made_run import call
 import fastresnet as fr
 from fastresnet import data as datasets
 from fastresnet.base import files
+from fastresnet.reports import telling
 from fastresnet.runs import checkpoint, ledger, record, start
 from fastresnet.runs.callbacks import Callback, EarlyStopping
 from fastresnet.series import place, plan, running, summary
@@ -352,7 +353,7 @@ def test_a_series_ends_at_a_terminal_in_lines_of_80_columns(tmp_path):
     told = summary.ending(one, tmp_path)
     assert "accuracy  82.00 ±2.00 % (mean ± sd, n=3; the mean's 95 % interval ±4.97)" in told
     assert "target    70.00 %: met, p=0.00" in told and f"report    {tmp_path}/report.html" in told
-    assert record.line(one).startswith("smoke       n=3  acc 82.00 ±2.00 %  time 3.00 ±1.00 s")
+    assert telling.line(one).startswith("smoke       n=3  acc 82.00 ±2.00 %  time 3.00 ±1.00 s")
 
 
 def test_values_of_any_kind_can_be_swept_and_named():

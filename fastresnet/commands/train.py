@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from fastresnet.base import exits
+from fastresnet.reports import telling
 from fastresnet.runs import record, start
 from fastresnet.series import summary
 from fastresnet.series.plan import COUNT
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _several(cfg, args, in_words)
     run = start.train(cfg)
     if run.record is not None:  # it is None in all processes but the first
-        print(record.ending(run.record, run.dir) if in_words else record.dumps(run.record), flush=True)
+        print(telling.ending(run.record, run.dir) if in_words else record.dumps(run.record), flush=True)
     return exits.DONE
 
 

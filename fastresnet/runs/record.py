@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files, strict_yaml, words
-from fastresnet.machine import hardware
+from fastresnet.base import files
 
 KINDS = ("result", "series", "record", "benchmark")
 SCHEMAS = (*KINDS, "checkpoint")
@@ -91,58 +89,6 @@ def read(path: str | Path, kind: str | None = None) -> dict[str, Any]:
 def dumps(record: Mapping[str, Any]) -> str:
     """The record as JSON in one line: the last line that a run prints."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def line(record: Mapping[str, Any]) -> str:
-    """One aligned line: `speed94  n=200  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  1x H200`."""
-    machine = hardware.short_name(record["hardware"])
-    mark = "  SYNTHETIC DATA" if record["data"]["synthetic"] else ""
-    several = record.get("kind") in ("record", "series")
-    fields = _record_fields(record) if several else _result_fields(record)
-    return "  ".join([f"{record['recipe']:<10}", *fields, machine]) + mark
-
-
-def ending(record: Mapping[str, Any], run_dir: Path) -> str:
-    """A result for a person at a terminal: what was reached, what it took, where to look, what to do next."""
-    accuracy, seconds, rate = record["accuracy"], record["seconds"], record["images_per_second"]
-    target = record["config"]["eval"].get("target")
-    with_tta = accuracy["test_tta"]
-    lines = [f"accuracy  {words.percent(accuracy['test'])}"]
-    if with_tta is not None:
-        lines[0] += f", {words.percent(with_tta)} with test-time augmentation"
-    if target:
-        reached = accuracy["test"] if with_tta is None else with_tta
-        lines.append(f"target    {words.percent(target)}: {'met' if reached >= target else 'missed'}")
-    lines.append(f"time      {words.duration(seconds['train'])} of {words.duration(seconds['wall'])} in all")
-    lines += [f"speed     {rate:,.0f} images/s"] if rate else []
-    page = run_dir / "report.html"
-    lines += [f"report    {page}"] if page.exists() else []
-    lines.append(f"next      fastresnet evaluate --checkpoint={shlex.quote(str(run_dir))}")
-    return "\n".join(["", *lines])
-
-
-def _record_fields(record: Mapping[str, Any]) -> list[str]:
-    summary = record["summary"]
-    swept = record.get("setting")
-    return [
-        *([f"{swept}={strict_yaml.write(summary['value'])}"] if swept else []),
-        f"n={summary['n']}",
-        f"acc {words.percent(summary['mean'], summary['std'])}",
-        f"time {words.seconds(summary['seconds_mean'], summary['seconds_std'])}",
-    ]
-
-
-def _result_fields(record: Mapping[str, Any]) -> list[str]:
-    accuracy, seconds = record["accuracy"], record["seconds"]
-    fields = [f"seed {record['seed']}", f"acc {words.percent(accuracy['test'])}"]
-    if accuracy["test_tta"] is not None:
-        fields.append(f"tta {words.percent(accuracy['test_tta'])}")
-    fields.append(f"time {words.seconds(seconds['train'])}")
-    if record["images_per_second"] is not None:
-        fields.append(f"{record['images_per_second']:,.0f} images/s")
-    if record["mfu"] is not None:
-        fields.append(f"mfu {100 * record['mfu']:.0f} %")
-    return fields
 
 
 # ---- the part of JSON Schema that the schemas use; one that uses more is an assertion --------------------

@@ -18,10 +18,10 @@ from fastresnet.data import Pictures, Splits
 from fastresnet.machine import meters, timing
 from fastresnet.machine.distributed import World
 from fastresnet.ranks.collectives import Vote
-from fastresnet.reports import plots
+from fastresnet.reports import plots, telling
 from fastresnet.reports.finished import Predictions, Result, Row
 from fastresnet.runs import folder as folders
-from fastresnet.runs import loggers, record
+from fastresnet.runs import loggers
 from fastresnet.runs.callbacks import Callback, Callbacks
 from fastresnet.runs.folder import RunFolder
 from fastresnet.runs.keeping import Keeper
@@ -253,7 +253,7 @@ class Session:
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
             images = Pictures(experiment.splits.test, cfg.data.label_field)
             answers = Predictions(logits_NK.cpu().numpy(), labels_N.cpu().numpy(), tuple(names), images)
-            self.progress.say(record.line(self.record))
+            self.progress.say(telling.line(self.record))
             self.keeper.insist()
             self.folder.write_result(self.record, answers, report=cfg.run.report)
             self.progress.note(f"results in {self.folder.path}")

@@ -22,6 +22,7 @@ from fastresnet.base.exits import Interrupted
 from fastresnet.data import Splits
 from fastresnet.machine import memory, timing
 from fastresnet.machine.devices import choose_device
+from fastresnet.reports import telling
 from fastresnet.reports.finished import DataFacts, Result
 from fastresnet.runs import folder as folders
 from fastresnet.runs import record, start
@@ -170,7 +171,7 @@ class Running:
         made = self.home.made
         assert made is not None, "the last run was kept"
         self.progress.note(f"series in {self.home.folder}")
-        for line in [*(summary.table(made) if self.plan.key else []), record.line(made)]:
+        for line in [*(summary.table(made) if self.plan.key else []), telling.line(made)]:
             self.progress.say(line)
         return Series(self.home.folder, made)
 

@@ -197,7 +197,7 @@ def table(made: SeriesResult) -> list[str]:
 
 
 def ending(made: SeriesResult, folder: Path) -> str:
-    """The series for a person at a terminal, as record.ending tells a run."""
+    """The series for a person at a terminal, as reports.telling tells a run."""
     best, target, sweep = made["summary"], made["target"], made["setting"] is not None
     lines = ["", *table(made), ""] if sweep else [""]
     said = f"accuracy  {verdict(made)}"

@@ -21,6 +21,7 @@ from fastresnet.bench.protocol import record_page, reproduce, rival, runlog
 from fastresnet.bench.protocol.record_page import Published, Rival
 from fastresnet.machine import distributed, software
 from fastresnet.machine.software import GitState
+from fastresnet.reports import telling
 from fastresnet.runs import record
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series import rows
@@ -157,7 +158,7 @@ def _keep(making: reproduce.Making, asked: argparse.Namespace, work: Path, home:
 def _finish(made: dict[str, Any], home: Path) -> int:
     for line in _verdict(made):
         say(line)
-    print(record.line(made))
+    print(telling.line(made))
     print(record.dumps(made))
     return 1 if made["summary"]["target_met"] is False else 0
 
