@@ -1,6 +1,7 @@
 """Betons: what FFCV wrote is read pixel for pixel, damage is refused by name, nothing half-written stays."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import pytest
 
 from fastresnet import beton
 from fastresnet.base.digest import content_digest
+from fastresnet.beton import worker
+from fastresnet.beton import writer as writing
 from fastresnet.beton.pages import ROW, fingerprint
 from fastresnet.sources import FolderSet
 
@@ -114,6 +117,18 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_beton_as_it_was(
     with pytest.raises(beton.BetonError, match="the disk has 1.0 MiB free"):
         beton.write(path, *smooth(20, 32))
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.beton"]
+
+
+@needs_ffcv
+def test_nothing_is_written_when_nobody_is_left_who_asked_for_it(tmp_path: Path) -> None:
+    job = worker.Job(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int64), "raw", 90, 1, 1 << 21, 0)
+    root, another = str(Path(__file__).parents[1]), "1"  # not the number of its parent
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", writing._START, root, another],
+        input=pickle.dumps((str(tmp_path / "x.beton"), job)), capture_output=True, timeout=100,
+        start_new_session=True,
+    )  # fmt: skip
+    assert done.stdout == b"" and os.listdir(tmp_path) == []
 
 
 @needs_ffcv

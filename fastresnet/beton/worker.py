@@ -119,12 +119,13 @@ def _watch(parent: int) -> None:
             _end_group()
 
 
-def main() -> None:
-    """Write jobs until standard input ends."""
+def main(parent_number: str) -> None:
+    """Write jobs until standard input ends, or the process of this number does, which gives them."""
+    parent = int(parent_number)
     signal.signal(signal.SIGTERM, lambda *_: _end_group())
     multiprocessing.set_start_method("fork")  # FFCV hands its workers objects that only a fork can carry
     os.dup2(2, 1)
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     try:
         from ffcv import writer as ffcv_writer
         from ffcv.fields import IntField, RGBImageField
@@ -136,6 +137,8 @@ def main() -> None:
         try:
             path, job = pickle.load(sys.stdin.buffer)
         except EOFError:
+            return
+        if os.getppid() != parent:  # nobody waits for the file, or would clear it away
             return
         try:
             np.random.seed(0)  # mode proportion draws from it

@@ -33,7 +33,7 @@ MODES = ("raw", "jpg", "proportion", "smart")
 SMART_THRESHOLD = 128 * 128 * CHANNELS  # bytes: larger images become JPEGs in mode smart
 DEFAULT_PAGE = 4 * SMALLEST_PAGE
 VERIFIED_JPEGS = 1000  # JPEGs decoded again before a beton gets its name
-_START = "import sys; sys.path[0] = sys.argv[1]; from fastresnet.beton import worker; worker.main()"
+_START = "import sys; sys.path[0] = sys.argv[1]; from fastresnet.beton.worker import main; main(sys.argv[2])"
 
 
 def can_write() -> bool:
@@ -80,7 +80,7 @@ class Writer:
             )
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _START, str(Path(__file__).parents[2])],
+            [sys.executable, "-W", "ignore", "-c", _START, str(Path(__file__).parents[2]), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -28,7 +28,7 @@ from tests.drill.running import Drill, Tally, carry_out
 
 DRILLS = (
     Drill("killed at a file operation", kills.at_a_file_operation, 60),
-    Drill("killed at any time", kills.at_any_time(signal.SIGKILL), 20),
+    Drill("killed at any time", kills.at_any_time(signal.SIGKILL), 40),
     Drill("killed twice", kills.at_any_time(signal.SIGKILL, times=2), 10),
     Drill("terminal closed (SIGHUP)", kills.at_any_time(signal.SIGHUP), 10),
     Drill("terminated (SIGTERM)", kills.at_any_time(signal.SIGTERM), 10),
@@ -36,10 +36,10 @@ DRILLS = (
     Drill("one killed under torchrun", ranks.one_killed_under_torchrun, 2, batch=2),
     Drill("killed while converting", handed.killed_while_it_converts, 6),
     Drill("disk full", starving.on_a_full_disk, 20),
-    Drill("disk becomes read-only", starving.on_a_disk_that_becomes_read_only, 10),
-    Drill("memory limited", starving.with_little_memory, 20),
-    Drill("beton cut while streaming", handed.cut_while_it_streams, 12, batch=12),
-    Drill("data replaced before going on", handed.other_data_before_it_goes_on, 12),
+    Drill("disk becomes read-only", starving.on_a_disk_that_becomes_read_only, 20),
+    Drill("memory limited", starving.with_little_memory, 30),
+    Drill("beton cut while streaming", handed.cut_while_it_streams, 24, batch=24),
+    Drill("data replaced before going on", handed.other_data_before_it_goes_on, 24),
     Drill("beton damaged", damage.beton_damaged, 10000, batch=1000),
     *(Drill(name, kind.attempt, kind.tries, batch=kind.tries // 10) for name, kind in damage.FORMATS.items()),
 )

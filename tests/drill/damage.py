@@ -198,11 +198,11 @@ def _sound_images(folder: Path) -> sources.ImageSet:
 
 FORMATS = {
     "checkpoint damaged": Format(_last, _same_weights),
-    "checkpoint forged": Format(_last, _forged_weights, 1000),
+    "checkpoint forged": Format(_last, _forged_weights, 2000),
     "recipe damaged": Format(_recipe, _settings_are_read),
     "record damaged": Format(_of_the_run("result.json"), _record_is_read),
-    "metrics damaged": Format(_of_the_run("metrics.jsonl"), _rows_are_read, 1000),
-    "predictions damaged": Format(_of_the_run("predictions.npz"), _predictions_are_read, 1000),
+    "metrics damaged": Format(_of_the_run("metrics.jsonl"), _rows_are_read),
+    "predictions damaged": Format(_of_the_run("predictions.npz"), _predictions_are_read),
     "Parquet damaged": Format(_parquet, _named_as_it_is),
 }
 
