@@ -196,7 +196,7 @@ class Making:
     def _run_in_turn(self, left: list[tuple[Who, int]], said: Said) -> None:
         assert self.prepared is not None
         logged = [row["seconds"]["total"] for row in (*self.log.of("own"), *self.log.of("rival"))]
-        began, longest = timing.now("cpu"), max(logged, default=0.0)
+        began, longest = timing.now("cpu"), max((taken or 0.0 for taken in logged), default=0.0)
         for done, (who, seed) in enumerate(left, 1):
             started = timing.now("cpu")
             late = self.ask.seconds is not None and started - began + longest > self.ask.seconds
