@@ -114,6 +114,16 @@ def test_the_style_sheet_is_whole():
     assert not re.search(r"^\s*#\s", css, re.M) and "\\25BC" in css
 
 
+def test_files_of_one_process_are_not_said_to_agree():
+    files = [bench_files.benchmark(seed) for seed in (0, 7)]
+    for file in files:
+        for row in file["cases"]:
+            row.pop("processes", None)
+    text = compare_page.render(comparison.compare(files, ["one", "two"]))
+    assert "<b>not judged</b>" in text and "Nothing was told from noise" in text
+    assert "0 slower" not in text and "No case differs" not in text
+
+
 def test_every_case_and_picture_is_there():
     text = unescape(a_page())
     for words in (

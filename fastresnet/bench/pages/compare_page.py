@@ -62,6 +62,7 @@ def render(compared: Comparison) -> str:
         "warnings": compared.warnings,
         "verdict": list(_verdict(compared)),
         "changes": [_line(compared, case) for case in sure[:CHANGES]],
+        "judged": any(entry.ratio and entry.ratio.judged for _, entries in cases for entry in entries),
         "groups": _groups(compared),
         "pictures": compare_pictures.pictures(compared),
         "machines": [(label, compare_pictures.machine(file)) for file, label in zip(compared.files, labels)],
@@ -76,6 +77,9 @@ def _verdict(compared: Comparison) -> Iterator[tuple[str, str]]:
     """How many cases of each file are slower, faster and the same, and the mean speed of each part."""
     for index, label in enumerate(compared.labels[1:], start=1):
         counts = Counter(entries[index].verdict for entries in compared.cases.values())
+        if not counts.keys() & {"slower", "faster", "noise"}:
+            yield "not judged", f"{label}: no case of several processes compares"
+            continue
         yield f"{counts['slower']} slower", f"{label}: beyond noise, of {len(compared.cases)} cases"
         yield f"{counts['faster']} faster", f"{label}: beyond noise; {counts['noise']} within it"
     for part, text in averages(compared).items():
