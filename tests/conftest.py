@@ -54,6 +54,15 @@ def cifar_root() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def imagenette_root(cifar_root: Path) -> Path:
+    """The folder imagenette, Parquet shards of photographs, beside the one that FASTRESNET_DATA names."""
+    root = cifar_root.parent / "imagenette"
+    if not root.is_dir():
+        pytest.skip(f"needs the photographs of Imagenette as Parquet shards in {root}")
+    return root
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` are skipped, with the reason, where there is no CUDA GPU."""
     if not any(item.get_closest_marker("gpu") for item in items):

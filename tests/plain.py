@@ -79,14 +79,19 @@ def train(
     state: dict[str, Any] = {}
     history = [_copy(model)]
     slow = _copy(model)
-    model.train()
     table = factors(cfg.schedule, len(batches), per_epoch)
+    thawed = math.inf if options.freeze_epochs is None else options.freeze_epochs * per_epoch
     for step, (images, labels) in enumerate(batches):
+        held = tuple(f"{part}." for part in cfg.model.freeze) if step < thawed else ()
+        model.train()
+        for part in held:
+            model.get_submodule(part[:-1]).eval()
         model.zero_grad()
         F.cross_entropy(
             model(images), labels, label_smoothing=options.label_smoothing, reduction=options.loss_reduction
         ).backward()
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        trained = {name: p for name, p in learning if not name.startswith(held)}
         gradients = {name: p.grad.clone() for name, p in trained.items() if p.grad is not None}
         if options.clip_norm:
             norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients.values()))
@@ -98,11 +103,18 @@ def train(
             share = max(0.0, 1 - step / freeze) if kind == "whiten_bias" and freeze else factor
             with torch.no_grad():
                 own = state.setdefault(name, {})
-                _update(optim, kind, parameter, gradients[name], own, step, share, momentum)
+                depth = optim.layer_decay ** blocks_above(name) if optim.layer_decay < 1 else 1.0
+                _update(optim, kind, parameter, gradients[name], own, step, share, momentum, depth)
         if optim.lookahead:
             _look_ahead(optim, model, slow, step + 1, len(batches))
         history.append(_copy(model))
     return history
+
+
+def blocks_above(name: str) -> int:
+    """How many blocks of a SpeedNet of three groups lie between a parameter and the output."""
+    order = ("head.", "groups.2.", "groups.1.", "groups.0.", "whiten.")
+    return next(above for above, block in enumerate(order) if name.startswith(block))
 
 
 def _copy(model: nn.Module) -> Weights:
@@ -110,20 +122,28 @@ def _copy(model: nn.Module) -> Weights:
 
 
 def _update(
-    optim: Any, kind: str, p: Tensor, g: Tensor, own: Any, step: int, factor: float, momentum: float | None
+    optim: Any,
+    kind: str,
+    p: Tensor,
+    g: Tensor,
+    own: Any,
+    step: int,
+    factor: float,
+    momentum: float | None,
+    depth: float,
 ) -> None:
     peak = optim.lr
     if kind == "head" and optim.lr_head is not None:
         peak = optim.lr_head
     if kind in ("biases", "whiten_bias") and optim.lr_bias is not None:
         peak = optim.lr_bias
-    lr = peak * factor
+    lr, factor = peak * depth * factor, depth * factor
     decays = kind in ("filters", "head") or optim.decay_norms_and_biases
     shrink = factor * optim.weight_decay * (1.0 if optim.name == "muon" else optim.lr) if decays else 0.0
     if optim.name == "muon" and kind == "filters":
         _muon(optim, p, g, own, step, lr, 0.0 if optim.renormalize_every else shrink)
     elif optim.name in ("adam", "adamw"):
-        _adam(optim, p, g, own, step, lr, shrink)
+        _adam(optim, p, g, own, lr, shrink)
     else:
         usual = optim.bias_momentum if optim.name == "muon" else optim.momentum
         _sgd(optim, p, g, own, lr, shrink, usual if momentum is None else momentum)
@@ -138,15 +158,15 @@ def _sgd(optim: Any, p: Tensor, g: Tensor, own: Any, lr: float, shrink: float, m
     p -= lr * (g + momentum * own["m"] if optim.nesterov else own["m"])
 
 
-def _adam(optim: Any, p: Tensor, g: Tensor, own: Any, step: int, lr: float, shrink: float) -> None:
+def _adam(optim: Any, p: Tensor, g: Tensor, own: Any, lr: float, shrink: float) -> None:
     if optim.name == "adamw":
         p *= 1 - shrink
     elif lr:
         g = g + shrink / lr * p
     own["m"] = optim.beta1 * own.get("m", 0) + (1 - optim.beta1) * g
     own["v"] = optim.beta2 * own.get("v", 0) + (1 - optim.beta2) * g * g
-    mean = own["m"] / (1 - optim.beta1 ** (step + 1))
-    square = own["v"] / (1 - optim.beta2 ** (step + 1))
+    own["n"] = own.get("n", 0) + 1
+    mean, square = own["m"] / (1 - optim.beta1 ** own["n"]), own["v"] / (1 - optim.beta2 ** own["n"])
     p -= lr * mean / (square.sqrt() + optim.eps)
 
 

@@ -134,6 +134,12 @@ FAULTS = [
         WHITENING,
     ),
     Fault(
+        "the statistics of frozen norms move",
+        r"norm\.train\(not held\)",
+        "norm.train()",
+        _in("test_freezing", "stay_until_their_step"),
+    ),
+    Fault(
         "lookahead's share lost",
         r"self\._move\(self\._share\(step\)\)",
         "self._move(1.0)",

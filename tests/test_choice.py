@@ -16,8 +16,8 @@ from fastresnet.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def asked(loader: str) -> SimpleNamespace:
-    return SimpleNamespace(loader=loader)
+def asked(loader: str, image_size: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(loader=loader, image_size=image_size)
 
 
 def sized(nbytes: int):
@@ -40,6 +40,12 @@ def test_a_set_without_a_beton_cannot_be_streamed_and_one_that_must_be_cannot_be
     assert loading.choose(asked("auto"), streamed, CPU, 0)[0] == "ffcv"
     with pytest.raises(ValueError, match=r"data.loader=resident holds the whole set .* \(3.0 GiB\)"):
         loading.choose(asked("resident"), streamed, CPU, 0)
+
+
+def test_a_size_that_images_in_memory_dont_have_is_refused():
+    with pytest.raises(ValueError, match="data.image_size=24 cuts images .* in memory, 32x32 px: convert"):
+        loading.choose(asked("auto", 24), sized(1), CPU, 0)
+    assert loading.choose(asked("resident", 32), sized(1), CPU, 0)[0] == "resident"
 
 
 SETTINGS = {

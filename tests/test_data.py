@@ -11,7 +11,7 @@ import torch
 
 from fastresnet import beton, data, sources
 from fastresnet.base.digest import content_digest
-from fastresnet.data import conversion, finding, reading
+from fastresnet.data import conversion, cutting, finding, reading
 from fastresnet.settings import config
 from fastresnet.sources import SourceError, downloads
 
@@ -164,7 +164,9 @@ def test_betons_of_another_mode_or_quality_than_asked_for_are_not_used_again(
         assert finding._made_before(kept, lambda facts: True) is None
 
 
-def test_a_subset_is_another_data_set(images: Images, tmp_path: Path) -> None:
+def test_a_subset_is_another_data_set(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = str(write_betons(tmp_path / "mine", images))
     splits = data.prepare(settings(root=folder, subset=20))
     pixels, labels = images["train"][0][splits.train.indices], images["train"][1][splits.train.indices]
@@ -173,6 +175,11 @@ def test_a_subset_is_another_data_set(images: Images, tmp_path: Path) -> None:
     streamed = data.prepare(settings(root=folder, subset=20, loader="ffcv"))
     assert streamed.train.images is None and streamed.info["digest"] == splits.info["digest"]
     assert streamed.info["checked"].startswith("each page when it is first read")
+    assert (streamed.mean, streamed.std) == (splits.mean, splits.std) and streamed.info["counted"] == 20
+    monkeypatch.setattr(cutting, "COUNTED", 7)
+    some = data.prepare(settings(root=folder, subset=20, loader="ffcv"))
+    assert some.info["counted"] == 7 and some.mean == conversion.statistics(pixels[::3])[0]
+    assert data.prepare(settings(root=folder)).info["counted"] == 40
 
 
 def test_a_sidecar_of_another_beton_is_an_error(images: Images, tmp_path: Path) -> None:
@@ -291,6 +298,13 @@ def test_images_of_several_sizes_or_too_many_stay_in_the_beton(
     beton.sidecar_path(folder / "test.beton").unlink()
     splits = data.prepare(settings(root=str(folder)))
     assert splits.train.images is None and splits.train.image_shape == (8, 10)
+
+
+def test_images_of_another_size_than_wanted_are_left_to_be_streamed(images: Images, tmp_path: Path) -> None:
+    folder = str(write_betons(tmp_path / "mine", images))
+    for size, held in ((0, True), (8, True), (6, False)):
+        splits = data.prepare(settings(root=folder, image_size=size))
+        assert (splits.train.images is not None, splits.test.images is not None) == (held, held)
 
 
 def test_an_unreadable_image_stops_or_is_left_out(images: Images, tmp_path: Path) -> None:

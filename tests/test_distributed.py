@@ -47,6 +47,7 @@ from fastresnet.optim.sharing import Share
 from fastresnet.ranks import agreement, collectives, norms
 from fastresnet.ranks.joining import join
 from fastresnet.settings import config
+from fastresnet.optim.freezing import Freeze
 from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Trainer
 
@@ -101,6 +102,7 @@ def learn(place, name, reduction, norm=False, shared=False):
     trainer = Trainer(
         collectives.wrap(net, place, cpu), optimizer, [1.0] * 4, device=cpu,
         precision=precision.resolve("fp32", cpu), options=options, place=place,
+        freeze=[Freeze(("0.weight", "0.bias"), 0, 1)],
     )
     result = asdict(trainer.fit_epoch(batches, 0))
     return net.state_dict(), {key: result[key] for key in ("loss", "accuracy", "images", "step")}

@@ -140,10 +140,10 @@ def test_looking_leaves_no_hooks_and_no_gradients():
     with experiment() as one:
         one.initialise()
         images, labels = next(one.batches(0))
-        assert "the optimizer's update" in divergence.examined(one, images, labels, False)
+        assert "the optimizer's update" in divergence.examined(one, images, labels, (False,))
         assert all(parameter.grad is None for parameter in one.model.parameters())
         assert not any(module._forward_hooks for module in one.model.modules())
-        told = divergence.examined(one, images * math.nan, labels, False)
+        told = divergence.examined(one, images * math.nan, labels, (False,))
         assert told == "the images of its batch are not finite"
 
 

@@ -15,6 +15,7 @@ from test_data import write_betons
 
 from fastresnet.settings import config
 from fastresnet.settings.sections import SETTINGS
+from fastresnet.sources import SPLITS
 
 NET = {"model.arch": "speednet", "model.stage_widths": [8, 8, 8]}
 RESNET = {"model.arch": "resnet", "model.stage_blocks": [1, 1], "model.stage_widths": [8, 16]}
@@ -26,6 +27,7 @@ DECAY = {"optim.weight_decay": 0.1}
 CYCLE = {"schedule.momentum_low": 0.8, "schedule.momentum_high": 0.95}
 PIECES = {"schedule.name": "piecewise", "schedule.points": [[0, 0.5], [1, 1]]}
 TTA = {"eval.tta": "flip"}
+STARTED = {"model.pretrained": "{weights}"}
 SMALL = {
     **NET, "train.batch_size": 8, "train.epochs": 2, "train.precision": "fp32", "train.crop_padding_px": 2,
     "schedule.warmup_fraction": 0.5, "data.workers": 1, "eval.batch_size": 100, "run.device": "cpu",
@@ -69,6 +71,7 @@ TABLE: dict[str, Row] = {
     "data.betons": Row("{more_betons}", data, BY_NAME),
     "data.loader": Row("torchvision", machinery, {"data.loader": "resident"}, "torchvision"),
     "data.subset": Row(0.5, data, DRAWN),
+    "data.test_fraction": Row(0.5, data, {**PICTURES, "data.root": "{flat}"}),
     "data.val_fraction": Row(0.25, data, DRAWN),
     "data.allow_synthetic": Row(True, data, {**DRAWN, "data.source": "auto"}, "torchvision"),
     "data.synthetic_train": Row(20, data, DRAWN),
@@ -94,6 +97,7 @@ TABLE: dict[str, Row] = {
     "model.activation": Row("silu", weights),
     "model.whiten_activation": Row("silu", weights),
     "model.pretrained": Row("{weights}", weights),
+    "model.freeze": Row(["groups.0"], weights, STARTED),
     "model.whiten": Row(False, weights),
     "model.whiten_channels": Row(32, observed.shapes),
     "model.residual": Row(True, weights),
@@ -113,6 +117,7 @@ TABLE: dict[str, Row] = {
     "optim.weight_decay": Row(0.1, weights),
     "optim.decoupled": Row(True, weights, DECAY),
     "optim.decay_norms_and_biases": Row(True, weights, DECAY),
+    "optim.layer_decay": Row(0.5, weights),
     "optim.lr_bias": Row(0.5, weights),
     "optim.lr_head": Row(0.5, weights),
     "optim.bias_momentum": Row(0.2, weights, MUON),
@@ -158,6 +163,7 @@ TABLE: dict[str, Row] = {
     "train.contrast": Row(0.2, batches),
     "train.extras": Row(["grayscale 0.9"], batches),
     "train.resolutions": Row([[0.3, 12], [1, 16]], batches),
+    "train.freeze_epochs": Row(0.4, weights, {**STARTED, "model.freeze": ["trunk"]}),
     "train.freeze_whiten_after": Row(0.2, weights),
     "train.hard_fraction": Row(0.5, weights),
     "train.proxy_width": Row(0.5, weights, {"train.hard_fraction": 0.5}),
@@ -188,8 +194,8 @@ def places(tmp_path_factory) -> Callable[[str], str]:
     root = tmp_path_factory.mktemp("places")
     random = np.random.default_rng(0)
 
-    def pictures(name: str, sizes: tuple[int, ...] = (8,), spoilt: bool = False) -> None:
-        for split in ("train", "test"):
+    def pictures(name: str, sizes: tuple[int, ...] = (8,), spoilt: bool = False, splits=SPLITS) -> None:
+        for split in splits:
             for number in range(6):
                 path = root / name / split / "ab"[number % 2] / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,6 +208,7 @@ def places(tmp_path_factory) -> Callable[[str], str]:
     pictures("others")
     pictures("uneven", sizes=(16, 20, 24))
     pictures("spoilt", spoilt=True)
+    pictures("flat", splits=(".",))
     for folder in ("betons", "more_betons"):
         for name in ("cifar100", "svhn"):
             images = {split: (random.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 4)
@@ -213,7 +220,7 @@ def places(tmp_path_factory) -> Callable[[str], str]:
         torch.save(one.model.state_dict(), root / "weights.pt")
     made = {
         name: str(root / name)
-        for name in ("pictures", "others", "uneven", "spoilt", "betons", "more_betons", "fields")
+        for name in ("pictures", "others", "uneven", "spoilt", "flat", "betons", "more_betons", "fields")
     }
     made["weights"] = str(root / "weights.pt")
 

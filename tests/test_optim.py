@@ -24,6 +24,8 @@ KINDS = [
     dict(name="adam", lr=1e-3),
     dict(name="adamw", lr=1e-3),
     dict(name="muon", lr=0.05, lr_bias=0.01, lr_head=0.02, renormalize_every=2),
+    dict(layer_decay=0.7),
+    dict(name="muon", lr=0.05, layer_decay=0.5),
 ]
 
 
@@ -78,6 +80,24 @@ def test_speednets_groups_have_their_names_and_rates():
     assert [type(part).__name__ for part in optimizer.parts] == ["Muon", "SGD"]
     momenta = {group["name"]: group["momentum"] for group in optimizer.param_groups}
     assert momenta["filters"] == 0.9 and momenta["head"] == 0.85
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
+def test_rate_and_shrinking_of_a_block_are_a_share_of_those_of_the_block_after_it(name):
+    model, rates = net(), dict(lr=0.2, lr_head=0.4, weight_decay=0.01, filter_decay=0.01)
+    optimizer = make(model, name=name, layer_decay=0.5, **rates)
+    order = ("head", "groups.2", "groups.1", "groups.0", "whiten")
+    depths = {
+        id(p): depth
+        for name, p in model.named_parameters()
+        for depth, one in enumerate(order)
+        if name.startswith(one)
+    }
+    for group in optimizer.param_groups:
+        (depth,) = {depths[id(p)] for p in group["params"]}
+        assert group["base_lr"] == (0.4 if group["name"] == "head" else 0.2) * 0.5**depth
+        shrink = 0.01 * (1.0 if name == "muon" else 0.2) * 0.5**depth if group["weight_decay"] else 0.0
+        assert group["base_lr"] * group["weight_decay"] == pytest.approx(shrink)
 
 
 def test_muons_filters_decay_by_their_own_share_where_one_is_given():

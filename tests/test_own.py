@@ -59,8 +59,11 @@ def test_a_datasets_names_and_grey_images_are_kept(pair):
     assert grey.shape == images.shape and np.array_equal(grey[..., 2], images[..., 0])
 
 
-def test_a_part_is_held_back_for_validation(pair):
+def test_a_part_is_held_back_for_validation_and_a_subset_is_another_set(pair):
     splits = own.splits_of((pair, pair), subset=16, val_fraction=0.25)
+    kept = np.sort(np.concatenate([splits.train.indices, splits.val.indices]))
+    assert splits.info["name"] == "given-16" and splits.info["digest"] != splits.info["test_digest"]
+    assert splits.mean == pytest.approx(pair[0][kept].mean(axis=(0, 1, 2)) / 255)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (12, 4, 20)
     assert splits.info["train_size"] == 12 and splits.info["full_train_size"] == 20
 

@@ -7,6 +7,7 @@ import plain
 import pytest
 import torch
 
+from fastresnet import models
 from fastresnet.settings import config
 
 SMALL = {
@@ -24,6 +25,7 @@ MUON = {
 ADAM = {"optim.name": "adam", "optim.lr": 0.01, "optim.eps": 1e-3, "optim.beta1": 0.8, "optim.beta2": 0.95}
 CYCLE = {"schedule.momentum_low": 0.7, "schedule.momentum_high": 0.95, "schedule.initial_factor": 0.1,
          "schedule.final_factor": 0.01, "schedule.name": "onecycle"}  # fmt: skip
+FROZEN = {"model.freeze": ["whiten", "groups.0"], "train.freeze_epochs": 0.6, "model.pretrained": "WEIGHTS"}
 RUNS = {
     "sgd, nesterov": {},
     "sgd without nesterov": {"optim.nesterov": False, "optim.momentum": 0.7},
@@ -47,12 +49,26 @@ RUNS = {
     "muon, renormalised every third step": {**MUON, "optim.renormalize_every": 3},
     "muon, decay without renormalising": {**MUON, "optim.renormalize_every": 0},
     "muon, decoupled": {**MUON, "optim.decoupled": True, "optim.bias_momentum": 0.5},
+    "sgd, rates that fall by block": {"optim.layer_decay": 0.5, "optim.lr_head": 0.2},
+    "adamw, rates that fall by block": {**ADAM, "optim.name": "adamw", "optim.layer_decay": 0.7},
+    "muon, rates that fall by block": {**MUON, "optim.layer_decay": 0.6, "optim.renormalize_every": 0},
+    "sgd, two blocks frozen at first": FROZEN,
+    "adam, two blocks frozen at first": {**ADAM, **FROZEN},
+    "muon, two blocks frozen at first": {**MUON, **FROZEN, "optim.layer_decay": 0.6},
+    "sgd, a block frozen for good": {**FROZEN, "model.freeze": ["groups.1"], "train.freeze_epochs": None},
     "lookahead": {"optim.lookahead": 3, "optim.lookahead_alpha": 0.3},
     "lookahead with a ramp": {
         "optim.lookahead": 3, "optim.lookahead_alpha": 0.3, "optim.lookahead_ramp": True
     },
     "muon, lookahead": {**MUON, "optim.lookahead": 2, "optim.lookahead_alpha": 0.7},
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working folder in which weights to start from lie."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(models.build(config.load(None, SMALL).model, 10).state_dict(), "WEIGHTS")
 
 
 def both(changes):

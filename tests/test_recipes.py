@@ -120,10 +120,11 @@ def test_the_step_smooths_sums_and_freezes_as_asked(built):
     assert trainer.options.label_smoothing == train.label_smoothing
     assert trainer.options.loss_reduction == train.loss_reduction
     if cfg.model.arch == "speednet":
-        assert trainer.freeze.names == ("whiten.bias",)
-        assert trainer.freeze.from_step == round(train.freeze_whiten_after * experiment.steps_per_epoch)
+        (whitening,) = trainer.freeze
+        assert whitening.names == ("whiten.bias",)
+        assert whitening.from_step == round(train.freeze_whiten_after * experiment.steps_per_epoch)
     else:
-        assert not trainer.freeze.names
+        assert not trainer.freeze
     assert (trainer.select is not None) == (train.hard_fraction < 1)
     if trainer.select is not None:
         assert trainer.select.fraction == train.hard_fraction

@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastresnet import optim
 from fastresnet.machine import precision
-from fastresnet.optim import Average, Optimizers
+from fastresnet.optim import Average, Optimizers, freezing
+from fastresnet.optim.freezing import Freeze
 from fastresnet.training.selection import HardExamples
-from fastresnet.training.step import Freeze, StepOptions
+from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Diverged, Trainer
 
 CPU = torch.device("cpu")
@@ -211,7 +212,7 @@ def learned(trainer: Trainer, watched: torch.Tensor, steps: int) -> list[bool]:
 
 def test_frozen_parameters_stay_from_their_step_on():
     model = net()
-    trainer = make(model, 4, freeze=Freeze(("4.bias",), 2))
+    trainer = make(model, 4, freeze=[Freeze(("4.bias",), 2)])
     assert learned(trainer, model[4].bias, 4) == [True, True, False, False]
     assert model[4].bias.requires_grad
 
@@ -226,7 +227,7 @@ def test_a_frozen_first_layer_costs_no_backward_pass():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10))
         model[0].weight.requires_grad_(False)
-        trainer = make(model, 1, freeze=Freeze(("0.bias",), frozen_from))
+        trainer = make(model, 1, freeze=[Freeze(("0.bias",), frozen_from)])
         with FlopCounterMode(display=False) as counter:
             trainer.step(*batches(1)[0])
         return counter.get_total_flops()
@@ -254,11 +255,26 @@ def graphs(monkeypatch):
 @pytest.mark.parametrize("first", [0, 2])
 def test_compiled_a_parameter_learns_before_it_freezes_and_not_after_whatever_was_traced_first(graphs, first):
     model = net()
-    trainer = make(model, 4, freeze=Freeze(("4.bias",), 2), options=StepOptions(compile="default"))
+    trainer = make(model, 4, freeze=[Freeze(("4.bias",), 2)], options=StepOptions(compile="default"))
     for start in (first, 2 - first):
         trainer.warm_up(batches(1)[0][0], start)
     assert len(graphs) == 2
     assert learned(trainer, model[4].bias, 4) == [True, True, False, False]
+    assert len(graphs) == 2
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_mean"])
+def test_compiled_layers_and_their_statistics_learn_from_the_thaw_on_whatever_was_traced_first(
+    graphs, first, name
+):
+    model = net()
+    layers = freezing.of_parts(model, ["0", "1"], 2)
+    trainer = make(model, 4, freeze=[layers], options=StepOptions(compile="default"))
+    for start in (first, 2 - first):
+        trainer.warm_up(batches(1)[0][0], start)
+    assert len(graphs) == 2
+    assert learned(trainer, model.state_dict()[name], 4) == [False, False, True, True]
     assert len(graphs) == 2
 
 
@@ -357,7 +373,7 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
             device=device,
             precision=precision.resolve("fp32", device),
             options=StepOptions(cuda_graph=graph),
-            freeze=Freeze(("4.bias",), frozen_from),
+            freeze=[Freeze(("4.bias",), frozen_from)],
         )
         result = trainer.fit_epoch(data, 0)
         results.append((weights(model), result.loss))

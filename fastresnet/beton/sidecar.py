@@ -17,8 +17,10 @@ class Stored(TypedDict, total=False):
 
     mode: str  # raw, jpg, proportion or smart
     quality: int  # of its JPEGs
-    origin: dict[str, str | int]  # of its images: the source, its files, a size they were shrunk to
+    origin: dict[str, str | int | float]  # of its images: the source, its files, a size they were shrunk to
     stored_digest: str  # of labels and images as they are stored; equal to `digest` where all are raw
+    test_drawn: dict[str, float]  # how a source without a test set was cut: fraction, seed, duplicates
+    counted: int  # images that mean and std are of, where not all
 
 
 class Facts(Stored):
@@ -38,6 +40,7 @@ class Facts(Stored):
 TEXTS = ("name", "split", "digest", "stored_digest", "source", "seal")
 LISTS = ("class_names", "mean", "std")
 KINDS: dict[str, type] = {key: str for key in TEXTS} | {key: list for key in LISTS}
+DRAWN = {"fraction", "seed", "duplicates"}  # what `test_drawn` holds, if anything
 KINDS |= {"count": int, "synthetic": bool, "checksums": dict}
 
 
@@ -97,7 +100,8 @@ def _content(file: Path) -> dict[str, Any] | None:
         )
     if not _are_facts(content):
         raise BetonError(
-            f"{file}: classes are names, mean and std three numbers from 0 to 1, checksums texts"
+            f"{file}: classes are names, mean and std three numbers from 0 to 1, test_drawn three "
+            "numbers, checksums texts"
         )
     if content["seal"] != _seal(content):
         raise BetonError(f"{file} was edited since it was written; convert again, or delete the file")
@@ -107,8 +111,15 @@ def _content(file: Path) -> dict[str, Any] | None:
 def _are_facts(content: dict[str, Any]) -> bool:
     """Whether what lies inside the lists of a sidecar is what should lie there."""
     sums, shares = content["checksums"], (content["mean"], content["std"])
+    drawn = content.get("test_drawn", dict.fromkeys(DRAWN, 0))
+    if not isinstance(drawn, dict) or set(drawn) != DRAWN or not all(map(_is_number, drawn.values())):
+        return False
     texts = [*content["class_names"], sums.get("front"), sums.get("table"), *(sums.get("pages") or [None])]
     numbers = all(
         len(values) == 3 and all(isinstance(x, float) and 0 <= x <= 1 for x in values) for values in shares
     )
     return numbers and all(isinstance(text, str) for text in texts)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

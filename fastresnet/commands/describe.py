@@ -17,7 +17,7 @@ import numpy as np
 from fastresnet import augment, beton, data, models
 from fastresnet.augment import Augment
 from fastresnet.base.pictures import Pixels
-from fastresnet.models import diagram, summary
+from fastresnet.models import diagram, pretrained, summary
 from fastresnet.reports import dataview, plots
 from fastresnet.settings.command_line import number, parse_args
 from fastresnet.settings.config import Config
@@ -104,8 +104,8 @@ def read_split(cfg: Config, split: str) -> Shown:
         raise ValueError("--split=val: there is no validation split (data.val_fraction is 0)")
     if part.images is None:
         raise ValueError(
-            f"{part.path}: too large to be held whole, or its images differ in size; describe a part of it "
-            "(--data.subset), or convert it with one size"
+            f"{part.path}: streamed: its images are too many, of several sizes or cut to data.image_size; "
+            "describe a part of it (--data.subset), or convert it with one size"
         )
     title = f"{splits.info['name']}, {split}"
     return Shown(title, part.images, part.labels, splits.class_names, splits.mean, splits.std)
@@ -126,6 +126,7 @@ def read_beton(path: Path) -> Shown:
 
 def describe_model(cfg: Config, args: argparse.Namespace) -> None:
     """The layers as a table, or as JSON, and the diagram as SVG and PNG."""
+    cfg = pretrained.like_the_run(cfg)
     classes = args.classes or CLASSES.get(cfg.data.name, 10)
     size = args.size or cfg.data.image_size or 32
     result = summary.summarize(models.build(cfg.model, classes, size), size, cfg.train.batch_size)

@@ -14,6 +14,7 @@ from fastresnet.base import files
 from fastresnet.base.pictures import Pixels
 from fastresnet.base.sinks import for_path
 from fastresnet.beton import Facts, Stored
+from fastresnet.data.splits import RGB, rgb
 from fastresnet.machine import memory
 from fastresnet.settings.sections import Data
 from fastresnet.sources import SPLITS, FolderSet, ImageSet, Request
@@ -84,6 +85,7 @@ def request_of(settings: Data, root: str | None) -> Request:
         counts={"train": settings.synthetic_train, "test": settings.synthetic_test},
         size=settings.synthetic_size,
         image_size=settings.image_size,
+        test_fraction=settings.test_fraction,
         workers=settings.workers,
         on_error=settings.on_error,
         memory=int(HOST_MEMORY_SHARE * memory.free_bytes()),
@@ -101,7 +103,7 @@ def load_both(source: str, root: str | None, settings: Data, notes: Notes) -> Se
 
 def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[float]) -> Facts:
     """What goes beside a beton made from this set; mean and std are those of the training set."""
-    return {
+    facts: Facts = {
         "name": images.name,
         "split": images.split,
         "digest": images.digest,
@@ -113,9 +115,10 @@ def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[
         "source": images.source,
         "synthetic": images.synthetic,
     }
+    return {**facts, "test_drawn": images.test_drawn} if images.test_drawn else facts
 
 
-def statistics(images: Pixels | Iterable[Pixels]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: Pixels | Iterable[Pixels]) -> tuple[RGB, RGB]:
     """(mean, standard deviation) of each channel over all pixels, in 0..1 units; exact: counts of values."""
     counts = np.zeros((3, 256), np.int64)
     if isinstance(images, np.ndarray):
@@ -126,4 +129,4 @@ def statistics(images: Pixels | Iterable[Pixels]) -> tuple[tuple[float, ...], tu
     values, total = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / total
     std = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
-    return tuple(map(float, mean)), tuple(map(float, std))
+    return rgb(mean), rgb(std)

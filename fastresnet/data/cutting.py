@@ -1,9 +1,13 @@
 """Parts of a set, the classes in proportion: a subset, which is another data set, and a validation split."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import numpy as np
 
 from fastresnet import beton
 from fastresnet.base.digest import Labels, content_digest
+from fastresnet.base.pictures import Pixels
 from fastresnet.beton import Facts, Layout
 from fastresnet.data.conversion import statistics
 from fastresnet.data.reading import Part
@@ -11,6 +15,7 @@ from fastresnet.data.splits import Indices, Split
 from fastresnet.sources import SourceError
 
 SPLIT_SEED = 0  # the same images whatever run.seed is, so that runs compare
+COUNTED = 1000  # images of a streamed part at most that its mean and deviation are counted over
 
 
 def cut(whole: Split, subset: float | None, val_fraction: float) -> tuple[Split, Split | None]:
@@ -29,17 +34,24 @@ def cut(whole: Split, subset: float | None, val_fraction: float) -> tuple[Split,
 def subset_facts(whole: Part, subset: float | None) -> Facts:
     """What is known of the training set after data.subset: a part has its own name, digest and statistics.
 
-    Of a streamed set, whose pixels aren't read here, the statistics stay those of the whole.
+    Those of a streamed part are counted over COUNTED of its images at most, evenly spread.
     """
     if subset is None:
-        return whole.facts
+        return {**whole.facts, "counted": whole.facts["count"]}
     part = whole.split.take(stratified_subset(whole.split.labels, subset, SPLIT_SEED))
     facts: Facts = {**whole.facts, "name": f"{whole.facts['name']}-{len(part)}", "count": len(part)}
     facts["digest"] = facts["stored_digest"] = _digest_of(part, whole.layout)
-    if part.images is not None:
-        mean, std = statistics(part.images)
-        facts |= {"mean": list(mean), "std": list(std)}
-    return facts
+    counted = np.arange(0, len(part), 1 if part.images is not None else -(-len(part) // COUNTED))
+    mean, std = statistics(part.images if part.images is not None else _some(part, counted, whole.layout))
+    return {**facts, "mean": list(mean), "std": list(std), "counted": len(counted)}
+
+
+def _some(part: Split, places: Indices, layout: Layout | None) -> Iterator[Pixels]:
+    """Images of a streamed part, one by one; the stream will tell of one that can't be decoded."""
+    assert layout is not None and part.indices is not None
+    for sample in part.indices[places].tolist():
+        with suppress(beton.BetonError):
+            yield beton.read_one(layout, sample)
 
 
 def _digest_of(part: Split, layout: Layout | None) -> str:

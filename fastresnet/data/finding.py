@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastresnet import beton, sources
@@ -53,7 +53,7 @@ def _of_source(source: str, root: str | None, wanted: Wanted) -> Found:
     if ready is not None:
         return read_betons(ready, wanted)
     notes(f"ffcv is not installed, so no beton is written: reading straight from {source} each time")
-    return _without_betons(load_both(source, root, settings, notes))
+    return without_betons(load_both(source, root, settings, notes))
 
 
 def _made_before(wanted: Wanted, fits: Callable[[Facts], bool]) -> dict[str, Path] | None:
@@ -76,7 +76,7 @@ def _in(folder: Path) -> dict[str, Path]:
     return {split: folder / f"{split}.beton" for split in SPLITS}
 
 
-def _without_betons(sets: dict[str, ImageSet | FolderSet]) -> Found:
+def without_betons(sets: Mapping[str, ImageSet | FolderSet]) -> Found:
     """The images of a source as they were loaded."""
     mean, std = statistics(sets["train"].pixels)
     return {split: _part(images, facts_of(images, mean, std)) for split, images in sets.items()}

@@ -10,9 +10,9 @@ import torch
 
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
-from fastresnet.data.conversion import statistics
-from fastresnet.data.cutting import cut
-from fastresnet.data.splits import Info, Split, Splits
+from fastresnet.data.finding import without_betons
+from fastresnet.data.preparation import cut_up
+from fastresnet.data.splits import Splits
 from fastresnet.sources import SPLITS, ImageSet, SourceError, shared_class_names
 
 NAME = "given"  # of the set in records, beside its digest
@@ -33,39 +33,15 @@ def splits_of(given: object, subset: float | None = None, val_fraction: float = 
     highest = max(int(labels.max(initial=0)) for _, labels, _ in found)
     names = max((names for _, _, names in found), key=len) or tuple(map(str, range(highest + 1)))
     shared_class_names(*(own or names for _, _, own in found))
-    train, test = (
-        ImageSet(images, labels, names, NAME, split, "the caller")
+    sets = {
+        split: ImageSet(images, labels, names, NAME, split, "the caller")
         for split, (images, labels, _) in zip(SPLITS, found)
-    )
-    if train.images.shape[1:] != test.images.shape[1:]:
-        sizes = " and ".join("x".join(map(str, one.images.shape[1:3])) for one in (train, test))
-        raise SourceError(f"data: training and test images differ in size: {sizes} px")
-    mean, std = statistics(train.images)
-    learned, held = cut(_split(train), subset, val_fraction)
-    info: Info = {
-        "name": NAME,
-        "digest": train.digest,
-        "test_digest": test.digest,
-        "synthetic": False,
-        "source": "the caller",
-        "beton": False,
-        "train_size": len(learned),
-        "val_size": len(held) if held else 0,
-        "test_size": len(test),
-        "full_train_size": len(train),
-        "classes": len(names),
-        "image_shape": list(learned.image_shape),
-        "decoder": None,
     }
-    (r, g, b), (deviation_r, deviation_g, deviation_b) = mean, std
-    return Splits(
-        learned, held, _split(test), (r, g, b), (deviation_r, deviation_g, deviation_b), names, info
-    )
-
-
-def _split(images: ImageSet) -> Split:
-    height, width = images.images.shape[1:3]
-    return Split(images.images, images.labels, None, None, (height, width), images.images.nbytes)
+    shapes = [one.images.shape[1:3] for one in sets.values()]
+    if shapes[0] != shapes[1]:
+        sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        raise SourceError(f"data: training and test images differ in size: {sizes} px")
+    return cut_up(without_betons(sets), subset, val_fraction, lambda line: None)
 
 
 def _read_set(given: object, what: str) -> tuple[Pixels, Labels, tuple[str, ...]]:

@@ -6,7 +6,6 @@ Where images came from is in `info`, for the record. Synthetic ones never stand 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
 import torch
 
@@ -16,8 +15,9 @@ from fastresnet.data.conversion import Notes
 from fastresnet.data.cutting import cut, subset_facts
 from fastresnet.data.finding import find
 from fastresnet.data.reading import Found, Wanted
-from fastresnet.data.splits import Info, Splits
+from fastresnet.data.splits import Info, Splits, rgb
 from fastresnet.settings.config import Config
+from fastresnet.settings.sections import Data
 from fastresnet.sources import SourceError
 
 BANNER = """\
@@ -38,14 +38,20 @@ def prepare(cfg: Config, progress: Notes | None = None) -> Splits:
     found = find(Wanted(cfg.data, frozenset(asked), _decoding_device(cfg), notes))
     if found["train"].facts["synthetic"]:
         print(BANNER, file=sys.stderr, flush=True)
+    _tell_how_drawn(cfg, found["train"].facts, notes)
+    return cut_up(found, cfg.data.subset, cfg.data.val_fraction, notes)
+
+
+def cut_up(found: Found, subset: float | None, val_fraction: float, notes: Notes) -> Splits:
+    """Splits of what was found, after data.subset and data.val_fraction. SourceError where sets disagree."""
     class_names = _check_agree(found)
-    train, val = cut(found["train"].split, cfg.data.subset, cfg.data.val_fraction)
-    facts = subset_facts(found["train"], cfg.data.subset)
+    train, val = cut(found["train"].split, subset, val_fraction)
+    facts = subset_facts(found["train"], subset)
     info = _info(found, facts, len(class_names))
     info |= {"train_size": len(train), "val_size": len(val) if val else 0}
     sizes = f"{len(train)} training{f', {len(val)} validation' if val else ''}"
     notes(f"data: {facts['name']} ({facts['source']}), {sizes} and {info['test_size']} test images")
-    mean, std = _triple(facts["mean"]), _triple(facts["std"])
+    mean, std = rgb(facts["mean"]), rgb(facts["std"])
     return Splits(train, val, found["test"].split, mean, std, class_names, info)
 
 
@@ -62,7 +68,7 @@ def _decoding_device(cfg: Config) -> torch.device | None:
 def _info(found: Found, train: Facts, classes: int) -> Info:
     """What the record says of the data. The digests are those of what was read; see `Facts`."""
     whole, test = found["train"].split, found["test"].facts
-    return {
+    info: Info = {
         "name": train["name"],
         "digest": train["stored_digest"],
         "source_digest": train["digest"],
@@ -78,12 +84,19 @@ def _info(found: Found, train: Facts, classes: int) -> Info:
         "classes": classes,
         "image_shape": list(whole.image_shape),
         "decoder": whole.decoder,
+        "counted": train["counted"],
     }
+    return {**info, "test_drawn": train["test_drawn"]} if "test_drawn" in train else info
 
 
-def _triple(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
+def _tell_how_drawn(cfg: Config, facts: Facts, notes: Notes) -> None:
+    """Say how a test set was drawn; SourceError where data.test_fraction was set and none was."""
+    drawn = facts.get("test_drawn")
+    if drawn:
+        twice = f"{drawn['duplicates']:g} of them are in training too, byte for byte"
+        notes(f"a folder of classes: {100 * drawn['fraction']:g} % of each class are the test set; {twice}")
+    elif cfg.data.test_fraction != Data().test_fraction:
+        raise SourceError("data.test_fraction cuts a folder of classes; this data has a test set of its own")
 
 
 def _check_agree(found: Found) -> tuple[str, ...]:

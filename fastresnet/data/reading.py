@@ -84,10 +84,11 @@ def _check_name(layout: Layout, facts: Facts, split: Split) -> None:
 
 
 def _read_split(layout: Layout, wanted: Wanted, check: PageCheck | None, stream: bool) -> Split:
-    """A beton as a Split: pixels in memory where they are of one size and fit, else left to be streamed."""
-    path, info = layout.path, beton.describe(layout)
+    """A beton as a Split: pixels in memory where they are of the size wanted and fit, else to be streamed."""
+    path, info, px = layout.path, beton.describe(layout), wanted.settings.image_size
     shape = (info.max_height, info.max_width)
-    if stream or not info.uniform or info.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
+    streams = stream or not info.uniform or bool(px and shape != (px, px))
+    if streams or info.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
         return Split(None, layout.labels, path, None, shape, info.nbytes_pixels)
     images, labels, skipped, decoder = _pixels(layout, check, wanted)
     kept = None

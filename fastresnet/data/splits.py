@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -13,6 +14,13 @@ from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import Pixels
 
 Indices = NDArray[np.int64]
+RGB = tuple[float, float, float]  # of the channels, in 0..1 units
+
+
+def rgb(values: Iterable[float]) -> RGB:
+    """The three channels' values as plain numbers."""
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class Info(TypedDict, total=False):
     classes: int
     image_shape: list[int]  # (H,W) in px
     decoder: str | None  # of JPEGs
+    counted: int  # training images that mean and std are of
+    test_drawn: dict[str, float]  # where the source had no test set: fraction, seed, duplicates in training
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Splits:
     train: Split
     val: Split | None
     test: Split
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: RGB
+    std: RGB
     class_names: tuple[str, ...]
     info: Info

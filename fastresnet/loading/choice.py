@@ -104,13 +104,21 @@ def choose(settings: Data, split: Split, device: torch.device, batch_bytes: int)
     batch_bytes:  of one finished batch; two of them must fit beside a resident set
     Raises ValueError where the split can't be served so.
     """
+    px = settings.image_size
     if split.images is None:
         if settings.loader not in ("auto", "ffcv"):
             raise ValueError(
                 f"data.loader={settings.loader} holds the whole set in memory, and {split.path} is too "
-                f"large or has images of several sizes ({words.size(split.nbytes)}): use data.loader=ffcv"
+                f"large, or cut to data.image_size ({words.size(split.nbytes)}): use data.loader=ffcv"
             )
-        return "ffcv", f"{split.path} is streamed: its images are too many or differ in size"
+        why = "its images are too many, of several sizes or cut to data.image_size"
+        return "ffcv", f"{split.path} is streamed: {why}"
+    if px and split.image_shape != (px, px):
+        height, width = split.image_shape
+        raise ValueError(
+            f"data.image_size={px} cuts images that are streamed from a beton, and these are in memory, "
+            f"{width}x{height} px: convert (scripts/convert.py) or take them as stored (data.image_size=0)"
+        )
     name: str = settings.loader
     reason = "asked for"
     if name == "auto":

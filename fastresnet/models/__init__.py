@@ -5,7 +5,7 @@ Refuses to know data, devices and training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from torch import nn
@@ -23,12 +23,15 @@ __all__ = ["FfcvResNet9", "Network", "ResNet", "ResNet9", "SpeedNet", "build", "
 Maker = Callable[[Model, int, int], nn.Module]  # (settings, classes, image size in px) -> a network
 
 
-def build(settings: Model, num_classes: int, image_size: int = 32) -> nn.Module:
+def build(
+    settings: Model, num_classes: int, image_size: int = 32, class_names: Sequence[str] = ()
+) -> nn.Module:
     """The network that `settings` describes.
 
     It maps images (N,3,image_size,image_size), floating point, to logits (N,num_classes). Every network here
     has `.reset_parameters()`, which draws its first weights again in place from PyTorch's global generator.
-    With `model.pretrained` the weights come from there where shapes allow; `.pretrained_report` says which.
+    With `model.pretrained` weights come from there where shapes allow, but the last layer's not from a run on
+    other classes than `class_names`, where given; `.pretrained_report` says which.
     Raises ValueError for settings that don't go together.
     """
     if num_classes < 1:
@@ -38,7 +41,7 @@ def build(settings: Model, num_classes: int, image_size: int = 32) -> nn.Module:
     if settings.pretrained:
         from fastresnet.models import pretrained  # late: most runs start from nothing
 
-        report = str(pretrained.load_into(model, settings.pretrained))
+        report = str(pretrained.load_into(model, settings.pretrained, class_names))
         if isinstance(model, Network):
             model.pretrained_report = report
     return model

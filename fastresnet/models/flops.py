@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +27,34 @@ def layer_flops(layer: nn.Module, output: Tensor) -> int:
 
 def flops_per_image(model: nn.Module, image_size: int = 32) -> int:
     """FLOPs of the forward pass of one image (3,image_size,image_size); a training step costs three."""
-    total = 0
+    return sum(_by_layer(model, image_size).values())
 
-    def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        nonlocal total
-        total += layer_flops(layer, output)
 
+def frozen_savings(model: nn.Module, frozen: Collection[str], image_size: int = 32) -> int:
+    """FLOPs an image that a step needn't do where the parameters `frozen` don't learn.
+
+    For a layer whose weight is frozen one forward pass's worth, that of the weight's gradient; another one
+    where no layer before it learns, as then nobody asks for its input's gradient.
+    """
+    saved, first = 0, True
+    for name, flops in _by_layer(model, image_size).items():
+        frozen_here = f"{name}.weight" in frozen
+        first = first and frozen_here
+        saved += flops * (frozen_here + first)
+    return saved
+
+
+def _by_layer(model: nn.Module, image_size: int) -> dict[str, int]:
+    """FLOPs of the forward pass of one image by the name of the layer, in the order in which they run."""
+    costs: dict[str, int] = {}
     ghost = on_meta(model)
-    for layer in ghost.modules():
+    for name, layer in ghost.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
+
+            def count(layer: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
+                costs[name] = costs.get(name, 0) + layer_flops(layer, output)
+
             layer.register_forward_hook(count)
     with torch.no_grad():
         ghost(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return total
+    return costs

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# What the logits are multiplied by where model.head_scale doesn't say; by 1 in the other families.
+HEAD_SCALES = {"speednet": 1 / 9, "resnet9": 1 / 8, "resnet9_ffcv": 1 / 5}
+
 
 def activation(name: str) -> nn.Module:
     """relu (in place: nothing before it needs its input), gelu (exact, by the error function) or silu."""

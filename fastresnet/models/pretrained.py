@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from fastresnet.models.layers import HEAD_SCALES
+from fastresnet.models.resnet import LARGEST_CIFAR_STEM_PX
+from fastresnet.settings import config
+from fastresnet.settings.config import Config
+from fastresnet.settings.keys import DEFAULT
 
 # where others keep the weights in a checkpoint; of ours the averaged ones, if any, as its evaluation had them
 WRAPPERS = ("state_dict", "model_state_dict", "averaged", "model", "net")
@@ -24,14 +30,16 @@ IN_A_RUN = ("checkpoints/last.pt", "last.pt")
 class Report:
     """What became of the names: the model's first, then what the file holds besides.
 
-    loaded:       taken from the file
-    other_shape:  left fresh, the file's has another shape
-    missing:      left fresh, not in the file
-    unused:       of the file
+    loaded:         taken from the file
+    other_classes:  left fresh, the last layer of a run on other classes
+    other_shape:    left fresh, the file's has another shape
+    missing:        left fresh, not in the file
+    unused:         of the file
     """
 
     path: str
     loaded: tuple[str, ...]
+    other_classes: tuple[str, ...]
     other_shape: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
@@ -41,6 +49,7 @@ class Report:
         parts += [
             f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             for names, what in (
+                (self.other_classes, "left fresh, for other classes"),
                 (self.other_shape, "left fresh, their shape differs"),
                 (self.missing, "left fresh, not in the file"),
                 (self.unused, "of the file unused"),
@@ -50,20 +59,62 @@ class Report:
         return "; ".join(parts)
 
 
-def load_into(model: nn.Module, path: str | Path) -> Report:
+def like_the_run(cfg: Config, *, sized: bool = True) -> Config:
+    """`cfg` with the network of the run that model.pretrained names, and its image size where `sized`.
+
+    What somebody said stays; all does where the file holds bare weights, or another model.arch was said.
+    Raises ConfigError where the run's network is code of its user's own, which nobody named here.
+    """
+    content: Any = _read(find(cfg.model.pretrained)) if cfg.model.pretrained else None
+    theirs = content.get("config") if isinstance(content, Mapping) else None
+    if not isinstance(theirs, Mapping) or "image_size" not in content:
+        return cfg
+    origin, size = str(cfg.model.pretrained), int(content["image_size"])
+    stored = config.from_dict(theirs, origin=origin)
+    said = {key for key, who in cfg.provenance.items() if who != DEFAULT}
+    if "model.arch" in said and cfg.model.arch != stored.model.arch:
+        return cfg
+    config.check_named_code(stored, cfg.flat(), origin, ("model.arch",))
+    found = _network(stored, size) | _rate_of_head(cfg, stored)
+    found |= {"data.image_size": size} if sized else {}
+    kept = said | {"model.pretrained", "model.freeze"}
+    return cfg.replace({key: value for key, value in found.items() if key not in kept}, origin=origin)
+
+
+def _network(stored: Config, image_size: int) -> dict[str, object]:
+    """The section `model` of a run; a stem that followed from its image size stays what it was."""
+    found = {key: value for key, value in stored.flat().items() if key.startswith("model.")}
+    if stored.model.stem == "auto":
+        found["model.stem"] = "cifar" if image_size <= LARGEST_CIFAR_STEM_PX else "imagenet"
+    return found
+
+
+def _rate_of_head(cfg: Config, stored: Config) -> dict[str, object]:
+    """Adam's rate for a last layer whose logits are scaled: its steps are as long without the factor."""
+    scale = stored.model.head_scale or HEAD_SCALES.get(stored.model.arch, 1.0)
+    adam = cfg.optim.name in ("adam", "adamw")
+    return {"optim.lr_head": cfg.optim.lr / scale} if adam and scale != 1 else {}
+
+
+def load_into(model: nn.Module, path: str | Path, class_names: Sequence[str] = ()) -> Report:
     """Copy the weights in `path` into `model` wherever names (after the usual renamings) and shapes agree.
 
-    path:  a file, or the folder of a run, whose last checkpoint is meant
+    path:         a file, or the folder of a run, whose last checkpoint is meant
+    class_names:  what the model shall tell apart, where known: a run on others leaves the last layer fresh
     Raises ValueError for a file that is missing, unreadable, holds code or no weights, or fits nowhere.
     """
     path = find(path)
-    given = renamed(read_state_dict(path))
-    own = model.state_dict()
-    fits = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    content = _read(path)
+    given, own = renamed(_state_dict(content, path)), model.state_dict()
+    theirs = content.get("class_names", class_names)
+    head = _last_layer(model) if class_names and list(theirs) != list(class_names) else ()
+    alike = [name for name, value in given.items() if name in own and own[name].shape == value.shape]
+    fits = {name: given[name] for name in alike if name not in head}
     report = Report(
         str(path),
         loaded=tuple(fits),
-        other_shape=tuple(name for name in given if name in own and name not in fits),
+        other_classes=tuple(name for name in given if name in head),
+        other_shape=tuple(name for name in given if name in own and name not in (*alike, *head)),
         missing=tuple(name for name in own if name not in given and not name.endswith("num_batches_tracked")),
         unused=tuple(name for name in given if name not in own),
     )
@@ -77,10 +128,14 @@ def load_into(model: nn.Module, path: str | Path) -> Report:
     return report
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors by name in a .pt, .pth or .safetensors file. Raises ValueError as `load_into` does."""
-    path = find(path)
-    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+def _last_layer(model: nn.Module) -> tuple[str, ...]:
+    """The names of the last linear layer's parameters."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return (f"{linear[-1]}.weight", f"{linear[-1]}.bias") if linear else ()
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what a file holds."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -115,6 +170,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name.split(".", 1)[1]
         result[".".join(SYNONYMS.get(part, part) for part in name.split("."))] = value
     return result
+
+
+def _read(path: Path) -> Any:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def _read_pickle(path: Path) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastresnet.models.layers import ConvNorm, GlobalMaxPool, Network, Residual, scaled
+from fastresnet.models.layers import HEAD_SCALES, ConvNorm, GlobalMaxPool, Network, Residual, scaled
 from fastresnet.settings.sections import Model
 
 
@@ -86,11 +86,11 @@ def _pair(channels: int, act: str) -> Residual:
 
 def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet9:
     """DAWNBench's network at the width, activation and scale that the section `model` says."""
-    scale = settings.head_scale or 1 / 8
+    scale = settings.head_scale or HEAD_SCALES["resnet9"]
     return ResNet9(num_classes, width=settings.width, activation=settings.activation, head_scale=scale)
 
 
 def ffcv_from_settings(settings: Model, num_classes: int, image_size: int) -> FfcvResNet9:
     """FFCV's network at the width, activation and scale that the section `model` says."""
-    scale = settings.head_scale or 1 / 5
+    scale = settings.head_scale or HEAD_SCALES["resnet9_ffcv"]
     return FfcvResNet9(num_classes, width=settings.width, activation=settings.activation, head_scale=scale)

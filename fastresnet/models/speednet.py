@@ -11,7 +11,7 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastresnet.models.layers import GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
+from fastresnet.models.layers import HEAD_SCALES, GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 from fastresnet.settings.sections import Model
 
@@ -129,6 +129,12 @@ class SpeedNet(Network):
         if self.head_std is not None:
             self.head.weight.mul_(self.head_std / self.head.weight.std())
 
+    @property
+    def whitened(self) -> bool:
+        """Whether the first convolution holds filters and their negatives, as `init_whitening` makes them."""
+        filters, negatives = self.whiten.weight.detach().chunk(2)
+        return torch.equal(filters, -negatives)
+
     @torch.no_grad()
     def init_whitening(self, images: Tensor, eps: float = 5e-4) -> None:
         """Make the first convolution whiten 2x2 patches of `images` (N,3,h,w), normalised as in training.
@@ -177,6 +183,6 @@ def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNe
         whiten=settings.whiten,
         dirac_init=settings.dirac_init,
         norm_momentum=settings.norm_momentum,
-        head_scale=settings.head_scale or 1 / 9,
+        head_scale=settings.head_scale or HEAD_SCALES["speednet"],
         head_std=settings.head_std,
     )

@@ -1,4 +1,4 @@
-"""What changes the weights: parameter groups, optimizers, averages of weights, schedules and rates.
+"""What changes the weights: parameter groups, optimizers, averages of weights, schedules, rates, freezing.
 
 Refuses to know data, loops and files.
 """

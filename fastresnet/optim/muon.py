@@ -129,6 +129,7 @@ class Muon(torch.optim.Optimizer):
             shape = tuple(flat[0].shape)
             raise ValueError(f"Muon needs matrices or filters, got a parameter of shape {shape}")
         self._due: Tensor | None = None  # `renormalize` on the device
+        self._plans: dict[tuple[torch.Size, ...], Share] = {}  # for some of the filters
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # a closure is never called
@@ -151,9 +152,19 @@ class Muon(torch.optim.Optimizer):
         def orthogonal(some: Sequence[Tensor]) -> list[Tensor]:
             return list(self.updates(some, self.steps, self.coefficients, compute, group["capturable"]))
 
-        updates = orthogonal(directions) if self.share is None else self.share.of_all(directions, orthogonal)
+        share = self._shared(directions)
+        updates = orthogonal(directions) if share is None else share.of_all(directions, orthogonal)
         torch._foreach_mul_(updates, -lr)
         torch._foreach_add_(params, updates)
+
+    def _shared(self, directions: Sequence[Tensor]) -> Share | None:
+        """How these are shared: one block's alone, or those that aren't frozen, by a plan of their own."""
+        shapes = tuple(direction.shape for direction in directions)
+        if self.share is None or shapes == tuple(self.share.shapes):
+            return self.share
+        if shapes not in self._plans:
+            self._plans[shapes] = Share(shapes, self.steps, self.share.place)
+        return self._plans[shapes]
 
     def _directions(self, params: list[Tensor], momentum: float, nesterov: bool) -> list[Tensor]:
         for p in params:

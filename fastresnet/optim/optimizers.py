@@ -5,6 +5,7 @@ Knows no schedule and no loop.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, TypedDict, cast
 
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 
 from fastresnet.base import parts
 from fastresnet.machine.distributed import ALONE, World
+from fastresnet.optim.blocks import depths
 from fastresnet.optim.muon import Coefficients, Muon, renormalising
 from fastresnet.optim.sharing import worthwhile
 from fastresnet.settings.sections import Optim
 
-Group = dict[str, Any]  # a parameter group as torch.optim has it, with "name" and "base_lr" besides
+# A parameter group as torch.optim has it, with "name", "base_lr" and "scale" (by optim.layer_decay) besides.
+Group = dict[str, Any]
 GROUPS = ("filters", "head", "biases", "whiten_bias")  # in this order; empty ones are left out
 
 
@@ -90,8 +93,9 @@ def _load_in_place(part: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     part.param_groups = groups
     for p, state in states.items():
         for key, value in state.items():
-            if isinstance(value, Tensor) and key in part.state[p]:
-                part.state[p][key] = value.copy_(part.state[p][key])
+            if isinstance(value, Tensor):  # one that the saved optimizer lacks is fresh there: zero
+                loaded = part.state[p].get(key)
+                part.state[p][key] = value.zero_() if loaded is None else value.copy_(loaded)
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,8 @@ def build(
     Peak rates: optim.lr, but optim.lr_head for the head and optim.lr_bias for biases, norms and the whitening
     bias. Decay: at the peak a step shrinks weights by optim.lr * optim.weight_decay, whatever the group's own
     rate; with Muon by optim.weight_decay, and filters by optim.filter_decay. Biases and norms only with
-    optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it.
+    optim.decay_norms_and_biases. Adam puts the decay into the gradient (L2), AdamW decouples it. With
+    optim.layer_decay rate and decay of a block are that share of those of the block after it.
 
     capturable:   rates are tensors on `device` and a step is free of host work, so that a CUDA graph can hold
                   it
@@ -185,7 +190,12 @@ def build(
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
     make = cast(Maker, parts.find(parts.OPTIMIZERS, "optim.name", settings.name))
-    groups = [_group(name, members, settings) for name, members in grouped(model).items()]
+    above = depths(model) if settings.layer_decay < 1 else {}
+    groups = [
+        group
+        for name, members in grouped(model).items()
+        for group in _by_depth(name, members, settings, above)
+    ]
     if not groups:
         raise ValueError("the model has no trainable parameters")
     run = Run(torch.device(device), capturable, total_steps, compile, place)
@@ -195,12 +205,21 @@ def build(
     return Optimizers(make(groups, settings, run))
 
 
-def _group(name: str, members: list[nn.Parameter], settings: Optim) -> Group:
+def _by_depth(name: str, members: list[nn.Parameter], settings: Optim, above: dict[int, int]) -> list[Group]:
+    """One group, or one for each block, the last first; `above`: as `blocks.depths`."""
+    deep: dict[int, list[nn.Parameter]] = defaultdict(list)
+    for parameter in members:
+        deep[above.get(id(parameter), 0)].append(parameter)
+    return [_group(name, some, settings, settings.layer_decay**depth) for depth, some in sorted(deep.items())]
+
+
+def _group(name: str, members: list[nn.Parameter], settings: Optim, scale: float) -> Group:
     own = {"head": settings.lr_head, "biases": settings.lr_bias, "whiten_bias": settings.lr_bias}.get(name)
     lr = float(settings.lr if own is None else own)
     decays = name in ("filters", "head") or settings.decay_norms_and_biases
     decay = settings.weight_decay * settings.lr / lr if decays else 0.0
-    return {"params": members, "name": name, "base_lr": lr, "lr": lr, "weight_decay": decay}
+    rate = {"base_lr": lr * scale, "lr": lr * scale, "scale": scale}
+    return {"params": members, "name": name, **rate, "weight_decay": decay}
 
 
 def sgd(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:
@@ -250,7 +269,9 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
     parts: list[torch.optim.Optimizer] = []
     if filters:
         if settings.filter_decay is not None or settings.renormalize_every:
-            filters[0]["weight_decay"] = (settings.filter_decay or 0.0) / settings.lr
+            for group in filters:
+                group["weight_decay"] = (settings.filter_decay or 0.0) / settings.lr
+        all_filters = [parameter for group in filters for parameter in group["params"]]
         muon = Muon(
             filters,
             momentum=settings.momentum,
@@ -262,7 +283,7 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
             ),
             capturable=run.capturable,
             compile=run.compile,
-            share=worthwhile(filters[0]["params"], settings.muon_steps, run.place, run.device),
+            share=worthwhile(all_filters, settings.muon_steps, run.place, run.device),
         )
         parts.append(muon)
     if rest:

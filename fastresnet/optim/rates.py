@@ -95,5 +95,6 @@ class Rates:
             self.counter.fill_(step)
 
     def base_lr(self, step: int) -> float:
-        """The first group's rate at `step`."""
-        return float(self.groups[0]["base_lr"]) * self.factors[0][min(step, len(self.factors[0]) - 1)]
+        """The first group's rate at `step`, without what optim.layer_decay takes from it."""
+        peak = float(self.groups[0]["base_lr"]) / self.groups[0].get("scale", 1.0)
+        return peak * self.factors[0][min(step, len(self.factors[0]) - 1)]

@@ -17,6 +17,7 @@ from fastresnet.data.own import splits_of
 from fastresnet.machine import memory, software, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.machine.distributed import World
+from fastresnet.models import pretrained
 from fastresnet.ranks.agreement import agree
 from fastresnet.ranks.joining import join
 from fastresnet.runs import checkpoint, folder
@@ -75,9 +76,11 @@ def train(
     cfg = settled(settings, overrides)
     own = Own(model, loss, augment)
     own.check()
+    if model is not None and cfg.model.pretrained:
+        raise ValueError("model.pretrained is for networks of the settings: load its weights into model=")
     cfg, splits = with_data(cfg, data)
     if model is not None:
-        cfg = cfg.replace({"model.arch": place(model), "model.pretrained": None}, origin=CALLER)
+        cfg = cfg.replace({"model.arch": place(model)}, origin=CALLER)
     handed = Handed(splits, own, callbacks)
     going_on = _going_on(cfg)
     payload = checkpoint.load(going_on) if going_on else None
@@ -129,15 +132,22 @@ def settled(settings: str | Path | Config, overrides: Mapping[str, Any] | Sequen
 
 
 def with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:
-    """The settings that find the caller's data, or the data itself, read from what the caller holds."""
+    """The settings that find the caller's data, or the data itself, read from what the caller holds.
+
+    They take the network from where model.pretrained says, and its image size for data that is in files.
+    """
+    paths = list(given) if isinstance(given, (tuple, list)) else [given]
+    in_files = given is None or all(isinstance(one, (str, Path)) for one in paths)
+    cfg = pretrained.like_the_run(cfg, sized=in_files)
     if given is None or isinstance(given, Splits):
         return cfg, given
     if isinstance(given, (str, Path)):
-        return cfg.replace({"data.source": "auto", "data.root": str(given)}, origin=CALLER), None
-    if isinstance(given, (tuple, list)) and all(isinstance(one, (str, Path)) for one in given):
-        if len(given) != 2:
-            raise ValueError(f"data: two betons are wanted, training and test, got {len(given)} paths")
-        train, test = map(str, given)
+        named = {"data.source": "auto", "data.root": str(given), "data.train": None, "data.test": None}
+        return cfg.replace(named, origin=CALLER), None
+    if in_files:
+        if len(paths) != 2:
+            raise ValueError(f"data: two betons are wanted, training and test, got {len(paths)} paths")
+        train, test = map(str, paths)
         return cfg.replace({"data.train": train, "data.test": test}, origin=CALLER), None
     return cfg, splits_of(given, cfg.data.subset, cfg.data.val_fraction)
 

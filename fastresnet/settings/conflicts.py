@@ -16,7 +16,7 @@ def found(
     """Each conflict in words that name the settings at fault by their full names."""
     yield from _of_data(data)
     yield from _of_schedule(schedule)
-    yield from _of_weights(optim, train)
+    yield from _of_weights(model, optim, train)
     yield from _of_scaling(optim, train)
     yield from _of_batches(model, train)
     yield from _of_capture(schedule, train)
@@ -41,11 +41,13 @@ def _of_schedule(schedule: Schedule) -> Iterator[str]:
         yield "schedule.momentum_low and schedule.momentum_high come together: set both or neither"
 
 
-def _of_weights(optim: Optim, train: Train) -> Iterator[str]:
+def _of_weights(model: Model, optim: Optim, train: Train) -> Iterator[str]:
     if optim.name in ("sgd", "muon") and optim.nesterov and optim.momentum == 0:
         yield "optim.nesterov needs optim.momentum above 0; for plain SGD set optim.nesterov=false"
     if train.ema_decay and train.average_tail:
         yield "train.ema_decay and train.average_tail both average the weights: set one of them to 0"
+    if train.freeze_epochs is not None and not model.freeze:
+        yield "train.freeze_epochs says how long model.freeze holds: name a part (trunk, say) or set null"
 
 
 def _of_scaling(optim: Optim, train: Train) -> Iterator[str]:

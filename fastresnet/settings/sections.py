@@ -36,6 +36,9 @@ class Data:
     subset: float | None = setting(
         None, "part of the training set, stratified and seeded: a count, or a share below 1",
         above=0, unit="images or share")
+    test_fraction: float = setting(
+        0.2, "share of each class that is the test set, where a folder of classes has none of its own",
+        above=0, high=0.9, unit="share")
     val_fraction: float = setting(
         0.0, "share of the training set held out for validation", low=0, high=0.9, unit="share")
     allow_synthetic: bool = setting(False, "when no data is found, draw a synthetic set instead of stopping")
@@ -84,6 +87,9 @@ class Model:
         None, "speednet: nonlinearity after the whitening (null: model.activation)")
     pretrained: str | None = setting(
         None, "weights to start from, where shapes allow: a state dict, a checkpoint or a run's folder")
+    freeze: list[str] = setting(
+        [], "parts that don't learn, by their names (layer1, fc); trunk: all but the last block",
+        pattern=r"\w+(\.\w+)*")
     whiten: bool = setting(True, "speednet: frozen 2x2 whitening convolution first")
     whiten_channels: int = setting(
         24, "speednet: channels that the whitening gives; those beyond 24 are zeros and change speed alone",
@@ -124,6 +130,9 @@ class Optim:
         low=0, unit="per step")
     decoupled: bool = setting(False, "SGD: shrink the weights directly instead of through the gradient")
     decay_norms_and_biases: bool = setting(False, "apply weight decay to norms and biases too")
+    layer_decay: float = setting(
+        1.0, "learning rate of each block as a share of that of the block after it",
+        above=0, high=1, unit="share")
     lr_bias: float | None = setting(
         None, "peak learning rate of biases and norms (null: optim.lr)", above=0, unit="per step")
     lr_head: float | None = setting(
@@ -223,6 +232,8 @@ class Train:
     )
     resolutions: list[list[float]] | None = setting(
         None, "lower resolution first: [[until share of the run, px], ...]", above=0)
+    freeze_epochs: float | None = setting(
+        None, "epochs for which model.freeze holds (null: the whole run)", above=0, unit="epochs")
     freeze_whiten_after: float = setting(
         3.0, "speednet: the whitening bias is trained only before this epoch", low=0, unit="epochs")
     hard_fraction: float = setting(

@@ -38,15 +38,20 @@ def origin(source: str, request: Request) -> Origin:
     return {**facts, "root": str(root.resolve()), "files": fingerprint(root, asked.endings)}
 
 
-def detect(folder: str | Path) -> str | None:
-    """What a folder holds: "betons", a source's name, or None. Looks at names, opens nothing."""
+def detect(folder: str | Path, *, named: bool = False) -> str | None:
+    """What a folder holds: "betons", a source's name, or None. Looks at names, opens nothing.
+
+    named:  the user named the folder: what would be too little to go by elsewhere will do
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return None
     if all((folder / f"{split}.beton").is_file() for split in SPLITS):
         return "betons"
-    asked = ((name, _source(name).holds) for name in parts.SOURCES)
-    return next((name for name, holds in asked if holds and holds(folder)), None)
+    asked = [(name, _source(name)) for name in parts.SOURCES]
+    checks = [(name, one.holds) for name, one in asked]
+    checks += [(name, one.may_hold) for name, one in asked if named]
+    return next((name for name, holds in checks if holds and holds(folder)), None)
 
 
 def resolve_auto(name: str = "cifar10", root: str | Path | None = None) -> tuple[str, Path]:
@@ -55,13 +60,13 @@ def resolve_auto(name: str = "cifar10", root: str | Path | None = None) -> tuple
     The source may also be "betons". SourceError when a folder that the user named holds nothing readable.
     """
     for why, folder in _candidates(name, root):
-        found = detect(folder)
+        found = detect(folder, named=why != "data/")
         if found:
             return found, folder
         if why != "data/":
             state = "is not a folder"
             if folder.is_dir():
-                state = "holds no betons, Parquet shards, CIFAR batches or train/<class>/ images"
+                state = "holds no betons, Parquet shards, CIFAR batches or folders of images by class"
             raise SourceError(f"{why}={folder} {state}")
     return "torchvision", Path("data")
 

@@ -1,15 +1,16 @@
-"""Folders of images: <split>/<class>/*.png or *.jpg; read whole, or image by image where sizes differ."""
+"""Folders of images by class, with train/ and test/ or without; one by one where sizes differ, else whole."""
 
 from pathlib import Path
 
 import numpy as np
 
+import fastresnet.sources.flat as flat
 from fastresnet.base import pictures
 from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import PictureError
 from fastresnet.base.system import on_threads
-from fastresnet.sources.image_set import SPLIT_ALIASES, FolderSet, ImageSet, SourceError
-from fastresnet.sources.request import Request, Source
+from fastresnet.sources.image_set import SPLIT_ALIASES, Drawn, FolderSet, ImageSet, SourceError
+from fastresnet.sources.request import Origin, Request, Source
 
 
 def read(request: Request, split: str) -> ImageSet | FolderSet:
@@ -34,13 +35,15 @@ def read(request: Request, split: str) -> ImageSet | FolderSet:
         images[i] = files[i]
 
     on_threads(work, range(len(files)), request.workers)
-    return ImageSet(images, files.labels, files.class_names, files.name, split, files.source)
+    return ImageSet(
+        images, files.labels, files.class_names, files.name, split, files.source, test_drawn=files.test_drawn
+    )
 
 
 def _listed(request: Request, split: str) -> FolderSet:
     """The files of a split with the sizes that their headers give."""
     folder = request.folder("imagefolder")
-    paths, labels, classes = list_files(folder, split)
+    paths, labels, classes, drawn = list_files(folder, split, request.test_fraction)
 
     def shape_of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -62,6 +65,7 @@ def _listed(request: Request, split: str) -> FolderSet:
         classes,
         folder.resolve().name,
         split,
+        test_drawn=drawn,
     )
 
 
@@ -83,11 +87,17 @@ def _size(files: FolderSet, index: int) -> str:
     return f"{width}x{height} px"
 
 
-def list_files(folder: Path, split: str) -> tuple[list[Path], Labels, tuple[str, ...]]:
-    """(paths, labels, class names) of a split; the classes of the training folder must be those of test."""
+Listed = tuple[list[Path], Labels, tuple[str, ...], Drawn | None]
+
+
+def list_files(folder: Path, split: str, test_fraction: float) -> Listed:
+    """(paths, labels, class names, how the test set was drawn) of a split; both have the same classes."""
+    if flat.classes(folder):
+        return _list_flat(folder, split, test_fraction)
     train = _class_folders(folder, "train")
     if not train:
-        raise SourceError(f"{folder}: no class folders under train/ (expected train/<class>/*.png or *.jpg)")
+        expected = "expected train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg"
+        raise SourceError(f"{folder}: no class folders under train/ ({expected})")
     where, here = _split_folder(folder, split), _class_folders(folder, split)
     if where is None:
         raise SourceError(f"{folder}: no {split}/ folder beside train/")
@@ -96,8 +106,25 @@ def list_files(folder: Path, split: str) -> tuple[list[Path], Labels, tuple[str,
         raise SourceError(f"{where}: class folder {min(set(classes) - names)} is missing, it is in train/")
     if names - set(classes):
         raise SourceError(f"{where}: class folder {min(names - set(classes))} is not in train/")
-    found = [(path, label) for label, inner in enumerate(here) for path in _pictures_in(inner)]
-    return [path for path, _ in found], np.array([label for _, label in found], np.int64), classes
+    paths, labels = _labelled(here)
+    return paths, labels, classes, None
+
+
+def _list_flat(folder: Path, split: str, test_fraction: float) -> Listed:
+    """The same of a folder of classes alone, of which a share of each class is the test set."""
+    inside = flat.classes(folder)
+    paths, labels = _labelled(inside)
+    held = flat.held_out(folder, paths, labels, test_fraction)
+    train, test = ([path for path, out in zip(paths, held) if out == wanted] for wanted in (False, True))
+    drawn = {"fraction": test_fraction, "seed": flat.SEED, "duplicates": flat.duplicates(train, test)}
+    mine = held if split == "test" else ~held
+    return test if split == "test" else train, labels[mine], tuple(path.name for path in inside), drawn
+
+
+def _labelled(folders: list[Path]) -> tuple[list[Path], Labels]:
+    """The image files of class folders, and their labels."""
+    found = [(path, label) for label, inner in enumerate(folders) for path in _pictures_in(inner)]
+    return [path for path, _ in found], np.array([label for _, label in found], np.int64)
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -108,7 +135,8 @@ def _pictures_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in pictures.ENDINGS and not path.name.startswith(".")
     )
     if not found:
-        raise SourceError(f"{folder} is empty: every class needs at least one image")
+        some = ", ".join(pictures.ENDINGS[:4])
+        raise SourceError(f"{folder} is empty: every class needs at least one image ({some}, …)")
     return found
 
 
@@ -124,9 +152,15 @@ def _class_folders(folder: Path, split: str) -> list[Path]:
     return sorted(path for path in inside if path.is_dir() and not path.name.startswith("."))
 
 
+def _origin(request: Request) -> Origin:
+    drawn = bool(flat.classes(request.folder("imagefolder")))
+    return {"on_error": request.on_error, **({"test_fraction": request.test_fraction} if drawn else {})}
+
+
 SOURCE = Source(
     read,
     holds=lambda folder: bool(_class_folders(folder, "train")),
+    may_hold=flat.holds_classes,
     endings=pictures.ENDINGS,
-    origin=lambda request: {"on_error": request.on_error},
+    origin=_origin,
 )

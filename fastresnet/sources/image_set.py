@@ -17,6 +17,10 @@ MOST_CLASSES = 100_000
 SPLIT_ALIASES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 
 
+# How a test set was drawn from a whole: the "fraction" of each class, the "seed", "duplicates" in training.
+Drawn = dict[str, float]
+
+
 class SourceError(ValueError):
     """The data asked for is missing, broken or contradicts itself: the user's input, in one line."""
 
@@ -32,6 +36,7 @@ class ImageSet:
     split: str
     source: str
     synthetic: bool = False
+    test_drawn: Drawn | None = None
 
     def __post_init__(self) -> None:
         check_images(f"{self.source} {self.split} set", self.images, self.labels, len(self.class_names))
@@ -77,6 +82,7 @@ class FolderSet:
     source: str = "imagefolder"
     synthetic: bool = field(default=False, init=False)
     longer_side: int = 0  # px, to which larger images are shrunk; 0: none is
+    test_drawn: Drawn | None = None
 
     def __len__(self) -> int:
         return len(self.paths)

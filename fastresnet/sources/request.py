@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastresnet.sources.image_set import FolderSet, ImageSet, SourceError
 
-Origin = dict[str, str | int]
+Origin = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Request:
     size: int = 32  # of drawn images, px
     seed: int = 0  # of drawn images
     image_size: int = 0  # px; above 0, images of several sizes are welcome: they come one by one
+    test_fraction: float = 0.2  # of each class, where a folder has no test set of its own
     workers: int = 0  # threads (0: one a core)
     on_error: str = "raise"  # skip: images that can't be decoded are left out
     # Bytes that decoded images may take; a larger set comes image by image, or not at all.
@@ -48,12 +49,14 @@ class Source:
 
     read:     (request, split) -> the images of a split, checked; ValueError names what is wrong
     holds:    whether a folder holds what it reads, by names alone; None: it reads no folder
+    may_hold: the same where the user named the folder, so that less will do
     endings:  of its files, lower case; they are watched for changes
     origin:   what else identifies the images of a request beside the files: equal origins, equal images
     """
 
     read: Callable[[Request, str], "ImageSet | FolderSet"]
     holds: Callable[[Path], bool] | None = None
+    may_hold: Callable[[Path], bool] | None = None
     endings: tuple[str, ...] = ()
     origin: Callable[[Request], Origin] = lambda request: {}
 

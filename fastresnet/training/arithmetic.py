@@ -1,8 +1,8 @@
 """What training costs in arithmetic: images and FLOPs of any of a run's steps, counted, not measured.
 
-A training step is three forward passes an image (backward is two). Sizes follow train.resolutions; where only
-the hardest share is trained on, that share alone counts three times, and whoever judges the batch once for
-each image.
+A training step is three forward passes an image (backward is two), less what frozen parts save. Sizes follow
+train.resolutions; where only the hardest share is trained on, that share alone counts three times, and
+whoever judges the batch once for each image.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastresnet.models.flops import flops_per_image
+from fastresnet.models.flops import flops_per_image, frozen_savings
+from fastresnet.optim.freezing import Frozen
 
 if TYPE_CHECKING:
     from fastresnet.training.experiment import Experiment
@@ -36,22 +37,27 @@ class Work:
 def work(experiment: Experiment, first: int = 0, last: int | None = None) -> Work:
     """Images and FLOPs of the steps first, …, last - 1 of a run, counted from 0; by default of all."""
     images, flops = 0, 0.0
-    costs: dict[tuple[int, int], float] = {}
+    costs: dict[tuple[int, int, Frozen], float] = {}
     for step in range(first, experiment.total_steps if last is None else last):
         batch, size = experiment.batch_of(step)
-        if (batch, size) not in costs:
-            costs[batch, size] = _step_flops(experiment, batch, size)
+        kind = (batch, size, experiment.trainer.frozen_at(step))
+        if kind not in costs:
+            costs[kind] = _step_flops(experiment, *kind)
         images += batch * experiment.place.size
-        flops += costs[batch, size] * experiment.place.size
+        flops += costs[kind] * experiment.place.size
     return Work(images, flops)
 
 
-def _step_flops(experiment: Experiment, batch: int, size: int) -> float:
+def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -> float:
     """FLOPs of one process's step on `batch` images of `size` px."""
-    select, per_image = experiment.trainer.select, flops_per_image(experiment.model, size)
+    held = {name for one, holds in zip(experiment.trainer.freeze, frozen) if holds for name in one.names}
+    saves = held and experiment.place.size == 1  # DDP waits for every gradient
+    saved = frozen_savings(experiment.model, held, size) if saves else 0
+    learned = 3.0 * flops_per_image(experiment.model, size) - saved
+    select = experiment.trainer.select
     if select is None:
-        return 3.0 * batch * per_image
+        return batch * learned
     hard = select.count(batch)
     judging = float(batch * flops_per_image(select.model, size))
     learning = 0.0 if select.model is experiment.model else 2.0 * hard * flops_per_image(select.model, size)
-    return 3.0 * hard * per_image + judging + learning
+    return hard * learned + judging + learning

@@ -15,16 +15,19 @@ from torch import nn
 from fastresnet import optim
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
-from fastresnet.optim import averaging, schedule
+from fastresnet.models import Network
+from fastresnet.optim import averaging, freezing, schedule
+from fastresnet.optim.blocks import blocks
+from fastresnet.optim.freezing import Freeze
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.optim.rates import scale, scaled
-from fastresnet.ranks import collectives
+from fastresnet.ranks import collectives, norms
 from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
 from fastresnet.training.evaluation import Evaluator
 from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.selection import HardExamples, ProxyNet
-from fastresnet.training.step import Freeze, StepOptions
+from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Trainer
 
 
@@ -69,12 +72,12 @@ def new_trainer(
     cfg: Config, model: nn.Module, proxy: nn.Module | None, course: Course, own: Own = NOTHING
 ) -> Trainer:
     """What trains `model` as the settings say; `proxy` is the small net of train.proxy_width, if any."""
+    check_frozen(cfg, own)
     optimizer = new_optimizer(cfg, model, course)
     table = schedule.table(cfg.schedule, course.total_steps, course.steps_per_epoch)
-    freeze = whitening_freeze(cfg, model, course)
-    falling = {"whiten_bias": schedule.falling(course.total_steps, freeze.from_step)} if freeze.names else {}
-    if course.place.size > 1:  # DDP wants each parameter's gradient in every step: only the rate is zero
-        freeze = Freeze()
+    whitening = whitening_freeze(cfg, model, course)
+    falling = schedule.falling(course.total_steps, whitening.from_step)
+    freeze = [one for one in (whitening, parts_freeze(cfg, model, course)) if one.names]
     return Trainer(
         collectives.wrap(model, course.place, course.device),
         optimizer,
@@ -83,12 +86,20 @@ def new_trainer(
         precision=course.precision,
         options=replace(step_options(cfg, course.device, course.place.size), loss=own.loss),
         momentum=table.momentum,
-        group_factor=falling,
+        group_factor={"whiten_bias": falling} if whitening.names else {},
         averages=averaging.build(model, cfg.optim, cfg.train, course.total_steps),
         select=new_selection(cfg, model, proxy, table.lr_factor, course),
         freeze=freeze,
         place=course.place,
     )
+
+
+def placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
+    """The model on its device, in the layout and with the norms that the settings say."""
+    model = model.to(device)
+    if cfg.train.sync_batch_norm:
+        norms.synchronise(model, device)
+    return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model
 
 
 def new_optimizer(cfg: Config, model: nn.Module, course: Course) -> Optimizers:
@@ -138,6 +149,39 @@ def whitening_freeze(cfg: Config, model: nn.Module, course: Course) -> Freeze:
     bias = optim.grouped(model).get("whiten_bias", [])
     names = tuple(name for name, parameter in model.named_parameters() if any(parameter is b for b in bias))
     return Freeze(names, round(cfg.train.freeze_whiten_after * course.steps_per_epoch))
+
+
+def check_frozen(cfg: Config, own: Own) -> None:
+    """Raises ValueError where model.freeze would hold random weights still."""
+    trained = cfg.model.pretrained or own.model is not None or ":" in cfg.model.arch
+    if cfg.model.freeze and not trained:
+        raise ValueError(
+            f"model.freeze={','.join(cfg.model.freeze)} keeps what was learned before, and nothing was: name "
+            "the weights to start from, --model.pretrained=RUN for a run's folder, or take another recipe"
+        )
+
+
+def parts_freeze(cfg: Config, model: nn.Module, course: Course) -> Freeze:
+    """What model.freeze holds, and the step from which it learns too."""
+    epochs = cfg.train.freeze_epochs
+    until = None if epochs is None else round(epochs * course.steps_per_epoch)
+    return freezing.of_parts(model, cfg.model.freeze, until)
+
+
+def told(cfg: Config, model: nn.Module) -> Iterator[str]:
+    """What model.pretrained, optim.layer_decay and model.freeze make of this network, in a line each."""
+    if isinstance(model, Network) and model.pretrained_report:
+        yield f"weights from {model.pretrained_report}"
+    order, decay = [block[0] for block in blocks(model)], cfg.optim.layer_decay
+    if decay < 1:
+        yield f"rates fall by {decay:g} a block towards the input: {', '.join(reversed(order))}"
+    if cfg.model.freeze:
+        held = freezing.of_parts(model, cfg.model.freeze, None).names
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        epochs = cfg.train.freeze_epochs
+        until = "the whole run" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}"
+        share = f"{sum(sizes[name] for name in held):,} of {sum(sizes.values()):,} parameters"
+        yield f"frozen for {until}, statistics of norms too: {', '.join(cfg.model.freeze)} ({share})"
 
 
 def new_selection(

@@ -20,8 +20,10 @@ from fastresnet import data, loading, models
 from fastresnet.machine import memory, precision, timing
 from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
+from fastresnet.models import pretrained
 from fastresnet.optim.averaging import Ema, TailAverage
-from fastresnet.ranks import agreement, collectives, norms
+from fastresnet.optim.freezing import Frozen
+from fastresnet.ranks import agreement, collectives
 from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score, Tta
@@ -60,13 +62,12 @@ class Experiment:
         notes: Callable[[str], None] = lambda line: None,
         own: Own = NOTHING,
     ) -> None:
+        cfg = pretrained.like_the_run(cfg, sized=splits is None)
         self.cfg, self.place, self.seed, self.own = cfg, place, cfg.run.seed, own
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
-        for line in (
-            f"precision {self.precision.name} ({self.precision.reason})",
-            *assembly.choices(cfg, place),
-        ):
+        notes(f"precision {self.precision.name} ({self.precision.reason})")
+        for line in assembly.choices(cfg, place):
             notes(line)
         _set_process_wide(cfg, self.precision, self.device)
         clock = timing.Stopwatch(self.device)
@@ -76,14 +77,14 @@ class Experiment:
         self.steps_per_epoch = len(self.train_loader)
         self.total_steps = max(1, round(cfg.train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        self.model = _placed(self._new_model(self.seed), cfg, self.device)
-        if isinstance(self.model, models.Network) and self.model.pretrained_report:
-            notes(f"weights from {self.model.pretrained_report}")
+        self.model = assembly.placed(self._new_model(self.seed), cfg, self.device)
         width = cfg.train.proxy_width
-        proxy = _placed(self._new_model(self.seed, width), cfg, self.device) if width else None
+        proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
+        for line in assembly.told(cfg, self.model):
+            notes(line)
         self._averaged: nn.Module | None = None
         self.evaluator = assembly.new_evaluator(cfg, self.averaged_model or self.model, course)
         self.on_batch: Callable[[], None] = lambda: None  # called with each batch that is evaluated
@@ -100,9 +101,10 @@ class Experiment:
             cfg = cfg.replace({"model.width": width, "model.pretrained": None})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            names = self.splits.class_names
             if self.own.model is not None and width is None:
-                return self.own.new_model(len(self.splits.class_names), self.image_size)
-            return models.build(cfg.model, len(self.splits.class_names), self.image_size)
+                return self.own.new_model(len(names), self.image_size)
+            return models.build(cfg.model, len(names), self.image_size, names)
 
     @property
     def image_size(self) -> int:
@@ -204,7 +206,7 @@ class Experiment:
     def warm_up(self) -> None:
         """Compile, capture and allocate what the run needs, on random images; changes no weight.
 
-        One discarded step of each kind: of every size, before and after the whitening bias freezes. Where
+        One discarded step of each kind: of every size, before and after anything freezes or thaws. Where
         steps are captured, evaluation is too, and the deciding one is made once.
         """
         self.loaders.warm_up()
@@ -245,7 +247,9 @@ class Experiment:
 
 def _whiten(experiment: Experiment) -> None:
     learners = [experiment.model, getattr(experiment.trainer.select, "model", experiment.model)]
+    given = bool(experiment.cfg.model.pretrained) or experiment.own.model is not None
     whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
+    whitened = [model for model in whitened if not (given and getattr(model, "whitened", False))]
     if not whitened:
         return
     images = experiment.train_loader.first_images(min(WHITENING_IMAGES, len(experiment.splits.train)))
@@ -257,9 +261,9 @@ def _whiten(experiment: Experiment) -> None:
 
 
 def _first_of_each_kind(experiment: Experiment) -> list[int]:
-    kinds: dict[tuple[tuple[int, int], bool], int] = {}
+    kinds: dict[tuple[tuple[int, int], Frozen], int] = {}
     for step in range(experiment.total_steps):
-        kinds.setdefault((experiment.batch_of(step), experiment.trainer.freeze.holds(step)), step)
+        kinds.setdefault((experiment.batch_of(step), experiment.trainer.frozen_at(step)), step)
     return list(kinds.values())
 
 
@@ -271,13 +275,6 @@ def _set_process_wide(cfg: Config, precise: precision.Precision, device: torch.d
         memory.keep_large_buffers()
     precision.repeat_exactly(cfg.run.deterministic)
     precision.apply_globally(precise, device)
-
-
-def _placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
-    model = model.to(device)
-    if cfg.train.sync_batch_norm:
-        norms.synchronise(model, device)
-    return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model
 
 
 def _agreed(splits: data.Splits, place: World) -> data.Splits:

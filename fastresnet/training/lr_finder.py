@@ -95,6 +95,7 @@ def _climb(
         precision=experiment.precision,
         options=plain,
         select=original.select,
+        freeze=[one for one in original.freeze if one.holds(0) and one.until_step is None],
     )
     original.model.train()
     rates: list[float] = []

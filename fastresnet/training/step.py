@@ -5,6 +5,7 @@ The host never waits for the device in it: losses and hits add up on the device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastresnet.machine.precision import Precision
+from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.training.capture import Snapshot, compiled
 from fastresnet.training.selection import HardExamples
@@ -43,25 +45,13 @@ class StepOptions:
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-@dataclass(frozen=True)
-class Freeze:
-    """Parameters, by name, that learn no more from a step on; the backward pass leaves their part out."""
-
-    names: tuple[str, ...] = ()
-    from_step: int = 0
-
-    def holds(self, step: int) -> bool:
-        """Whether they are frozen in that step, counted from 0."""
-        return bool(self.names) and step >= self.from_step
-
-
 class Step:
     """One optimizer step a call; adds (summed loss, hits, images) to `totals`, (3,) on the device.
 
     model:      on its device already; may be DDP-wrapped
     optimizer:  its rates are set for the step already
     select:     chooses the images of each batch that are trained on
-    freeze:     parameters that learn only at first; each call says whether it holds
+    freeze:     parameters that learn in some steps only; each call says which of these hold
     """
 
     def __init__(
@@ -73,31 +63,37 @@ class Step:
         device: torch.device,
         precision: Precision,
         select: HardExamples | None,
-        freeze: Freeze,
+        freeze: Sequence[Freeze],
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
-        self.device, self.precision, self.select, self.freeze = device, precision, select, freeze
+        self.device, self.precision, self.select, self.freeze = device, precision, select, tuple(freeze)
+        self.bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        self._norms = [[self.bare.get_submodule(name) for name in one.norms] for one in self.freeze]
         self.scaler = self._fresh_scaler()
         sums = torch.float64 if device.type == "cpu" else torch.float32
         self.totals = torch.zeros(3, dtype=sums, device=device)
         self._forward = compiled(self._loss_and_hits, options.compile)
 
-    def __call__(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
         """images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights -> one optimizer step."""
         if self.select is not None:
             images, labels = self.select(images, labels)
         self.gradients(images, labels, frozen)
+        learning = self._learning(frozen)
         if self.options.clip_norm:
-            for optimizer in self.optimizer.parts:
+            for optimizer in learning:
                 self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        for optimizer in self.optimizer.parts:
+        for optimizer in learning:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
 
-    def gradients(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+    def gradients(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
         """Forward and backward pass, part by part: adds to `totals` and to the gradients, scaled in fp16."""
+        for norms, held in zip(self._norms, frozen):
+            for norm in norms:
+                norm.train(not held)
         parts = self.options.accumulate
         for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
             loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
@@ -105,13 +101,28 @@ class Step:
             count = torch.full_like(hits, len(some_labels))
             self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
 
+    def _held(self, frozen: Frozen) -> list[str]:
+        return [name for one, held in zip(self.freeze, frozen) if held for name in one.names]
+
+    def _learning(self, frozen: Frozen) -> list[torch.optim.Optimizer]:
+        """The optimizers with anything to do: a loss scaler takes no others. DDP has made every gradient."""
+        for name in self._held(frozen) if self.options.processes > 1 else ():
+            self.bare.get_parameter(name).grad = None
+        if not self.scaler.is_enabled():
+            return self.optimizer.parts
+        return [
+            part
+            for part in self.optimizer.parts
+            if any(p.grad is not None for group in part.param_groups for p in group["params"])
+        ]
+
     def _weight(self, part: Tensor, whole: Tensor) -> float:
         """What a part's loss counts, so that gradients are those of the whole batch of all processes."""
         if self.options.loss_reduction == "sum":
             return float(self.options.processes)  # which DDP divides by
         return len(part) / len(whole)
 
-    def _loss_and_hits(self, images: Tensor, labels: Tensor, frozen: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss_and_hits(self, images: Tensor, labels: Tensor, frozen: Frozen) -> tuple[Tensor, Tensor, Tensor]:
         options = self.options
         with self.precision.autocast(self.device):
             logits_NK = self._logits(images, frozen)
@@ -130,9 +141,9 @@ class Step:
         smoothing, reduction = options.label_smoothing, options.loss_reduction
         return F.cross_entropy(logits_NK, labels, label_smoothing=smoothing, reduction=reduction)
 
-    def _logits(self, images: Tensor, frozen: bool) -> Tensor:
+    def _logits(self, images: Tensor, frozen: Frozen) -> Tensor:
         # `frozen` is an argument because a compiled step asks no parameter whether it learns.
-        names = self.freeze.names if frozen else ()
+        names = self._held(frozen) if self.options.processes == 1 else []
         held = {name: self.model.get_parameter(name).detach() for name in names}
         logits_NK: Tensor = functional_call(self.model, held, (images,)) if held else self.model(images)
         return logits_NK

@@ -20,14 +20,15 @@ from fastresnet.machine import timing
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim.averaging import Average, AverageState
+from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
 from fastresnet.ranks import agreement, collectives
 from fastresnet.training.capture import Captured
 from fastresnet.training.selection import Batch, HardExamples, SelectionState
-from fastresnet.training.step import Freeze, Step, StepOptions
+from fastresnet.training.step import Step, StepOptions
 
-PLAIN, NOTHING = StepOptions(), Freeze()
+PLAIN = StepOptions()
 # of fp16, which begins at 65,536: gradients that overflow so far below are infinite themselves
 SMALLEST_SCALE = 2.0**-10
 
@@ -70,12 +71,11 @@ class Trainer:
 
     model:         on its device already; may be DDP-wrapped
     optimizer:     its groups each with "base_lr", as `optim.build` makes it
-    lr_factor:     one entry a step, multiplies each group's base_lr; `group_factor` overrides it by group
-                   name
+    lr_factor:     one entry a step, times each group's base_lr; `group_factor` overrides it by group name
     momentum:      one entry a step, or None where it stays what the groups say
     averages:      updated after each optimizer step (EMA, lookahead, tail average)
     select:        chooses the images of each batch that are trained on
-    freeze:        parameters that learn only at first
+    freeze:        parameters that learn in some steps only
     place:         this process among those that share each batch: an epoch's figures are of all
     """
 
@@ -92,7 +92,7 @@ class Trainer:
         group_factor: Mapping[str, Sequence[float]] | None = None,
         averages: Iterable[Average] = (),
         select: HardExamples | None = None,
-        freeze: Freeze = NOTHING,
+        freeze: Sequence[Freeze] = (),
         place: World = ALONE,
     ) -> None:
         if options.cuda_graph and (device.type != "cuda" or precision.scales_loss):
@@ -101,7 +101,7 @@ class Trainer:
                 f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false"
             )
         self.model, self.optimizer, self.device, self.options = model, optimizer, device, options
-        self.averages, self.select, self.freeze, self.place = list(averages), select, freeze, place
+        self.averages, self.select, self.freeze, self.place = list(averages), select, tuple(freeze), place
         self.total_steps, self.steps_done = len(lr_factor), 0
         self.update = Step(
             model, optimizer, options, device=device, precision=precision, select=select, freeze=freeze
@@ -118,9 +118,13 @@ class Trainer:
 
     # ---- one step ------------------------------------------------------------------------------------------
 
+    def frozen_at(self, step: int) -> Frozen:
+        """Which of `freeze` hold in a step of the run, from 0; steps that differ in it are of two kinds."""
+        return tuple(one.holds(step) for one in self.freeze)
+
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on one batch; adds (summed loss, hits, images) to `totals` on the device."""
-        frozen = self.freeze.holds(self.steps_done)
+        frozen = self.frozen_at(self.steps_done)
         if self.options.cuda_graph:
             self._captured(images, labels, frozen).replay(images, labels)
         else:
@@ -132,15 +136,15 @@ class Trainer:
 
     def buffers(self, shape: tuple[int, ...]) -> Batch | None:
         """Where the next step wants its images, of that shape, and labels; None: anywhere."""
-        graph = self._graphs.get((shape, self.freeze.holds(self.steps_done)))
+        graph = self._graphs.get((shape, self.frozen_at(self.steps_done)))
         return None if graph is None else (graph.inputs[0], graph.inputs[1])
 
-    def whole_step(self, images: Tensor, labels: Tensor, frozen: bool) -> None:
+    def whole_step(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
         """What a captured graph holds: the rates of the device's own step counter, and the step."""
         self.rates.set_on_device()
         self.update(images, labels, frozen)
 
-    def _captured(self, images: Tensor, labels: Tensor, frozen: bool) -> Captured[None]:
+    def _captured(self, images: Tensor, labels: Tensor, frozen: Frozen) -> Captured[None]:
         kind = (tuple(images.shape), frozen)
         if kind not in self._graphs:
             body = functools.partial(self.whole_step, frozen=frozen)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fastresnet.base import words
 from fastresnet.base.exits import StopRequest
+from fastresnet.optim.freezing import Frozen
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.selection import Batch
 from fastresnet.training.step import Step
@@ -56,7 +57,7 @@ def cause(experiment: Experiment, last: int, again: str, stop: StopRequest) -> s
         trainer.step(images, labels)
         if not _sound(experiment):
             experiment.model.load_state_dict(before)
-            what = examined(experiment, images, labels, trainer.freeze.holds(trainer.steps_done - 1))
+            what = examined(experiment, images, labels, trainer.frozen_at(trainer.steps_done - 1))
             return f"it began in {_named(experiment)}: {what}; it comes again with {again}"
         spent = time.monotonic() - began
         if stop.asked or spent > LONGEST:
@@ -94,7 +95,7 @@ def _named(experiment: Experiment) -> str:
     return f"step {step} ({place}, seed {experiment.seed}, learning rate {rate:.4g})"
 
 
-def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: bool) -> str:
+def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: Frozen) -> str:
     """What is first not finite in one step of the model as it is, in words. Steps no optimizer."""
     trainer, model = experiment.trainer, experiment.model
     plain = dataclasses.replace(trainer.options, compile="off", cuda_graph=False)

@@ -111,14 +111,13 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
 def first_of_each_kind(experiment: Experiment, last_step: int) -> dict[int, list[int]]:
     """Epoch -> those of its steps that are among the first WARM_STEPS of their kind.
 
-    Kinds differ in the images' size and number, in whether the whitening bias still learns, and whether it is
-    the loader's first epoch.
+    Kinds differ in the images' size and number, in what is frozen, and in whether the epoch is the first.
     """
     found: dict[int, list[int]] = {}
     seen: Counter[tuple[object, ...]] = Counter()
     for step in range(last_step):
         epoch = step // experiment.steps_per_epoch
-        kind = (*experiment.batch_of(step), experiment.trainer.freeze.holds(step), min(epoch, 1))
+        kind = (*experiment.batch_of(step), experiment.trainer.frozen_at(step), min(epoch, 1))
         seen[kind] += 1
         if seen[kind] <= WARM_STEPS:
             found.setdefault(epoch, []).append(step)
