@@ -171,7 +171,8 @@ class Running:
         made = self.home.made
         assert made is not None, "the last run was kept"
         self.progress.note(f"series in {self.home.folder}")
-        for line in [*(summary.table(made) if self.plan.key else []), telling.line(made)]:
+        listed = self.plan.key and not self.progress.out.isatty()  # a terminal's command ends with the table
+        for line in [*(summary.table(made) if listed else []), telling.line(made)]:
             self.progress.say(line)
         return Series(self.home.folder, made)
 
