@@ -452,7 +452,12 @@ def test_two_hosts_train_one_job(hosts, trained, tmp_path):
     jobs = []
     for i, name in enumerate(hosts, 1):
         launch = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *options]
-        launch += [f"--local-addr=10.77.0.{i}", str(ROOT / "scripts" / "train.py"), "--config=smoke.yaml"]
+        launch += [
+            f"--local-addr=10.77.0.{i}",
+            f"--rdzv-conf=is_host={i == 1},join_timeout=60",
+            str(ROOT / "scripts" / "train.py"),
+            "--config=smoke.yaml",
+        ]
         jobs.append(
             subprocess.Popen(
                 [*launch, *SETTINGS], cwd=folder, env=environment(GLOO_SOCKET_IFNAME="cable"), text=True,

@@ -29,8 +29,14 @@ def join(device_type: str) -> Iterator[World]:
         yield place
         return
     _check(place, device_type)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
-    watch = Watch(place, _store())
+    store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
+        store=_of_this_attempt("group", store),
+        rank=place.rank,
+        world_size=place.size,
+    )
+    watch = Watch(place, _of_this_attempt("watch", _connection()))
     try:
         with watch:
             yield place
@@ -51,10 +57,15 @@ def _check(place: World, device_type: str) -> None:
         torch.cuda.set_device(place.local_rank)
 
 
-def _store() -> Store:
-    """A connection of its own to the job's store: another thread's wait on the group's would block it."""
+def _connection() -> Store:
+    """Another one to the job's store: a thread that waits on the group's would block whoever uses it too."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)  # type: ignore[attr-defined]
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives a restart
-    prefixed: Store = dist.PrefixStore(f"watch/{attempt}", store)  # type: ignore[attr-defined]
+    store: Store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)  # type: ignore[attr-defined]
+    return store
+
+
+def _of_this_attempt(name: str, store: Store) -> Store:
+    """torchrun's store outlives a restart, and so would what processes left in it that are no more."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    prefixed: Store = dist.PrefixStore(f"{name}/{attempt}", store)  # type: ignore[attr-defined]
     return prefixed
