@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_run import CLASSES, history
+from matplotlib.figure import Figure
 
 from fastresnet.augment import Augment
 from fastresnet.reports import dataview, plots
@@ -24,10 +25,8 @@ def test_curves_leave_out_epochs_that_were_not_evaluated(tmp_path):
 
 def test_the_highest_accuracy_and_its_epoch_stand_in_the_legend(tmp_path, monkeypatch):
     seen = []
-    write = plots.Figure.savefig
-    monkeypatch.setattr(
-        plots.Figure, "savefig", lambda self, *a, **k: (seen.append(self), write(self, *a, **k))
-    )
+    write = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (seen.append(self), write(self, *a, **k)))
     plots.curves(history(), tmp_path / "x.png")
     loss, accuracy = seen[0].axes
     texts = [text.get_text() for text in accuracy.get_legend().get_texts()]

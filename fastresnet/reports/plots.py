@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fastresnet.base import files, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
     "#0072B2",
@@ -38,6 +40,8 @@ DPI = 120
 @contextmanager
 def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
     """A figure of `width` x `height` inches that is written to `path` when the block ends well."""
+    from matplotlib.figure import Figure  # late: only pictures need it, and some images lack it
+
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     yield figure
     with files.replacing(path) as temporary:
