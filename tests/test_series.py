@@ -264,6 +264,23 @@ def test_the_command_ends_with_the_series_as_json_and_fails_where_every_value_ha
         assert (made["groups"][1]["failed"], made["groups"][1]["mean"]) == (1, None)
 
 
+def test_a_value_that_memory_is_too_small_for_is_a_failed_run_and_a_seed_is_none(settings, monkeypatch):
+    train = start.train
+
+    def in_little_memory(cfg, **parts):
+        if cfg.train.batch_size > 40:
+            raise running.OutOfMemory("train.batch_size=60: try 40")
+        return train(cfg, **parts)
+
+    monkeypatch.setattr(start, "train", in_little_memory)
+    del settings["train.batch_size"]
+    done = fr.train_series("smoke.yaml", settings, sweep={"train.batch_size": [60, 40]})
+    assert [(row["value"], row["status"]) for row in done.record["runs"]] == [(60, "failed"), (40, "ok")]
+    assert done.record["summary"]["value"] == 40
+    with pytest.raises(running.OutOfMemory, match="try 40"):
+        fr.train_series("smoke.yaml", {**settings, "train.batch_size": 60}, seeds=3)
+
+
 def test_torchrun_is_refused_in_one_line(settings, monkeypatch, capsys):
     world = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
     for name, value in world.items():

@@ -37,6 +37,7 @@ from fastresnet.series.summary import Ran, SeriesResult
 from fastresnet.settings.config import Config
 from fastresnet.settings.sections import Data
 from fastresnet.training.trainer import Diverged
+from fastresnet.watching.fitting import OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def train_series(
     seeds:  how many, from 0 on; None: the one that run.seed says
     sweep:  one setting and its values, each with all seeds: {"optim.lr": [0.05, 0.1, 0.2]}
     The others are those of `train`; callbacks see every run, and a network that is handed in begins each.
-    A run that diverges counts as failed and the others go on. Called again, what was cut off goes on.
+    A run that diverges counts as failed and the others go on, as with a value that memory is too small for.
+    Called again, what was cut off goes on.
     Raises ValueError for input that can't work, Interrupted on Ctrl-C.
     """
     plan = plans.plan(start.settled(settings, overrides), seeds, sweep)
@@ -138,7 +140,9 @@ class Running:
         _forget_the_last_run(cfg)
         try:
             run = self.train(cfg, data=splits, callbacks=self.callbacks)
-        except Diverged as error:
+        except (Diverged, OutOfMemory) as error:
+            if isinstance(error, OutOfMemory) and self.plan.key is None:
+                raise  # every seed would find as little
             self.progress.note(f"{member.name} failed: {error}")
             return summary.row_of(member, None, str(error))
         assert run.record is not None, "a series has one process"

@@ -69,7 +69,7 @@ class SeriesResult(TypedDict):
 
 
 def row_of(member: Member, result: Result | None, message: str = "") -> Ran:
-    """A run by its record; one without, which diverged, by what it said."""
+    """A run by its record; one without, which failed, by what it said."""
     row: Ran = {
         "name": member.name,
         "seed": member.seed,
