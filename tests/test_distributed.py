@@ -393,6 +393,15 @@ def test_torchrun_restarts_after_a_kill_and_ends_with_the_same_bits(trained, tmp
 
 
 @pytest.mark.slow
+def test_one_process_s_callback_ends_the_run_in_all(tmp_path):
+    folder = with_betons(tmp_path)
+    (folder / "ending.py").write_text(KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "return True"))
+    done = torchrun("ending.py", *SETTINGS, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "run" / "result.json").read_text())["steps"] == 9
+
+
+@pytest.mark.slow
 def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_path):
     settings = [
         "--config=smoke.yaml", "--data.synthetic_train=5000", "--train.batch_size=50", "--train.epochs=500",

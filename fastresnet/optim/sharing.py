@@ -13,7 +13,7 @@ from torch import Tensor
 from fastresnet.machine.distributed import World
 from fastresnet.ranks import collectives
 
-# Of one process on a CPU core, between processes of one machine by gloo: what two cores of an AMD EPYC reach.
+# Of one process on a CPU core, between processes of one machine by gloo: about what an AMD EPYC reaches.
 CPU_RATE, CPU_BANDWIDTH, CPU_LATENCY = 50e9, 1e9, 300e-6  # FLOP/s, bytes/s, s
 
 

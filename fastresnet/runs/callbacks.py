@@ -15,7 +15,8 @@ HOOKS = ("on_run_begin", "on_step_end", "on_epoch_end", "on_run_end")
 class Callback:
     """Override what is wanted. A hook that returns True ends the run there, as if it were whole.
 
-    Called in every process of several; `folder` and `record` are None in all but the first.
+    Called in every process of several; `folder` and `record` are None in all but the first. True from one of
+    them ends the run in all, after the next step but one.
     A hook that takes longer than run.hang_after allows is taken for hung.
     """
 
@@ -62,15 +63,16 @@ class EarlyStopping(Callback):
 
 
 class Callbacks:
-    """Several as one."""
+    """Several as one; `ending` is whether one of them asked for the end when they were called last."""
 
     def __init__(self, parts: Sequence[Callback] = ()) -> None:
         for part in parts:
             if not any(callable(getattr(part, hook, None)) for hook in HOOKS):
                 raise ValueError(f"a callback has {', '.join(HOOKS)}; {type(part).__name__} has none of them")
-        self.parts = list(parts)
+        self.parts, self.ending = list(parts), False
 
     def call(self, hook: str, *arguments: object) -> bool:
         """Whether one of them asks for the end; all are called."""
         hooks = [getattr(part, hook, None) for part in self.parts]
-        return any([each(*arguments) is True for each in hooks if each is not None])
+        self.ending = any([each(*arguments) is True for each in hooks if each is not None])
+        return self.ending

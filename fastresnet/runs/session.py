@@ -204,10 +204,11 @@ class Session:
         epoch = self.experiment.epoch
         loss = _running_loss(trainer, epoch) if self.progress.peek else None
         self.progress.step(epoch, trainer.steps_done, loss)
-        stop, keep = self.stop_vote.cast(self.stop.asked, self.keeper.due())
+        stop, keep, end = self.stop_vote.cast(self.stop.asked, self.keeper.due(), self.callbacks.ending)
         if keep and not stop and trainer.steps_done % self.experiment.steps_per_epoch:
             self.keeper.keep_last(since=timing.now(self.experiment.device) - self.epoch_began)
-        if self.callbacks.call("on_step_end", trainer):
+        self.callbacks.call("on_step_end", trainer)
+        if end or (self.callbacks.ending and self.place.size == 1):
             self.limit = trainer.steps_done
         return stop or trainer.steps_done == self.limit
 
@@ -230,7 +231,7 @@ class Session:
             log.epoch(row)
         if best:
             self.keeper.keep_best()
-        if self.callbacks.call("on_epoch_end", row):
+        if self.stop_vote.settle(self.callbacks.call("on_epoch_end", row)):
             self.limit = self.experiment.trainer.steps_done
 
     # ---- after the last step -------------------------------------------------------------------------------
