@@ -19,7 +19,6 @@ from fastresnet.sources import synthetic
 SMALL = {
     "train.epochs": 3.0, "train.batch_size": 50, "train.precision": "fp32", "train.ema_decay": 0.9,
     "train.checkpoint_every": "2 steps", "run.report": False, "run.progress": "off", "run.threads": 1,
-    "run.deterministic": True,
 }  # fmt: skip
 ROOT = Path(__file__).parent.parent
 IMAGES = {"train": 220, "test": 60}
@@ -102,7 +101,9 @@ def test_a_killed_run_resumes_to_the_same_bits_streamed_and_compiled(way, tmp_pa
 @pytest.mark.gpu
 @pytest.mark.parametrize("way", ON_A_GPU)
 def test_a_killed_run_resumes_to_the_same_bits_on_the_gpu(way, tmp_path):
-    assert resumes_to_the_same_bits(tmp_path, ON_A_GPU[way] | {"run.device": "cuda"})
+    assert resumes_to_the_same_bits(
+        tmp_path, ON_A_GPU[way] | {"run.device": "cuda", "run.deterministic": True}
+    )
 
 
 def test_determinism_sets_the_workspace_without_which_pytorch_refuses_products_on_a_gpu(monkeypatch):

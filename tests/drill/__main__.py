@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ DRILLS = (
     Drill("beton damaged", damage.beton_damaged, 10000, batch=1000),
     *(Drill(name, kind.attempt, kind.tries, batch=kind.tries // 10) for name, kind in damage.FORMATS.items()),
 )
+MOST_TOLD = 5  # failures of a drill
 NEED_FFCV = (handed.cut_while_it_streams, handed.killed_while_it_converts)
 MEANS = {
     True: "disks are small tmpfs",
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked.seed,
             processes=asked.processes or cores_usable(),
             until=began + 60 * asked.minutes,
-            failed=lambda drill, number, outcome: _tell(drill, number, outcome, asked.seed),
+            failed=Teller(asked.seed),
         )
     print(_table(drills, found))
     print(f"{words.duration(time.monotonic() - began)}; {MEANS[starving.may_mount()]}")
@@ -103,13 +105,20 @@ def _chosen(asked: argparse.Namespace) -> dict[Drill, Sequence[int]]:
     return numbers
 
 
-def _tell(drill: Drill, number: int, outcome: Outcome, seed: int) -> None:
-    """What went wrong, and the command that does it again."""
-    print(f"{outcome.what}: {drill.name}, try {number}: {outcome.why}")
-    print(
-        f"    python -m tests.drill --seed={seed} --only='{drill.name}' --numbers={number}:{number + 1}",
-        flush=True,
-    )
+class Teller:
+    """Says what went wrong, and the command that does it again; of each drill only the first few."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.told: Counter[str] = Counter()
+
+    def __call__(self, drill: Drill, number: int, outcome: Outcome) -> None:
+        self.told[drill.name] += 1
+        if self.told[drill.name] > MOST_TOLD:
+            return
+        print(f"{outcome.what}: {drill.name}, try {number}: {outcome.why}")
+        again = f"--only='{drill.name}' --numbers={number}:{number + 1}"
+        print(f"    python -m tests.drill --seed={self.seed} {again}", flush=True)
 
 
 def _table(drills: dict[Drill, Sequence[int]], found: dict[Drill, Tally]) -> str:
