@@ -90,9 +90,12 @@ def load(path: str | Path) -> dict[str, Any]:
     memory, or wants to run code.
     """
     path = find(path)
+    size, free = path.stat().st_size, memory.free_bytes()
+    if size > free:
+        raise ValueError(f"{path}: takes {words.size(size)} of memory, {words.size(free)} are free here")
     try:
+        _verify(path)  # first: what is damaged is called so, whatever a zip archive makes of it
         _bound(path)
-        _verify(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except ValueError:
         raise
@@ -106,16 +109,14 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _bound(path: Path) -> None:
-    """Raises ValueError where reading the file would take more memory than it should."""
-    size, free = path.stat().st_size, memory.free_bytes()
-    if size > free:
-        raise ValueError(f"{path}: takes {words.size(size)} of memory, {words.size(free)} are free here")
+    """Raises ValueError where a sealed file would unpack to more than it is large."""
     if not zipfile.is_zipfile(path):
-        return  # `_verify` says what is wrong
+        return  # `torch.load` says what is wrong
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     pickles = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    size = path.stat().st_size
     if packed or sum(entry.file_size for entry in entries) > size or pickles > LARGEST_PICKLE:
         raise ValueError(f"{path}: refused, it would unpack to more than it is large")
 
