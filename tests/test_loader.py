@@ -87,9 +87,11 @@ def test_the_ranks_together_see_the_global_batches_of_one_process(drop_last):
         assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
-def test_all_ranks_make_the_same_number_of_steps_even_when_the_rest_does_not_divide():
-    ranks = [loader(51, batch_size=4, rank=r, world_size=4, shuffle=True) for r in range(4)]
-    assert {len(list(rank.epoch(0))) for rank in ranks} == {3}
+def test_all_ranks_make_the_same_number_of_steps_and_a_rest_that_does_not_divide_is_refused():
+    ranks = [loader(52, batch_size=4, rank=r, world_size=4, shuffle=True) for r in range(4)]
+    assert {len(list(rank.epoch(0))) for rank in ranks} == {4}
+    with pytest.raises(ValueError, match="leaves 3 images in an epoch's last batch"):
+        loader(51, batch_size=4, rank=0, world_size=4)
 
 
 def test_the_resolution_follows_the_step_of_the_run():
