@@ -76,6 +76,16 @@ def test_before_the_first_step_all_but_the_head_is_the_runs(run: fr.Run) -> None
     one.close()
 
 
+def test_a_last_layer_for_other_classes_begins_anew_where_it_would_fit_too(run: fr.Run) -> None:
+    cfg = pretrained.like_the_run(config.load("finetune.yaml", {"model.pretrained": str(run.dir)}))
+    theirs = run.model.state_dict()
+    head = next(name for name in theirs if name in ("fc.weight", "head.weight"))
+    for names, kept in ((run.class_names, True), (tuple("abcdef"), False)):
+        net = models.build(cfg.model, 6, 16, names)
+        assert torch.equal(net.state_dict()[head], theirs[head]) == kept
+        assert ("left fresh, for other classes" in str(net.pretrained_report)) != kept
+
+
 def test_what_was_said_stays_and_the_size_of_data_in_memory_too(tmp_path: Path) -> None:
     first = {**SMALL, **NETS["resnet"], "model.stem": "auto", "run.dir": str(tmp_path / "first")}
     fr.train("rn18.yaml", first, data=given(4))
