@@ -10,7 +10,7 @@ loaded on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "train": "runs.start",

@@ -225,11 +225,8 @@ class Train:
     brightness: float = setting(0.0, "brightness jitter, plus or minus", low=0, high=1, unit="share")
     contrast: float = setting(0.0, "contrast jitter, plus or minus", low=0, high=1, unit="share")
     extras: list[str] = setting(
-        [],
-        "further augmentations, each with the share of images that get it",
-        pattern=r"[a-z_]+ (0?\.\d+|[01](\.0*)?)",
-        hint="erasing 0.25 is one, say",
-    )
+        [], "further augmentations, each with the share of images that get it",
+        pattern=r"[a-z_]+ (0?\.\d+|[01](\.0*)?)", hint="erasing 0.25 is one, say")
     resolutions: list[list[float]] | None = setting(
         None, "lower resolution first: [[until share of the run, px], ...]", above=0)
     freeze_epochs: float | None = setting(
@@ -240,7 +237,8 @@ class Train:
         1.0, "hardest share of each batch that is trained on", above=0, high=1, unit="share")
     proxy_width: float = setting(
         0.0, "width multiplier of the net that picks the hard share (0: the model itself)", low=0, high=64)
-    checkpoint_every: str = setting("60s", "last.pt inside epochs too: 60s, 500 steps, off")
+    checkpoint_every: str = setting(
+        "60s", "last.pt inside epochs too", pattern=r"off|\d+ ?(s|steps)", hint="60s, 500 steps or off")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fastresnet import optim
+from fastresnet import models, optim
+from fastresnet.base import parts
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.models import Network
@@ -66,6 +67,22 @@ def choices(cfg: Config, place: World) -> Iterator[str]:
             f"train.cuda_graph is left out: {place.size} processes exchange gradients in each step, which "
             "isn't captured; train.compile stays"
         )
+
+
+def check_network(cfg: Config, own: Own) -> None:
+    """Raises ValueError for a network that can't be, before any data is read for it.
+
+    Built without memory and for ten classes; of a network of the user's own only the import is tried.
+    """
+    if own.model is not None:
+        return
+    parts.find(parts.MODELS, "model.arch", cfg.model.arch)
+    if cfg.model.arch not in parts.MODELS:
+        return
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = models.build(replace(cfg.model, pretrained=None), 10, cfg.data.image_size or 32)
+    if cfg.model.freeze:
+        freezing.of_parts(model, cfg.model.freeze, None)
 
 
 def new_trainer(

@@ -66,6 +66,7 @@ class Experiment:
         self.cfg, self.place, self.seed, self.own = cfg, place, cfg.run.seed, own
         self.device = choose_device(cfg.run.device, place)
         self.precision = precision.resolve(cfg.train.precision, self.device)
+        assembly.check_network(cfg, own)
         notes(f"precision {self.precision.name} ({self.precision.reason})")
         for line in assembly.choices(cfg, place):
             notes(line)
@@ -181,8 +182,7 @@ class Experiment:
         buffers = functools.partial(self.evaluator.buffers, views)
         batches = map(self._seen, self.eval_loaders[split].epoch(0, buffers))
         logits_NK, labels_N = self.evaluator(batches, views)
-        gathered = collectives.gather_rows(logits_NK, self.place)
-        return gathered, collectives.gather_rows(labels_N, self.place)
+        return collectives.gather_rows(logits_NK, self.place), collectives.gather_rows(labels_N, self.place)
 
     def _seen(self, batch: Batch) -> Batch:
         self.on_batch()
