@@ -86,7 +86,7 @@ install_browser() {
 stamp=.venv/.setup-stamp
 found=$(cat $stamp 2>/dev/null || true)
 ffcv=${ffcv:-$(case "$found" in *ffcv=no) echo no ;; *) echo yes ;; esac)}
-wanted="$(cat setup.py scripts/setup.sh | cksum) ffcv=$ffcv"
+wanted="$(cat setup.py scripts/setup.sh fastresnet/__init__.py | cksum) ffcv=$ffcv"
 if [ -z "$python" ] && [ "$found" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
     install_browser
     exit 0
