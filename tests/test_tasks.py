@@ -20,7 +20,7 @@ SMALL = {
 DRAWN = {"data.source": "synthetic", "data.synthetic_train": 64, "data.synthetic_test": 32}
 TINY = {
     "train": [f"--{key}={value}" for key, value in SMALL.items()],
-    "bench": ["--processes=1", "--scale=tiny", "--only=ceilings", "--device=cpu"],
+    "bench": ["--processes=1", "--scale=tiny", "--only=ceilings", "--device=cpu", "--budget=600"],
 }
 
 

@@ -17,7 +17,13 @@ import torch
 from fastresnet.base.system import CGROUP, lines, output
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+# The last one is oneDNN's, where there is no room left for a kernel's code.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "could not create a primitive",
+)
 CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
