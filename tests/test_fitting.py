@@ -171,9 +171,8 @@ def test_what_a_run_says_that_fits_does_fit(tmp_path):
     assert "--train.accumulate=" in last, last
     parts = int(last.partition("--train.accumulate=")[2].split()[0])
     # A whole run starts threads, whose stacks count where address space is what is limited.
-    for folder, room, cut in (("b", 800, parts), ("c", 950, 0)):
-        done = limited(folder, room, **{"train.accumulate": cut})
-        assert done.returncode == 0, f"{last}\nbut train.accumulate={cut}: {done.stderr[-500:]}"
+    done = limited("b", 800, **{"train.accumulate": parts})
+    assert done.returncode == 0, f"{last}\nbut: {done.stderr[-500:]}"
 
 
 @pytest.mark.gpu
