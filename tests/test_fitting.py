@@ -1,16 +1,14 @@
 """fitting: a batch too large for the memory is cut into as few parts as fit; a run that ran out says so."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import weakref
 
 import observed
 import pytest
 import torch
 from drawn import splits
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
-from fastresnet import data
 from fastresnet.base.exits import exit_code
 from fastresnet.machine import memory
 from fastresnet.runs import checkpoint, start
@@ -20,7 +18,6 @@ from fastresnet.training.experiment import Experiment
 from fastresnet.training.step import Step
 from fastresnet.watching import fitting
 
-ROOT = Path(__file__).parent.parent
 SMALL = {
     "model.arch": "speednet", "model.stage_widths": [8, 8, 8], "train.batch_size": 40, "train.epochs": 2,
     "train.precision": "fp32", "run.device": "cpu", "run.threads": 1, "run.progress": "off",
@@ -130,49 +127,61 @@ def test_where_a_training_step_fits_the_evaluation_is_what_does_not():
     assert "--train.accumulate=8 fits" in fitting.advice(settings(train__accumulate=4), 8)
 
 
-LIMITED = """
-import resource, sys
-import torch
-from fastresnet.base import exits
-from fastresnet.machine import software
-from fastresnet.runs import start
-torch.set_num_threads(1)
-software.versions()  # loads libraries, which take address space
-torch.ones(300, 300) @ torch.ones(300, 300)
-now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (now + {room}, now + {room}))
-sys.exit(exits.exit_code(lambda: start.train("smoke.yaml", {settings!r}) and None))
-"""
+def test_what_a_failed_run_left_behind_is_given_back_before_anything_is_tried(monkeypatch):
+    left = torch.zeros(3)
+    left.itself = left  # as a run's frames and objects hold each other
+    gone = weakref.ref(left)
+    del left
+    monkeypatch.setattr(fitting, "_predicted", lambda *given: 1 if gone() is None else 8)
+    monkeypatch.setattr(fitting, "_trains", lambda *given: True)
+    assert fitting.parts_that_fit(settings(), observed.SPLITS) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory")
-def test_what_a_run_says_that_fits_does_fit(tmp_path):
-    """A process with 700 MiB to take, and a batch of 256 images of 48 px that needs more."""
-    changes = {
-        "model.stage_widths": [64, 128, 128], "train.batch_size": 256, "train.epochs": 1, "run.threads": 1,
-        "data.source": "synthetic", "data.synthetic_train": 256, "data.synthetic_test": 20,
-        "data.synthetic_size": 48, "data.betons": str(tmp_path / "betons"), "eval.batch_size": 20,
-        "run.report": False, "run.progress": "off", "train.precision": "fp32", "data.kernel": "rows",
-    }  # fmt: skip
+class Room(TorchDispatchMode):
+    """A device with so many bytes for tensors: more is refused in the words of CUDA's allocator."""
 
-    def limited(folder, room, **more):
-        settings = changes | {"run.dir": str(tmp_path / folder)} | more
-        command = [sys.executable, "-c", LIMITED.format(room=room * 2**20, settings=settings)]
-        # Each arena of malloc's takes 64 MiB of address space, however little is in it.
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.held, self.peak, self.known = limit, 0, 0, {}
 
-    data.prepare(config.load("smoke.yaml", changes))  # what writes takes address space of its own
-    failed = limited("a", 700)
-    assert failed.returncode == 1, failed.stderr
-    last = failed.stderr.splitlines()[-1]
-    assert last.startswith("error: out of memory on cpu with train.batch_size=256")
-    assert "--train.accumulate=" in last, last
-    parts = int(last.partition("--train.accumulate=")[2].split()[0])
-    # A whole run starts threads, whose stacks count where address space is what is limited.
-    done = limited("b", 800, **{"train.accumulate": parts})
-    assert done.returncode == 0, f"{last}\nbut: {done.stderr[-500:]}"
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._hold, result)
+        return result
+
+    def _hold(self, tensor):
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known or tensor.is_meta:
+            return
+        if self.held + size > self.limit:
+            raise torch.OutOfMemoryError(f"Tried to allocate {size} bytes.")
+        self.known[key] = weakref.ref(storage, lambda gone: self._free(key, size))
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+    def _free(self, key, size):
+        self.held -= size
+        del self.known[key]
+
+
+def test_what_a_run_says_that_fits_does_fit_and_half_as_many_parts_do_not(tmp_path, capsys):
+    """Room for half of what the whole batch takes, counted tensor by tensor."""
+    large = {"model__stage_widths": [32, 32, 32], "train__max_steps": 1, "eval__batch_size": 4}
+    with Room(2**40) as unlimited:
+        run(tmp_path / "whole", large)
+
+    def told(folder, **more):
+        with Room(unlimited.peak // 2):
+            code = exit_code(lambda: run(tmp_path / folder, large | more) and None)
+        return code, capsys.readouterr().err.strip()
+
+    code, said = told("a")
+    parts = int(said.partition("--train.accumulate=")[2].split()[0])
+    assert code == 1 and parts > 2, said
+    assert told("b", train__accumulate=parts) == (0, "")
+    code, said = told("c", train__accumulate=parts // 2)
+    assert code == 1 and f"--train.accumulate={parts} fits" in said
 
 
 @pytest.mark.gpu

@@ -41,6 +41,7 @@ def parts_that_fit(cfg: Config, splits: Splits, own: Own = NOTHING) -> int | Non
     steps are measured first. None where not even parts of SMALLEST images fit.
     """
     device = choose_device(cfg.run.device)
+    memory.give_back(device)  # what a run that failed left behind
     try:
         parts = _predicted(cfg, splits, own) if device.type == "cpu" else 1
     except (RuntimeError, MemoryError) as error:
