@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import write_betons
+from test_data import elsewhere, write_betons  # noqa: F401  # a fixture of every test
 
 from fastresnet import beton, data, sources
 from fastresnet.base.digest import content_digest
@@ -16,14 +16,6 @@ from fastresnet.settings import config
 from fastresnet.sources import Request, SourceError, flat
 
 COUNTS = {"ant": 10, "bee": 25, "cow": 4}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working folder, no FASTRESNET_DATA and no ffcv."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTRESNET_DATA", raising=False)
-    monkeypatch.setattr(beton, "can_write", lambda: False)
 
 
 @pytest.fixture

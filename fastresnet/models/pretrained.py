@@ -65,7 +65,9 @@ def like_the_run(cfg: Config, *, sized: bool = True) -> Config:
     What somebody said stays; all does where the file holds bare weights, or another model.arch was said.
     Raises ConfigError where the run's network is code of its user's own, which nobody named here.
     """
-    content: Any = _read(find(cfg.model.pretrained)) if cfg.model.pretrained else None
+    if cfg.model.pretrained is None or cfg.model.pretrained in cfg.provenance.values():  # taken before
+        return cfg
+    content: Any = _read(find(cfg.model.pretrained))
     theirs = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(theirs, Mapping) or "image_size" not in content:
         return cfg

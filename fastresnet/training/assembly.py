@@ -76,8 +76,8 @@ def check_network(cfg: Config, own: Own) -> None:
     """
     if own.model is not None:
         return
-    parts.find(parts.MODELS, "model.arch", cfg.model.arch)
     if cfg.model.arch not in parts.MODELS:
+        parts.find(parts.MODELS, "model.arch", cfg.model.arch)
         return
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model = models.build(replace(cfg.model, pretrained=None), 10, cfg.data.image_size or 32)
