@@ -3,7 +3,7 @@
 # make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
 # make drill   kill, starve and damage runs, and count what is lost (ARGS="--share=0.1" is shorter)
 # make check   ruff and mypy
-# make gate    does the gate of compare.py pass equal suites and fail slower ones? (twenty minutes, idle)
+# make gate    does the gate of compare.py pass equal suites and fail slower ones? (half an hour, idle)
 # make faults  plant known faults, one at a time: does a test notice each? (minutes)
 # make mutants change the code a little, a few hundred times: how many does a test notice? (an hour)
 # make docs    the guide and the API reference as a site, build/site
@@ -35,7 +35,7 @@ slow: setup
 drill: setup
 	@$(PYTHON) -m tests.drill $(ARGS)
 
-# Twenty trials with real suites at the smallest size. Nothing else may run meanwhile.
+# Twenty trials with real suites, half an hour. Nothing else may run meanwhile.
 gate: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) tests/gate_drill.py $(ARGS)
 
