@@ -43,9 +43,7 @@ def main(words: list[str] | None = None) -> int:
     options = parse(words)
     tally, until = Tally(), time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
-        homes = [
-            planted(Path(folder, str(i)), percent) for i, percent in enumerate((IMAGES, IMAGES, MORE))
-        ]
+        homes = [planted(Path(folder, str(i)), percent) for i, percent in enumerate((IMAGES, IMAGES, MORE))]
         longest = 0.0
         while tally.trials < options.trials and time.monotonic() + longest < until:
             began = time.monotonic()

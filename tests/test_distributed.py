@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fastresnet import __main__ as command
+from fastresnet.base import exits
 from fastresnet.loading.interface import Batching
 from fastresnet.machine import distributed, precision
 from fastresnet.machine.distributed import World
@@ -26,6 +27,7 @@ from fastresnet.runs import start
 from fastresnet.settings import config
 from fastresnet.sources import synthetic
 from fastresnet.training import assembly, experiment
+from fastresnet.training.trainer import Diverged
 
 ROOT = Path(__file__).parent.parent
 OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -38,18 +40,27 @@ SETTINGS = [
 TOGETHER = """
 import json
 import pathlib
+import time
 from dataclasses import asdict
 import torch
+from brittle import net
+from drawn import splits
 from torch import nn
 from fastresnet import optim
+from fastresnet.base.exits import StopRequest
 from fastresnet.machine import precision
+from fastresnet.optim.freezing import Freeze
 from fastresnet.optim.sharing import Share
 from fastresnet.ranks import agreement, collectives, norms
 from fastresnet.ranks.joining import join
+from fastresnet.runs.keeping import Keeper
+from fastresnet.runs.ledger import Ledger
 from fastresnet.settings import config
-from fastresnet.optim.freezing import Freeze
+from fastresnet.training.experiment import Experiment
+from fastresnet.training.own import Own
 from fastresnet.training.step import StepOptions
-from fastresnet.training.trainer import Trainer
+from fastresnet.training.trainer import Diverged, Trainer
+from fastresnet.watching import divergence
 
 cpu = torch.device("cpu")
 
@@ -68,6 +79,7 @@ def say(place):
     (collectives.Summed.apply(x) * (place.rank + 1.0)).sum().backward()
     said = {
         "main": place.is_main,
+        "on this host": place.local_size,
         "gathered": collectives.gather_rows(rows, place)[:, 0].tolist(),
         "total": collectives.sum_over(torch.tensor([1.0 + place.rank]), place).item(),
         "gradient": x.grad.tolist(),
@@ -81,6 +93,23 @@ def say(place):
     said["parted"] = raised(agreement.same_weights, net, place, 3)
     collectives.barrier(place)
     pathlib.Path(f"rank{place.rank}.json").write_text(json.dumps(said))
+
+def broken(place, way):
+    changes = {"train.batch_size": 8, "train.epochs": 2, "train.precision": "fp32", "run.device": "cpu",
+               "run.save_checkpoints": False, "optim.lr": 0.01, "schedule.name": "constant"}
+    own = Own(net(6 if place.rank == 1 else 0, way))
+    one = Experiment(config.load(None, changes), place, splits(train=40, test=8, size=16), own=own)
+    keeper = Keeper(one, Ledger(one), None, print)
+    one.initialise()
+    try:
+        for epoch in range(2):
+            one.fit_epoch(epoch)
+            one.trainer.check(epoch)
+    except Diverged as error:
+        return str(divergence.traced(error, one, keeper.rewind, StopRequest()))
+    finally:
+        keeper.close()
+        one.close()
 
 def learn(place, name, reduction, norm=False, shared=False):
     torch.manual_seed(0)
@@ -110,6 +139,8 @@ def learn(place, name, reduction, norm=False, shared=False):
 with join("cpu") as place:
     if place.size > 1:
         say(place)
+        told = [broken(place, way) for way in ("forward", "backward")]
+        pathlib.Path(f"broken{place.rank}.json").write_text(json.dumps(told))
     learned = {}
     for name in ("sgd", "muon", "adamw"):
         for reduction in ("mean", "sum"):
@@ -117,7 +148,11 @@ with join("cpu") as place:
     learned["batch norm"] = learn(place, "sgd", "mean", norm=True)
     learned["shared"] = learn(place, "muon", "sum", shared=True)
     if place.is_main:
+        time.sleep(0.3)
         torch.save(learned, f"{place.size}.pt")
+assert pathlib.Path(f"{place.size}.pt").exists(), "one has left before the first was done"
+with join("cpu") as place:
+    assert collectives.sum_over(torch.ones(1), place).item() == place.size
 """
 
 # Rank 1 is killed in the seventh step, once.
@@ -144,16 +179,59 @@ sys.exit(exits.exit_code(main))
 """
 
 
+# Rank 1 is killed when it is to evaluate the first epoch.
+KILLED_EVALUATING = KILLED.replace(
+    "import sys\n",
+    """import sys
+from fastresnet.training.experiment import Experiment
+if os.environ["RANK"] == "1":
+    Experiment.predict = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+""",
+)
+
+# Rank 1 gets broken images in the second step of the second epoch, whenever it does that step.
+BROKEN_IMAGES = """
+import os
+import sys
+from fastresnet.base import exits
+from fastresnet.loading.resident import ResidentLoader
+from fastresnet.runs import start
+
+whole = ResidentLoader.epoch
+
+def epoch(self, number, *more):
+    for place, (images, labels) in enumerate(whole(self, number, *more)):
+        broken = self.asked.shuffle and (number, place, os.environ["RANK"]) == (1, 1, "1")
+        yield images * float("nan") if broken else images, labels
+
+ResidentLoader.epoch = epoch
+sys.exit(exits.exit_code(lambda: start.train("smoke.yaml", sys.argv[1:]) and None))
+"""
+
+
+TRAIN = [ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS]
+
+
 def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+
+
+def begun(*words, cwd, options=("--standalone", "--nproc-per-node=2"), before=(), **more):
+    """torchrun, under way."""
+    command = [*before, sys.executable, "-m", "torch.distributed.run", *options, *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=environment(**more), start_new_session=True, **pipes)
 
 
 def torchrun(*words, cwd, processes=2, options=()):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [*options, *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=240, check=False
-    )
+    options = ["--standalone", f"--nproc-per-node={processes}", *options]
+    child = begun(*words, cwd=cwd, options=options)
+    try:
+        said = child.communicate(timeout=240)
+    finally:
+        child.kill()
+    return subprocess.CompletedProcess(child.args, child.returncode, *said)
 
 
 def alone(*words, cwd):
@@ -215,6 +293,17 @@ def test_what_several_processes_would_do_as_often_is_refused_in_one_line(monkeyp
     assert command.main([name]) == 2
     err = capsys.readouterr().err
     assert "only training is shared by the processes that torchrun starts" in err and err.count("\n") == 1
+
+
+def test_what_befalls_all_alike_is_said_by_the_first(monkeypatch, capsys):
+    def end():
+        raise Diverged("the loss became nan")
+
+    for size, rank, said in (("2", "0", 1), ("2", "1", 0), ("1", "1", 1)):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        monkeypatch.setenv("RANK", rank)
+        assert exits.exit_code(end) == exits.FAILED
+        assert capsys.readouterr().err == "error: the loss became nan\n" * said
 
 
 def test_a_batch_divides_evenly_or_is_refused():
@@ -308,6 +397,7 @@ def test_what_processes_send_arrives_and_what_differs_is_named_on_all_of_them(to
     assert [told.pop("main") for told in said] == [True] + [False] * (count - 1)
     assert all(told == said[0] for told in said)
     assert said[0] == {
+        "on this host": count,
         "gathered": [float(rank) for rank in range(count) for _ in range(rank + 1)],
         "total": sum(range(1, count + 1)),
         "gradient": [sum(range(1, count + 1))] * 2,
@@ -317,6 +407,17 @@ def test_what_processes_send_arrives_and_what_differs_is_named_on_all_of_them(to
         "parted": said[0]["parted"],
     }
     assert said[0]["parted"].startswith("rank 1 holds other weights than rank 0 after step 3")
+
+
+def test_what_is_not_finite_on_one_rank_is_named_by_all_with_rank_step_and_layer(together):
+    count, folder = together
+    texts = [json.loads((folder / f"broken{rank}.json").read_text()) for rank in range(count)]
+    assert all(told == texts[0] for told in texts)
+    began = "it began in step 6 (batch 1 of epoch 2, seed 0, learning rate 0.01): on rank 1 the "
+    images = 8 // count
+    assert f"{began}output of 3 ({images} of {images} images) is not finite" in texts[0][0]
+    assert f"{began}gradient at the output of 2 is not finite, though all outputs and the " in texts[0][1]
+    assert all(told.endswith(f"it comes again with the same call in {count} processes") for told in texts[0])
 
 
 def test_several_processes_learn_what_one_learns(together, one):
@@ -338,7 +439,7 @@ def test_several_processes_learn_what_one_learns(together, one):
 def trained(tmp_path_factory):
     """(the folder, what was said) of two processes that nothing disturbed."""
     folder = with_betons(tmp_path_factory.mktemp("trained"))
-    done = torchrun(ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS, cwd=folder)
+    done = torchrun(*TRAIN, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -358,27 +459,46 @@ def test_two_processes_train_one_model_and_write_one_record(trained):
 # ---- what befalls them -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_killed_process_ends_the_job_in_one_line_and_one_process_goes_on(tmp_path):
-    folder = with_betons(tmp_path)
-    (folder / "killed.py").write_text(KILLED)
+def killed(script, folder):
+    """Has two processes train in a folder until the script kills rank 1; the last step that was kept."""
+    (with_betons(folder) / "killed.py").write_text(script)
     began = time.monotonic()
     done = torchrun("killed.py", *SETTINGS, cwd=folder)
-    took = time.monotonic() - began
-    assert done.returncode == 1 and took < 60, done.stderr
+    assert done.returncode == 1 and time.monotonic() - began < 60, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert lines == [line for line in lines if "rank 1 shows no sign of life" in line] and len(lines) == 1
     assert "fastresnet/runs/" not in done.stderr, done.stderr  # no traceback of ours
-    step = weights(folder / "run")["step"]
+    return weights(folder / "run")["step"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_evaluates_ends_the_job_in_one_line(tmp_path):
+    assert 0 < killed(KILLED_EVALUATING, tmp_path) <= 6
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_in_one_line_and_one_process_goes_on(tmp_path):
+    step = killed(KILLED, tmp_path)
     assert 0 < step <= 7
-    again = alone(ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS, cwd=folder)
-    assert again.returncode == 0, again.stderr
-    assert f"at step {step} of 12" in again.stderr + again.stdout
-    assert (
-        "with 1 in place of 2 processes: the same batches, not the same bits" in again.stderr + again.stdout
-    )
-    result = json.loads((folder / "run" / "result.json").read_text())
+    again = alone(*TRAIN, cwd=tmp_path)
+    said = again.stderr + again.stdout
+    assert again.returncode == 0 and f"at step {step} of 12" in said, said
+    assert "with 1 in place of 2 processes: the same batches, not the same bits" in said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["steps"] == 12 and result["world_size"] == 1
+
+
+@pytest.mark.slow
+def test_broken_images_of_one_rank_end_the_job_in_one_line_that_names_them(tmp_path):
+    """Through a synchronised norm, which breaks all ranks' outputs in the same step."""
+    (with_betons(tmp_path) / "broken.py").write_text(BROKEN_IMAGES)
+    done = torchrun("broken.py", *SETTINGS, "--train.sync_batch_norm=true", cwd=tmp_path)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and "fastresnet/runs/" not in done.stderr, done.stderr
+    assert line.startswith("error: the loss became nan in epoch 2 ")
+    assert "it began in step 8 (batch 2 of epoch 2, " in line
+    told = ": on rank 1 the images of its batch are not finite; it comes again with "
+    assert line.endswith(f"{told}fastresnet train --run.resume=run in 2 processes")
 
 
 @pytest.mark.slow
@@ -403,15 +523,8 @@ def test_one_process_s_callback_ends_the_run_in_all(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_path):
-    settings = [
-        "--config=smoke.yaml", "--data.synthetic_train=5000", "--train.batch_size=50", "--train.epochs=500",
-        "--run.dir=run", "--run.report=false", "--run.threads=1", "--train.checkpoint_every=1 steps",
-    ]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, str(ROOT / "scripts" / "train.py"), *settings]
-    child = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    longer = [word.replace("epochs=2", "epochs=5000") for word in map(str, TRAIN)]
+    child = begun(*longer, cwd=with_betons(tmp_path))
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     deadline = time.monotonic() + 200
     while not last.exists() and time.monotonic() < deadline and child.poll() is None:
@@ -460,20 +573,10 @@ def test_two_hosts_train_one_job(hosts, trained, tmp_path):
     options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29577"]
     jobs = []
     for i, name in enumerate(hosts, 1):
-        launch = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *options]
-        launch += [
-            f"--local-addr=10.77.0.{i}",
-            f"--rdzv-conf=is_host={i == 1},join_timeout=60",
-            str(ROOT / "scripts" / "train.py"),
-            "--config=smoke.yaml",
-        ]
-        jobs.append(
-            subprocess.Popen(
-                [*launch, *SETTINGS], cwd=folder, env=environment(GLOO_SOCKET_IFNAME="cable"), text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )
-        )  # fmt: skip
-    said = [job.communicate(timeout=200)[0] for job in jobs]
+        own = [f"--local-addr=10.77.0.{i}", f"--rdzv-conf=is_host={i == 1},join_timeout=60"]
+        inside = {"before": ["ip", "netns", "exec", name], "GLOO_SOCKET_IFNAME": "cable"}
+        jobs.append(begun(*TRAIN, cwd=folder, options=[*options, *own], **inside))
+    said = [job.communicate(timeout=200) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
     result = json.loads((folder / "run" / "result.json").read_text())
     assert result["world_size"] == 2 and result["steps"] == 12

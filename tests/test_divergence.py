@@ -6,6 +6,7 @@ import observed
 import pytest
 import torch
 import torch.nn.functional as F
+from brittle import net
 from test_handed import SMALL, pair  # noqa: F401  (a fixture)
 from torch import nn
 
@@ -17,33 +18,6 @@ from fastresnet.watching import divergence
 
 EACH_STEP = {"train.checkpoint_every": "1 steps"}
 NOTHING_KEPT = {"run.save_checkpoints": False}
-
-
-class Brittle(nn.Module):
-    """Passes its input on; in its training pass number `at` it breaks, forward or backward."""
-
-    def __init__(self, at, way):
-        super().__init__()
-        self.at, self.way = at, way
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, values):
-        if not self.training:
-            return values
-        self.passes += 1
-        if int(self.passes) != self.at:
-            return values
-        return values * math.inf if self.way == "forward" else values + (0.0 * values).abs().sqrt()
-
-
-def net(at, way):
-    """A function that makes a network which breaks in that pass."""
-
-    def made(classes, size):
-        layers = nn.Linear(3 * size * size, 16), nn.BatchNorm1d(16), Brittle(at, way), nn.Linear(16, classes)
-        return nn.Sequential(nn.Flatten(), *layers)
-
-    return made
 
 
 @pytest.fixture
@@ -140,11 +114,11 @@ def test_looking_leaves_no_hooks_and_no_gradients():
     with experiment() as one:
         one.initialise()
         images, labels = next(one.batches(0))
-        assert "the optimizer's update" in divergence.examined(one, images, labels, (False,))
+        assert "the optimizer's update" in divergence.examined(one, images, labels, (False,)).what
         assert all(parameter.grad is None for parameter in one.model.parameters())
         assert not any(module._forward_hooks for module in one.model.modules())
         told = divergence.examined(one, images * math.nan, labels, (False,))
-        assert told == "the images of its batch are not finite"
+        assert told == (0, "the images of its batch are not finite")
 
 
 def test_one_broken_image_is_told_from_a_broken_network():
@@ -153,4 +127,12 @@ def test_one_broken_image_is_told_from_a_broken_network():
     layer = nn.Linear(3, 2)
     with divergence.looking(layer) as seen:
         layer(images)
-    assert seen == ["the output of the model (1 of 6 images)"]
+    assert seen == [(1, "the output of the model (1 of 6 images)")]
+
+
+@pytest.mark.parametrize(
+    "places, told",
+    [((4,), "b"), ((4, 3, 7), "on rank 1 b"), ((3, 9, 3), "on ranks 0, 2 b"), ((3, 3), "on all ranks b")],
+)
+def test_of_several_ranks_those_are_named_where_it_came_first(places, told):
+    assert divergence.earliest([divergence.Found(place, "b") for place in places]) == told

@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map_only
 
 from fastresnet.base.exits import exit_code
 from fastresnet.machine import memory
+from fastresnet.machine.distributed import World
+from fastresnet.models import summary
 from fastresnet.runs import checkpoint, start
 from fastresnet.runs.progress import Progress
 from fastresnet.settings import config
@@ -92,6 +94,13 @@ def test_a_step_larger_than_what_is_free_is_told_before_the_system_kills_it(monk
         monkeypatch.setattr(memory, "free_bytes", lambda *device: 1000)
         assert "a step on 40 images of 16 px needs about" in fitting.warning(whole)
         assert "a step on 10 images" in fitting.warning(cut)
+        cut.place = World(size=2, local_size=2)
+        assert "a step in 2 processes, each on 10 images" in fitting.warning(cut)
+        enough_for_one = summary.memory_of_step(cut.model, 16, 10).total
+        monkeypatch.setattr(memory, "free_bytes", lambda *device: enough_for_one)
+        assert fitting.warning(cut)
+        cut.place = World()
+        assert not fitting.warning(cut)
 
 
 def run(folder, changes):

@@ -1,11 +1,14 @@
 """Processes that watch each other, by a store in memory: who is lost is named, in one line."""
 
+import contextlib
+import signal
 import threading
 import time
 
 import pytest
 import torch.distributed as dist
 
+from fastresnet.base.exits import Interrupted
 from fastresnet.machine.distributed import World
 from fastresnet.ranks import lifesigns
 from fastresnet.ranks.lifesigns import LEFT, Lost, Watch
@@ -33,12 +36,21 @@ def ended(monkeypatch):
     for name, seconds in {"BEAT": 0.01, "FAILED_SILENT": 0.2, "GRACE": 0.05}.items():
         monkeypatch.setattr(lifesigns, name, seconds)
     monkeypatch.setattr(lifesigns.os, "_exit", codes)
-    return codes
+    before = signal.getsignal(signal.SIGTERM)
+    yield codes
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
 def store():
-    return dist.HashStore()
+    """Both processes have come."""
+    return with_both(dist.HashStore())
+
+
+def with_both(store):
+    for rank in (0, 1):
+        store.set(f"beat/{rank}", "0")
+    return store
 
 
 class Other:
@@ -119,15 +131,48 @@ def test_the_first_loss_is_the_one_that_is_told(store, ended):
 
 def test_a_store_that_is_gone_ends_who_still_waits(ended, capsys):
     class Gone(dist.HashStore):
-        def check(self, keys):
-            raise RuntimeError("Broken pipe")
+        here = True
 
-    with Watch(FIRST, Gone()):
+        def check(self, keys):
+            if not self.here:
+                raise RuntimeError("Broken pipe")
+            return super().check(keys)
+
+    store = with_both(Gone())
+    with Watch(FIRST, store):
+        store.here = False
         assert ended.event.wait(5)
     assert "the connection to the job's store, in torchrun or the first" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_no_failure_of_this_process(store, ended):
+@pytest.mark.parametrize("stop, told", [(Interrupted("at step 3"), False), (KeyboardInterrupt(), True)])
+def test_ctrl_c_is_told_to_the_others_unless_all_stop_together(store, ended, stop, told):
     with pytest.raises(KeyboardInterrupt), Watch(FIRST, store):
-        raise KeyboardInterrupt
-    assert not store.check(["lost"]) and store.get("beat/0") == LEFT
+        raise stop
+    assert store.check(["lost"]) == told and store.get("beat/0") == LEFT
+    assert not told or store.get("lost") == b"rank 0 was interrupted"
+
+
+def test_the_block_begins_when_all_have_come(ended):
+    store = dist.HashStore()
+    late = threading.Timer(0.2, store.set, ("beat/1", "0"))
+    late.start()
+    with Watch(FIRST, store, silent=0.05):
+        assert store.check(["beat/1"])
+    assert ended == []
+
+
+def test_who_does_not_come_is_named(ended, monkeypatch):
+    monkeypatch.setattr(lifesigns, "ARRIVAL", 0.05)
+    with pytest.raises(Lost, match=r"rank 1 has not come in 0\.05 s"), Watch(FIRST, dist.HashStore()):
+        pass
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_who_failed_may_still_say_so_when_torchrun_ends_it(store, ended, failing):
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(ValueError), Watch(FIRST, store):
+        assert signal.getsignal(signal.SIGTERM) is lifesigns._end_soon
+        if failing:
+            raise ValueError("train.beton: no such file")
+    assert signal.getsignal(signal.SIGTERM) is (lifesigns._end_soon if failing else before)

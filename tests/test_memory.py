@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from fastresnet.base import system
 from fastresnet.machine import memory
 
 
@@ -21,33 +22,53 @@ def test_free_memory_is_less_than_there_is():
     assert 2**24 < memory.free_bytes("cpu") < memory.total_bytes()
 
 
+FIRST = {"limit_in_bytes": "9", "usage_in_bytes": "4"}  # of version 1
+
+
 @pytest.mark.parametrize(
     ("files", "free"),
     [
-        ({"memory.max": "1000\n", "memory.current": "700\n"}, 300),
-        ({"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "inactive_file 50\n"}, 350),
-        ({"memory.max": "max\n", "memory.current": "700\n"}, None),
-        ({"memory/memory.limit_in_bytes": "9\n", "memory/memory.usage_in_bytes": "4\n"}, 5),
+        ({"max": "1000", "current": "700"}, 300),
+        ({"max": "1000", "current": "700", "stat": "inactive_file 50\n"}, 350),
+        ({"max": "max", "current": "700"}, None),
+        ({"max": "max", "high": "800", "current": "700"}, 100),
+        ({"max": "1000", "high": "max", "current": "700", "swap.max": "9000"}, 300),
+        (FIRST | {"memsw.limit_in_bytes": "90"}, 5),
+        (FIRST | {"stat": "inactive_file 1\ntotal_inactive_file 2\n"}, 7),
         ({}, None),
     ],
 )
-def test_what_a_control_group_still_grants_counts_its_idle_cache(tmp_path, files, free):
+def test_what_a_control_group_still_grants_counts_its_idle_cache_and_no_swap(tmp_path, files, free):
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / f"memory.{name}").write_text(text)
     assert memory.cgroup_free(tmp_path) == free
 
 
-def test_a_control_group_with_little_left_bounds_the_free_memory(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("1000000")
-    (tmp_path / "memory.current").write_text("400000")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.free_bytes() == 600000 and memory.total_bytes() == 1000000
+@pytest.mark.parametrize(
+    ("root", "own", "limit", "use", "none"),
+    [
+        ("", "0::/outer/inner", "max", "current", "max"),
+        ("memory", "4:memory:/outer/inner", "limit_in_bytes", "usage_in_bytes", "9223372036854771712"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_least_that_a_group_or_one_above_it_grants_is_free(
+    root, own, limit, use, none, tmp_path, monkeypatch
+):
+    groups = [("", none, 950_000), ("outer", 1_000_000, 900_000), ("outer/inner", 500_000, 300_000)]
+    for folder, limited, used in groups:
+        group = tmp_path / root / folder
+        group.mkdir(parents=True, exist_ok=True)
+        (group / f"memory.{limit}").write_text(f"{limited}\n")
+        (group / f"memory.{use}").write_text(f"{used}\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
+    monkeypatch.setattr(system, "OWN_CGROUPS", tmp_path / "own")
+    assert memory.total_bytes() == 500_000 and memory.free_bytes() == 100_000
 
 
 PROGRAM = """
 import resource, sys, torch
-from fastresnet.machine import memory
 from fastresnet.machine import memory
 if sys.argv[1] == "kept":
     assert memory.keep_large_buffers()

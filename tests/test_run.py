@@ -407,17 +407,19 @@ def test_a_disk_that_fills_up_is_told_once_before_a_checkpoint_fails(train, monk
     assert capsys.readouterr().err.count("has 1000 bytes left, this run's checkpoints may take") == 1
 
 
-def test_checkpoints_by_the_clock_take_one_percent_of_the_time_where_the_disk_is_slow(betons, monkeypatch):
-    """What the writing thread computes counts too: on a CPU it takes that from the training."""
+def test_checkpoints_by_the_first_one_s_clock_take_one_percent_of_the_time(betons, tmp_path, monkeypatch):
+    """What the writing thread computes counts too: on a slow disk, a CPU takes that from the training."""
     cfg = config.load("smoke.yaml", {**SMALL, "data.betons": betons, "train.checkpoint_every": "1s"})
     experiment, clock, due = Experiment(cfg), [0.0], []
     monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    keeper = keeping.Keeper(experiment, Ledger(experiment), None, print)
-    keeper._copying, keeper._saving = 0.005, 0.05
+    first, other = (keeping.Keeper(experiment, Ledger(experiment), to, print) for to in (tmp_path, None))
+    for keeper in (first, other):
+        keeper._copying, keeper._saving = 0.005, 0.05
     for clock[0] in range(20):
-        due += [clock[0]] * keeper.due()
+        due += [clock[0]] * first.due()
+        assert not other.due(), "each by its own clock, they would keep the same twice"
     assert due == [6, 12, 18]
-    keeper.close()
+    first.close(), other.close()
     experiment.close()
 
 

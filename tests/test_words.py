@@ -66,3 +66,8 @@ def test_bytes_are_told_in_binary_units(count, text):
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right():
     rows = [("run", "images/s", "machine"), ("a longer name", "7", "")]
     assert words.columns(rows, [1]) == ["run            images/s  machine", "a longer name         7"]
+
+
+@pytest.mark.parametrize(("counts", "text"), [([36], "36"), ([36, 5, 60], "5 to 60"), ([1000], "1,000")])
+def test_a_span_is_its_least_and_its_most(counts, text):
+    assert words.span(counts) == text

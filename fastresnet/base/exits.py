@@ -40,7 +40,7 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt as stop:
-        if os.environ.get("RANK", "0") == "0":  # torchrun's processes stop together: one speaks for all
+        if _speaks_for_all():
             print(str(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left (`| head`): nothing more can be said there
@@ -50,13 +50,21 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return one_line(named, USER_ERROR)
     except (ValueError, RuntimeError) as error:
+        ending = USER_ERROR if isinstance(error, ValueError) else FAILED
+        if isinstance(error, OfAll) and not _speaks_for_all():
+            return ending
         if _is_ours(error, main):
-            return one_line(str(error), USER_ERROR if isinstance(error, ValueError) else FAILED)
+            return one_line(str(error), ending)
         traceback.print_exc()
         return FAILED
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+def _speaks_for_all() -> bool:
+    """Whether this is the only process or torchrun's first: what befalls them together is said once."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def one_line(message: str, code: int) -> int:
@@ -75,6 +83,10 @@ def _is_ours(error: BaseException, main: Callable[..., object]) -> bool:
     by_raise = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"  # not by a C function called there
     homes = (PACKAGE, Path(main.__code__.co_filename).parent)
     return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in homes)
+
+
+class OfAll(Exception):
+    """What every process of a job raises alike: the first says it for all."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -120,7 +132,7 @@ class StopRequest:
 
     def _listen(self) -> None:
         """Answer the first of our signals, whose numbers the system writes, until the other end is closed."""
-        answered = os.environ.get("RANK", "0") != "0"  # torchrun's processes are told together: one answers
+        answered = not _speaks_for_all()
         while numbers := self._heard.recv(64):
             if not answered and self._before.keys() & set(numbers):
                 answered = True

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores_usable() -> int:
-    """Cores that this process may use: its affinity, and the quota of its control group, rounded up."""
+    """Cores that this process may use: its affinity, and the quotas of its control groups, rounded up."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_quota(CGROUP)
-    return max(1, min(cores, -int(-quota // 1))) if quota else cores
+    quotas = [quota for group in cgroups("cpu") if (quota := cgroup_quota(group))]
+    return max(1, min([cores, *map(math.ceil, quotas)]))
 
 
-def cgroup_quota(root: Path) -> float | None:
-    """Cores' worth of time that the control group under `root` (version 2, then 1) grants; None: no limit."""
-    both = " ".join(lines(root / "cpu.max")).split()
+def cgroups(controller: str) -> list[Path]:
+    """Folders of the control groups that bind this process: its own and all above, of version 2 and 1.
+
+    In a container its own is mounted as the root, whatever it is called: what isn't there binds nobody.
+    """
+    found = list[Path]()
+    for line in lines(OWN_CGROUPS):
+        controllers, path = line.split(":", 2)[1:]
+        if not controllers or controller in controllers.split(","):
+            root, inside = CGROUP / controller if controllers else CGROUP, PurePosixPath(path.lstrip("/"))
+            found += [root / group for group in (inside, *inside.parents)]
+    return list(dict.fromkeys(found)) or [CGROUP, CGROUP / controller]
+
+
+def cgroup_quota(group: Path) -> float | None:
+    """Cores' worth of time that one control group (version 2, or 1) grants; None: no limit."""
+    both = " ".join(lines(group / "cpu.max")).split()
     if not both:
-        both = lines(root / "cpu/cpu.cfs_quota_us")[:1] + lines(root / "cpu/cpu.cfs_period_us")[:1]
+        both = lines(group / "cpu.cfs_quota_us")[:1] + lines(group / "cpu.cfs_period_us")[:1]
     if not both or both[0] in ("max", "-1"):
         return None
     return int(both[0]) / int(both[1] if len(both) > 1 else 100_000)

@@ -6,7 +6,7 @@ Aligning is all that tables on a terminal need, so there is no rich.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 UNKNOWN = "-"
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -57,6 +57,12 @@ def size(count: int) -> str:
     """Bytes: `3.0 KiB`, `48.2 MiB`, `1.5 GiB`."""
     scale, name = next((step for step in _BINARY if count >= step[0]), (1, "bytes"))
     return f"{count / scale:,.1f} {name}" if scale > 1 else f"{count} bytes"
+
+
+def span(counts: Iterable[int]) -> str:
+    """The least and the most of some: `5 to 60`, or `36` where they are one."""
+    known = sorted(set(counts))
+    return f"{known[0]:,} to {known[-1]:,}" if len(known) > 1 else f"{known[0]:,}"
 
 
 def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

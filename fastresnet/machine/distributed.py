@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands. `rank` and `local_rank` count from 0; `size` is the number of processes."""
+    """Where this process stands, of `size` and on its host of `local_size` processes; ranks count from 0."""
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -37,10 +38,11 @@ def described() -> World:
             f"WORLD_SIZE={size} stands in the environment without {', '.join(missing)}: "
             "start several processes with torchrun, or unset it"
         )
-    numbers = [os.environ[name] for name in ("RANK", "LOCAL_RANK")] + [size]
+    numbers = [os.environ["RANK"], os.environ["LOCAL_RANK"], size, os.environ.get("LOCAL_WORLD_SIZE", "1")]
     if not all(number.isdecimal() for number in numbers) or not int(numbers[0]) < int(size):
         raise ValueError(
-            f"RANK, LOCAL_RANK and WORLD_SIZE must be whole numbers, RANK the lesser: got {numbers}"
+            "RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE must be whole numbers, RANK the lesser: "
+            f"got {numbers}"
         )
     return World(*map(int, numbers))
 

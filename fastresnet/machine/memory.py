@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from fastresnet.base.system import CGROUP, lines, output
+from fastresnet.base.system import cgroups, lines, output
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 # The last one is oneDNN's, where there is no room left for a kernel's code.
@@ -24,25 +24,24 @@ OUT_OF_MEMORY = (
     "can't allocate memory",
     "could not create a primitive",
 )
-CGROUP_FILES = (  # limit, use and statistics of a control group: version 2, then 1
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-)
+# of a control group, of version 2 and then of 1: above memory.high a process is slowed until it gives back
+LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
+USES = ("memory.current", "memory.usage_in_bytes")
 
 
 def total_bytes(device: torch.device | str = "cpu") -> int | None:
-    """Memory of a CUDA GPU, else main memory or its control group's lower limit; None where nobody says."""
+    """Memory of a CUDA GPU, else main memory or a control group's lower limit; None where nobody says."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     if sys.platform == "darwin":
         text = output("sysctl", "-n", "hw.memsize")
         return int(text) if text else None
-    limits = [_proc("meminfo", "MemTotal"), *(_number(CGROUP / files[0]) for files in CGROUP_FILES)]
+    limits = [_proc("meminfo", "MemTotal"), *map(_limit, cgroups("memory"))]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that could still be taken on `device`; a control group's limit counts for the CPU."""
+    """Memory that could still be taken on `device`; control groups' limits count for the CPU, no swap."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -51,18 +50,22 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     available = _proc("meminfo", "MemAvailable")
     if available is None:  # macOS tells no more
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    granted = cgroup_free(CGROUP)
-    return available if granted is None else max(0, min(available, granted))
+    granted = [free for group in cgroups("memory") if (free := cgroup_free(group)) is not None]
+    return max(0, min([available, *granted]))
 
 
-def cgroup_free(root: Path) -> int | None:
-    """What the control group under `root` still grants; its idle file cache is free. None: no limit."""
-    for limit_file, use_file, statistics in CGROUP_FILES:
-        limit, use = _number(root / limit_file), _number(root / use_file)
-        if limit is not None and use is not None:
-            cache = [line.split()[1] for line in lines(root / statistics) if "inactive_file " in line]
-            return limit - use + int(cache[-1] if cache else 0)
-    return None
+def cgroup_free(group: Path) -> int | None:
+    """What one control group still grants; its idle file cache is free. None: no limit."""
+    limit, used = _limit(group), [use for name in USES if (use := _number(group / name)) is not None]
+    if limit is None or not used:
+        return None
+    cache = [line.split()[1] for line in lines(group / "memory.stat") if "inactive_file " in line]
+    return limit - used[0] + int(cache[-1] if cache else 0)
+
+
+def _limit(group: Path) -> int | None:
+    limits = [limit for name in LIMITS if (limit := _number(group / name)) is not None]
+    return min(limits, default=None)
 
 
 def peak_bytes(device: torch.device | str = "cpu") -> int:

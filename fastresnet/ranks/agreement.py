@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastresnet.base.exits import OfAll
 from fastresnet.machine.distributed import World
 from fastresnet.ranks import collectives
 
@@ -15,25 +15,28 @@ SHOWN = 3  # differences in one line
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
-class Parted(RuntimeError):
+class Unlike(OfAll, ValueError):
+    """The processes were told or have read different things."""
+
+
+class Parted(OfAll, RuntimeError):
     """The processes no longer train one model: a failure of the run, not of its input."""
 
 
 def agree(facts: Mapping[str, object], place: World, hint: str = "") -> None:
     """Compare facts by name, as texts, with those of the first process.
 
-    Raises ValueError in all processes at once where one differs, naming it and in what, and giving the hint.
+    Raises Unlike in all processes at once where one differs, naming it and in what, and giving the hint.
     """
     if place.size == 1:
         return
-    told: list[dict[str, str]] = [{} for _ in range(place.size)]
-    dist.all_gather_object(told, {name: str(value) for name, value in facts.items()})
+    told = collectives.of_each({name: str(value) for name, value in facts.items()}, place)
     for rank, theirs in enumerate(told):
         unlike = [name for name in told[0] | theirs if theirs.get(name) != told[0].get(name)]
         if unlike:
             named = [f"{name} {theirs.get(name)} against {told[0].get(name)}" for name in unlike[:SHOWN]]
             more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
-            raise ValueError(f"rank {rank} differs from rank 0: {', '.join(named)}{more}{hint}")
+            raise Unlike(f"rank {rank} differs from rank 0: {', '.join(named)}{more}{hint}")
 
 
 def same_weights(model: nn.Module, place: World, step: int) -> None:

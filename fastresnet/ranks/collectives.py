@@ -5,13 +5,18 @@ Every function here is called by all processes, in the same order.
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastresnet.machine.distributed import World
+
+T = TypeVar("T")
+# One may convert a large set while the others wait: the lost are found by `lifesigns`, not by patience.
+LONGEST = timedelta(days=7)
 
 
 def wrap(model: nn.Module, place: World, device: torch.device) -> nn.Module:
@@ -72,6 +77,22 @@ def gather_rows(rows: Tensor, place: World) -> Tensor:
     return torch.cat([part[: int(n)] for part, n in zip(gather(padded, place), counts)])
 
 
+def of_each(value: T, place: World) -> list[T]:
+    """What each process has, in rank order: anything that can be pickled."""
+    told = [value] * place.size
+    if place.size > 1:
+        dist.all_gather_object(told, value)
+    return told
+
+
+def of_the_first(value: T, place: World) -> T:
+    """What the first process has."""
+    told = [value]
+    if place.size > 1:
+        dist.broadcast_object_list(told, 0)
+    return told[0]
+
+
 class Vote:
     """Questions that all processes answer together, yes where any says yes; each asks equally often.
 
@@ -81,7 +102,7 @@ class Vote:
     def __init__(self, place: World) -> None:
         self._group: dist.ProcessGroup | None = None
         if place.size > 1:
-            group = dist.new_group(backend="gloo")
+            group = dist.new_group(timeout=LONGEST, backend="gloo")
             assert isinstance(group, dist.ProcessGroup)  # new_group gives a number to those left out
             self._group = group
         self._round: tuple[dist.Work, Tensor] | None = None

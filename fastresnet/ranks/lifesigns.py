@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 BEAT = 0.5  # seconds
+ARRIVAL = 600.0  # seconds in which all processes must have come: torchrun starts them together
 SILENT = 10.0  # seconds without a beat after which a process counts as lost
 FAILED_SILENT = 3.0  # the same where a collective has failed already, which is the better witness
 GRACE = 3.0  # seconds in which a process may end by itself, and say why, before its thread ends it
@@ -38,7 +39,7 @@ class Lost(RuntimeError):
 
 
 class Watch:
-    """In its block this process beats, and ends where another one of the job does no longer.
+    """In its block, which begins when all have come, this process ends where another one does no longer beat.
 
     store:   of the job, through a connection that nobody else uses
     silent:  seconds without a beat after which a process counts as lost
@@ -55,7 +56,7 @@ class Watch:
         self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Watch:
-        self._beat(b"0")
+        self._wait_for_all()
         self._thread.start()
         if self._in_main:
             self._before = signal.signal(signal.SIGTERM, _end_soon)
@@ -69,14 +70,26 @@ class Watch:
             self.lost = self._what_befell() if _may_be_another_s(error) else None
             if self.lost is None:
                 self._tell(f"rank {self.place.rank} failed: {' '.join(str(error).split())[:300]}")
+        elif isinstance(error, KeyboardInterrupt) and not isinstance(error, exits.Interrupted):
+            self._tell(f"rank {self.place.rank} was interrupted")  # it alone, maybe
         self._done.set()
         self._thread.join(2 * BEAT)
-        if self._in_main:
+        if self._in_main and error is None:  # else what failed is still to be said, whoever ended before
             signal.signal(signal.SIGTERM, self._before)
         with suppress(RuntimeError):
             self._beat(LEFT)
         if self.lost:
             raise Lost(self.lost + GOES_ON) from None
+
+    def _wait_for_all(self) -> None:
+        """Until each has a beat in the store. Raises Lost, naming who has not come in time."""
+        self._beat(b"0")
+        until, ranks = time.monotonic() + ARRIVAL, range(self.place.size)
+        while not self.store.check([f"beat/{rank}" for rank in ranks]):
+            if time.monotonic() > until:
+                late = next(rank for rank in ranks if not self._beat_of(rank))
+                raise Lost(f"rank {late} has not come in {ARRIVAL:g} s{GOES_ON}")
+            time.sleep(BEAT / 10)
 
     # ---- in the thread -------------------------------------------------------------------------------------
 

@@ -70,10 +70,11 @@ class Keeper:
             )
 
     def due(self) -> bool:
-        """Whether a checkpoint inside the epoch is due after the step that was just done."""
+        """Whether a checkpoint inside the epoch is due now. Of clocks, the first process's counts."""
         if self._steps:
             return self.experiment.trainer.steps_done % self._steps == 0
-        if not self._seconds or (self._writing is not None and not self._writing[1].done()):
+        busy = self._writing is not None and not self._writing[1].done()
+        if not self._seconds or self.where is None or busy:
             return False
         now = time.monotonic()
         if now - self._kept_at < max(self._seconds, (self._copying + self._saving) / LARGEST_SHARE):
@@ -117,20 +118,24 @@ class Keeper:
             self.fail(f"checkpoint not written ({reason}); the one before it is still there")
 
     def rewind(self) -> str:
-        """Go back to the newest checkpoint, or else to the beginning; what repeats the run from there."""
+        """Go back to the newest checkpoint, or else to the beginning; what repeats the run from there.
+
+        Every process calls it, and goes back to what the first one finds.
+        """
         self.flush()
-        experiment, last = self.experiment, self.where and self.where / "last.pt"
-        if last and last.is_file():
-            self.restore(checkpoint.load(last), str(last))
-            again = f"fastresnet train --run.resume={last.parents[1]}"
+        experiment, processes = self.experiment, self.experiment.place.size
+        last, again = self.where and self.where / "last.pt", "the same command"
+        kept = collectives.of_the_first(str(last) if last and last.is_file() else "", experiment.place)
+        if kept:
+            self.restore(checkpoint.load(kept), kept)
+            again = f"fastresnet train --run.resume={Path(kept).parents[1]}"
         elif self._origin:
             self.restore(*self._origin)
-            again = "the same command"
         else:
             experiment.reset(experiment.seed)
             experiment.initialise()
-            again = "the same command"
-        return "the same call" if experiment.own.names() else again
+        again = "the same call" if experiment.own.names() else again
+        return again if processes == 1 else f"{again} in {processes} processes"
 
     def insist(self) -> None:
         """Raises RuntimeError where the run's last weights are not on the disk: then it isn't finished."""

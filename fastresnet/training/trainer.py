@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.base.exits import OfAll
 from fastresnet.machine import timing
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
@@ -33,7 +34,7 @@ PLAIN = StepOptions()
 SMALLEST_SCALE = 2.0**-10
 
 
-class Diverged(RuntimeError):
+class Diverged(OfAll, RuntimeError):
     """The loss is no longer a finite number: a failure of the run, not of its input."""
 
 
@@ -207,11 +208,9 @@ class Trainer:
     def warm_up(self, images: Tensor, step: int = 0, classes: int = 0) -> None:
         """Do step number `step` (from 0) of the run on `images` and random labels, and undo it.
 
-        With `classes` the labels are weights of so many classes, as mixed images have them.
-
-        Compiles, captures and allocates what steps of that kind need; three times over, because
-        torch.compile's own graphs are recorded in the second call and first replayed in the third. Before the
-        run's first step only.
+        With `classes` labels are weights of so many classes, as mixed images have them. Compiles, captures
+        and allocates what steps of that kind need; three times over, because torch.compile's own graphs are
+        recorded in the second call and first replayed in the third. Before the run's first step only.
         """
         assert not self.steps_done, "warming up forgets the steps done"
         restore = self._remember()

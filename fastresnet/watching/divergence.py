@@ -11,9 +11,10 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +22,29 @@ from torch import Tensor, nn
 from fastresnet.base import words
 from fastresnet.base.exits import StopRequest
 from fastresnet.optim.freezing import Frozen
+from fastresnet.ranks import collectives
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.selection import Batch
 from fastresnet.training.step import Step
 from fastresnet.training.trainer import Diverged, scale_is_lost, sick
 
 LONGEST = 600.0  # s that looking may take; from one checkpoint to the next is less
+LAST = math.inf  # what is only seen when the step is done
+
+
+class Found(NamedTuple):
+    """Something that is not finite: when it was made, counted in what was looked at, and what it is."""
+
+    when: float
+    what: str
 
 
 def traced(error: Diverged, experiment: Experiment, rewind: Callable[[], str], stop: StopRequest) -> Diverged:
-    """The same error and where it began, found by repeating what led there.
+    """The same error and where it began, found by repeating what led there. Every process calls it.
 
     rewind:  goes back to an earlier step, and says what repeats the run from there
     stop:    ends the looking after the step that is under way
     """
-    if experiment.place.size > 1:
-        return Diverged(f"{error}; going on from the last checkpoint with one process would name the layer")
     reached = experiment.trainer.steps_done
     try:
         return Diverged(f"{error}; {cause(experiment, reached, rewind(), stop)}")
@@ -50,17 +58,22 @@ def cause(experiment: Experiment, last: int, again: str, stop: StopRequest) -> s
     again:  what repeats them
     stop:   as in `traced`
     """
-    trainer, began, first = experiment.trainer, time.monotonic(), experiment.trainer.steps_done + 1
+    trainer, place = experiment.trainer, experiment.place
+    began, first = time.monotonic(), trainer.steps_done + 1
     trainer.model.train()
     for images, labels in _batches(experiment, last):
         before = {name: value.clone() for name, value in experiment.model.state_dict().items()}
         trainer.step(images, labels)
-        if not _sound(experiment):
-            experiment.model.load_state_dict(before)
-            what = examined(experiment, images, labels, trainer.frozen_at(trainer.steps_done - 1))
-            return f"it began in {_named(experiment)}: {what}; it comes again with {again}"
         spent = time.monotonic() - began
-        if stop.asked or spent > LONGEST:
+        here = torch.tensor([not _sound(experiment), stop.asked or spent > LONGEST], dtype=torch.int64)
+        unsound, enough = collectives.sum_over(here, place).tolist()
+        if unsound:
+            experiment.model.load_state_dict(before)
+            collectives.share_buffers(experiment.model, place)
+            found = examined(experiment, images, labels, trainer.frozen_at(trainer.steps_done - 1))
+            what = earliest(collectives.of_each(found, place))
+            return f"it began in {_named(experiment)}: {what}; it comes again with {again}"
+        if enough:
             told = f"steps {first} to {trainer.steps_done} are sound"
             return f"{told}, those after them were not looked at ({words.duration(spent)} spent)"
     return (
@@ -68,6 +81,17 @@ def cause(experiment: Experiment, last: int, again: str, stop: StopRequest) -> s
         "(a callback, a random augmentation of one's own), arithmetic that doesn't repeat itself "
         "(run.deterministic=true does) or the hardware did it"
     )
+
+
+def earliest(found: Sequence[Found]) -> str:
+    """What came first, and on which ranks of several: in the others it may be what followed from that."""
+    first = min(found)
+    ranks = [rank for rank, one in enumerate(found) if one.when == first.when]
+    if len(found) == 1:
+        return first.what
+    if len(ranks) == len(found):
+        return f"on all ranks {first.what}"
+    return f"on rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} {first.what}"
 
 
 def _sound(experiment: Experiment) -> bool:
@@ -95,8 +119,11 @@ def _named(experiment: Experiment) -> str:
     return f"step {step} ({place}, seed {experiment.seed}, learning rate {rate:.4g})"
 
 
-def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: Frozen) -> str:
-    """What is first not finite in one step of the model as it is, in words. Steps no optimizer."""
+def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: Frozen) -> Found:
+    """What is first not finite in one step of the model as it is, on this process's images.
+
+    Steps no optimizer. Does the whole step, whatever it finds: a synchronised norm waits for all processes.
+    """
     trainer, model = experiment.trainer, experiment.model
     plain = dataclasses.replace(trainer.options, compile="off", cuda_graph=False)
     step = Step(
@@ -111,25 +138,27 @@ def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: Fro
     step.scaler = trainer.update.scaler
     if trainer.select is not None:
         images, labels = trainer.select(images, labels)
-    if not torch.isfinite(images).all():
-        return "the images of its batch are not finite"
     step.optimizer.zero_grad()
     with looking(model) as seen:
         step.gradients(images, labels, frozen)
     step.optimizer.zero_grad()
+    if not torch.isfinite(images).all():
+        return Found(0, "the images of its batch are not finite")
     loss_sum, _, count = step.totals.tolist()
-    return _judged(seen + sick(trainer), loss_sum / count)
+    return _judged(seen + [Found(LAST, name) for name in sick(trainer)], loss_sum / count)
 
 
-def _judged(seen: list[str], loss: float) -> str:
+def _judged(seen: list[Found], loss: float) -> Found:
     """The first of what was seen, in words; last in it are buffers: running statistics, say."""
-    if seen and seen[0].startswith(OUTPUT):
-        return f"{seen[0]} is not finite"
+    when, what = seen[0] if seen else (LAST, "")
+    if what.startswith(OUTPUT):
+        return Found(when, f"{what} is not finite")
     if not math.isfinite(loss):
-        return f"the loss is {loss}, of finite logits"
+        return Found(when, f"the loss is {loss}, of finite logits")
     if seen:
-        return f"{seen[0]} is not finite, though all outputs and the loss ({loss:.4g}) are"
-    return f"the optimizer's update is not finite, though the loss ({loss:.4g}) and all gradients are"
+        return Found(when, f"{what} is not finite, though all outputs and the loss ({loss:.4g}) are")
+    told = f"the optimizer's update is not finite, though the loss ({loss:.4g}) and all gradients are"
+    return Found(when, told)
 
 
 OUTPUT, SLOPE = "the output of ", "the gradient at the output of "
@@ -141,13 +170,15 @@ def _spoilt(values: Tensor) -> int:
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[list[str]]:
-    """Names of outputs and gradients that are not finite, in the order in which `model` makes them."""
-    seen: list[str] = []
+def looking(model: nn.Module) -> Iterator[list[Found]]:
+    """Outputs and gradients that are not finite, by name, in the order in which `model` makes them."""
+    seen: list[Found] = []
+    looks = itertools.count(1)
 
     def look(what: str, value: Tensor | None) -> None:
+        when = next(looks)
         if value is not None and not torch.isfinite(value).all():
-            seen.append(what)
+            seen.append(Found(when, what))
 
     def after_layer(name: str, module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim:

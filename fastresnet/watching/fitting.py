@@ -133,15 +133,19 @@ def warning(experiment: Experiment) -> str:
         return ""
     count, size = experiment.batch_of(heaviest_step(experiment))
     part = -(-count // experiment.trainer.options.accumulate)
+    free, processes = memory.free_bytes(), experiment.place.local_size
     try:
-        needed = summary.memory_of_step(experiment.model, size, part).total
+        needed = processes * summary.memory_of_step(experiment.model, size, part).total
     except Exception:  # a network of the caller's own that can't be followed without data
         return ""
-    if needed <= (free := memory.free_bytes()):
+    if needed <= free:
         return ""
+    which, way = "a step", "--train.accumulate=0 finds parts that fit"
+    if processes > 1:
+        which, way = f"a step in {processes} processes, each", "a larger train.accumulate takes less"
     return (
-        f"a step on {part} images of {size} px needs about {words.size(needed)} and {words.size(free)} are "
-        "free: the system may kill this run without a word; --train.accumulate=0 finds parts that fit"
+        f"{which} on {part} images of {size} px needs about {words.size(needed)} and {words.size(free)} are "
+        f"free: the system may kill this run without a word; {way}"
     )
 
 

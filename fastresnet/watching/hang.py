@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -139,7 +140,7 @@ class Sentry:
         number = getattr(signal, "SIGRTMAX", None)  # which nobody else uses
         if number is None or not Path("/proc/self/stat").exists():
             return
-        try:
+        with suppress(OSError):
             self._traces = tempfile.TemporaryFile(buffering=0)
             faulthandler.register(number, self._traces, all_threads=True)
             where = str(folder / FILE) if folder is not None else os.devnull
@@ -149,17 +150,13 @@ class Sentry:
             )
             assert self._process.stdin is not None
             os.set_blocking(self._process.stdin.fileno(), False)
-        except OSError:
-            pass
 
     def beat(self, limit: float, told: str) -> None:
         """The watchdog runs: be patient for `limit` seconds more, then say `told`."""
         if self._process is None or self._process.stdin is None:
             return
-        try:
+        with suppress(OSError):  # it reads no more, or isn't there any more
             os.write(self._process.stdin.fileno(), f"{limit} {told}\n".encode())
-        except OSError:  # it reads no more, or isn't there any more
-            pass
 
     def close(self) -> None:
         """Let it go."""

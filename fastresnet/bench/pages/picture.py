@@ -25,7 +25,7 @@ def loaders(contest: dict[str, Any], machine: str) -> str:
     ran.sort(key=lambda row: -row["images_per_second"]["median"])
     rates = [row["images_per_second"]["median"] for row in ran]
     shown = [(row["name"], rate, f"{rate:,.0f}", bool(row["ours"])) for row, rate in zip(ran, rates)]
-    samples = " to ".join(str(n) for n in sorted({row["images_per_second"]["n"] for row in ran}))
+    samples = words.span(row["images_per_second"]["n"] for row in ran)
     told = f"batch {contest['batch_size']}, {contest['dtype']}; crop, mirror, cutout; "
     told += f"medians of {samples} samples, in turns; green: ours"
     return bars(f"Augmented batches of CIFAR-10 on {machine}, images a second", shown, told, room=90)
@@ -36,17 +36,18 @@ def scaling(file: Benchmark, machine: str) -> str | None:
     ran = [row for row in file["cases"] if row["part"] == "scaling" and row["status"] == "ok"]
     if not ran:
         return None
-    first = {row["settings"]["kind"]: figure(row, "images_per_second") for row in reversed(ran)}
-    shown = [_scaled(row, first[row["settings"]["kind"]]) for row in ran]
-    samples = " to ".join(str(n) for n in sorted({len(row["samples"]) for row in ran}))
+    ones = [row for row in ran if row["settings"]["processes"] == 1]
+    alone = {row["settings"]["kind"]: figure(row, "images_per_second") for row in ones}
+    shown = [_scaled(row, alone.get(row["settings"]["kind"])) for row in ran]
+    samples = words.span(len(row["samples"]) for row in ran)
     told = f"{ran[0]['settings']['recipe']}; strong: one batch shared out (green), weak: a batch each; "
     told += f"medians of {samples} samples"
     return bars(f"Training steps over several processes on {machine}, images a second", shown, told, room=270)
 
 
-def _scaled(row: Row, alone: float) -> Bar:
+def _scaled(row: Row, alone: float | None) -> Bar:
     rate, share = figure(row, "images_per_second"), number(row, "communication_share")
-    text = f"{rate:,.0f}, {rate / alone:.2f} times one"
+    text = f"{rate:,.0f}" + (f", {rate / alone:.2f} times one" if alone else "")
     text += "" if share is None else f", {words.percent(share, digits=0)} exchanging"
     return readable(row), rate, text, row["settings"]["kind"] == "strong"
 

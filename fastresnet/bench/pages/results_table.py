@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastresnet.base import words
+from fastresnet.bench.pages import tables
 from fastresnet.bench.pages.tables import Cell, Row, plain
 from fastresnet.machine import hardware
 from fastresnet.runs import record
@@ -34,6 +35,19 @@ LOADER_HEAD = (
     "of FFCV's",
     "cores busy",
 )
+
+SCALING_HEAD = (
+    "",
+    "processes",
+    "batch",
+    "images/s",
+    "times one",
+    "of a step exchanging",
+    "gradients",
+    "all of them alone",
+    "8 bytes alone",
+)
+EXCHANGED = {"exchange_bytes": "B", "exchange_seconds": "s", "latency_seconds": "s"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,8 @@ def result_rows(results: Sequence[Measured], up: str = "") -> list[Row]:
             _best(result, "step", model="speednet", work="step"),
             _best(result, "endtoend", prefix="run/"),
         ]
+        if set(texts[2:]) == {"-"}:
+            continue  # of several processes alone: docs/scaling.md
         machine = Cell(hardware.short_name(result["hardware"]), up + file.place, note)
         found.append([machine, *plain(*texts), Cell(result["date"][:10], style="n")])
     return found
@@ -83,6 +99,41 @@ def loader_rows(root: Path, up: str = "") -> list[Row]:
             for row in made["rows"]
         ]
     return found
+
+
+def scaling_tables(results: Sequence[Measured]) -> str:
+    """Markdown: a table for each file in which steps over several processes were measured."""
+    found = []
+    for file in results:
+        rows = _good(file.made, "scaling")
+        if rows:
+            told, samples = rows[0]["settings"], words.span(len(row["samples"]) for row in rows)
+            alone = {row["settings"]["kind"]: _rate(row) for row in rows if row["settings"]["processes"] == 1}
+            cells = [_scaled(row, alone.get(row["settings"]["kind"])) for row in rows]
+            found.append(
+                f"{hardware.short_name(file.made['hardware'])}, {file.made['date'][:10]}, a step of "
+                f"`{told['recipe']}` in {told['train.precision']}, medians of {samples} samples "
+                f"(`{file.place}`):\n\n{tables.markdown(SCALING_HEAD, cells)}"
+            )
+    return "\n\n".join(found) or tables.NOTHING
+
+
+def _scaled(row: dict[str, Any], alone: float | None) -> Row:
+    settings, told = row["settings"], row["figures"]
+    cores = told["cores_per_process"]
+    note = f"{cores:.2g} of a core each" if cores and cores < 1 else ""
+    texts = [
+        f"{settings['train.batch_size']:,}",
+        f"{_rate(row):,.0f}{' ~' * row['noisy']}",
+        f"{_rate(row) / alone:.2f}" if alone else words.UNKNOWN,
+        words.percent(told.get("communication_share"), digits=0),
+    ]
+    texts += [words.amount(told[name], unit) if name in told else "-" for name, unit in EXCHANGED.items()]
+    return [Cell(settings["kind"]), Cell(str(settings["processes"]), note=note), *plain(*texts)]
+
+
+def _rate(row: dict[str, Any]) -> float:
+    return float(row["figures"]["images_per_second"])
 
 
 def _contest(row: dict[str, Any], rival: dict[str, Any] | None) -> list[str]:

@@ -39,9 +39,9 @@ class Asked(TypedDict):
 
 
 class Told(TypedDict):
-    """Seconds, a sample each, and what the exchange moves.
+    """Seconds until the slowest process is done, a sample each, and what the exchange moves.
 
-    step, apart:          of a step; of one whose gradients stay where they are
+    step, apart:          of a step; of one whose gradients and running statistics stay where they are
     exchange, small:      of an all-reduce of all gradients alone, and of one of 8 bytes
     bytes:                of the gradients
     """
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
 
 
 def measured(cfg: Config, place: World, seconds: float) -> Told:
-    """The samples of this process; all take equally many, at the same time."""
+    """The samples of all processes, which take them at the same time."""
     experiment = Experiment(cfg, place, noise(cfg.train.batch_size))
     trainer, device = experiment.trainer, experiment.device
     experiment.initialise()
@@ -76,8 +76,11 @@ def measured(cfg: Config, place: World, seconds: float) -> Told:
         trainer.step(images, labels)
 
     def apart() -> None:
-        with getattr(trainer.model, "no_sync", contextlib.nullcontext)():
+        wrapped: Any = trainer.model
+        wrapped.require_forward_param_sync = False  # no_sync leaves running statistics alone one pass later
+        with getattr(wrapped, "no_sync", contextlib.nullcontext)():
             step()
+        wrapped.require_forward_param_sync = True
 
     learning = [p for p in experiment.model.parameters() if p.requires_grad]
     gradients = torch.zeros(sum(p.numel() for p in learning), device=device)
@@ -96,13 +99,19 @@ def _in_turns(
 ) -> list[list[float]]:
     """Seconds of each call, as many samples as fit: the processes agree on the number before."""
 
+    def timed(call: Callable[[], object]) -> float:
+        collectives.barrier(place)  # nobody waits inside for who was slower before
+        return timing.time_calls(call, 1, device)[0]
+
     def round_of_all() -> list[float]:
-        return [timing.time_calls(call, 1, device)[0] for call in calls]
+        return [timed(call) for call in calls]
 
     round_of_all(), round_of_all()
     fits = min(MOST, max(FEWEST, round(seconds / sum(round_of_all()))))
     count = int(collectives.sum_over(torch.tensor([fits]), place)) // place.size
-    return [list(some) for some in zip(*(round_of_all() for _ in range(count)))]
+    samples = torch.tensor([round_of_all() for _ in range(count)], dtype=torch.float64)
+    slowest: list[list[float]] = torch.stack(collectives.gather(samples, place)).amax(0).T.tolist()
+    return slowest
 
 
 def noise(count: int) -> data.Splits:
