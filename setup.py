@@ -48,6 +48,7 @@ setup(
         "loggers": ["tensorboard>=2.16", "wandb>=0.16"],
         "export": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "notebook": ["ipykernel>=6.0", "nbconvert>=7.0"],  # examples/tour.ipynb; Colab has them
+        "completion": ["shtab>=1.6"],  # fastresnet --completion
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",
@@ -61,6 +62,7 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.1",
             "onnxruntime>=1.18",
+            "shtab>=1.6",
             "mkdocs-material>=9.5",
             "mkdocstrings[python]>=0.26",
         ],

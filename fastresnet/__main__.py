@@ -34,7 +34,8 @@ def usage() -> str:
     """All commands, a line each."""
     lines = [f"{name:<13}{what}" for name, (_, what) in COMMANDS.items()]
     last = "fastresnet COMMAND --help tells its options and settings; --version the release."
-    return "\n".join(["usage: fastresnet COMMAND ...", "", *lines, "", last])
+    shells = "fastresnet --completion bash (or zsh) is a script for the shell."
+    return "\n".join(["usage: fastresnet COMMAND ...", "", *lines, "", last, shells])
 
 
 def run(name: str, argv: Sequence[str] | None = None) -> int:
@@ -43,6 +44,12 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
     Its module is imported here and not before, so that Ctrl-C meanwhile is no traceback.
     """
     return exits.exit_code(_call, COMMANDS[name][0], argv)
+
+
+def _completion(shell: str = "") -> None:
+    from fastresnet.commands import completion
+
+    print(completion.script(shell, COMMANDS))
 
 
 def _call(module: str, argv: Sequence[str] | None) -> object:
@@ -61,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__ if words == ["--version"] else usage())
         return exits.DONE
     name, *rest = words
+    if name == "--completion":
+        return exits.exit_code(_completion, *rest[:1])
     if name not in COMMANDS:
         close = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, 1)
         hint = f"Did you mean {close[0]}?" if close else "fastresnet --help lists them all"

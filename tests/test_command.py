@@ -201,6 +201,7 @@ DEEP = "deep.yaml"
         ("loaders --images=-1", "argument --images: must be a whole number from 1 on, got -1"),
         ("loaders --only=nothing", "--only nothing: there are resident, stream, ffcv, torchvision"),
         ("loaders --batch-size=0", "argument --batch-size: must be a whole number from 1 on, got 0"),
+        ("--completion fish", "--completion is for bash or zsh, got 'fish'"),
         ("paint", "there is no command 'paint'. Did you mean plan?"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Augmentations beyond the kernels: composed after each of them alike; one more is a module and a line."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -8,13 +9,14 @@ from drawn import splits
 
 from fastresnet import augment, loading
 from fastresnet.augment import Augment
-from fastresnet.augment.extras import EXTRAS, erasing, grayscale
+from fastresnet.augment.extras import EXTRAS, erasing, grayscale, trivial
 from fastresnet.settings import ConfigError, config
 from fastresnet.training.experiment import Experiment
 
 MEAN, STD, COUNT = (0.49, 0.48, 0.44), (0.247, 0.243, 0.261), 40
 BOTH = Augment(2, "reflect", "random", 4, 0.1, 0.1, (("erasing", 0.5), ("grayscale", 0.5)))
 MIXED = Augment(flip="random", extras=(("cutmix", 0.5), ("mixup", 0.5)))
+TRIVIAL = Augment(2, "reflect", "random", extras=(("trivial", 0.8),))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def only(name: str, share: float) -> Augment:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kernel", ["rows", "fused"])
-@pytest.mark.parametrize("spec", [BOTH, MIXED], ids=["alone", "mixed"])
+@pytest.mark.parametrize("spec", [BOTH, MIXED, TRIVIAL], ids=["alone", "mixed", "trivial"])
 @pytest.mark.parametrize("size", [None, (9, 10)])
 def test_every_kernel_composes_the_extras_as_the_reference_does(stored, kernel, size, spec, dtype):
     plain = finished(stored, spec, kernel="reference", size=size)
@@ -73,6 +75,45 @@ def test_grayscale_gives_all_channels_the_luma_of_the_pixel(stored):
     luma = (stored.double() / 255 * torch.tensor(grayscale.LUMA)).sum(3)
     torch.testing.assert_close(pixels.double(), luma[:, None].expand_as(pixels), atol=1e-5, rtol=0)
     assert torch.equal(finished(stored, only("grayscale", 0.0)), finished(stored, Augment()))
+
+
+@pytest.mark.parametrize("change", range(1, 11))
+def test_a_trivial_change_is_the_one_that_torchvision_makes(change):
+    transforms = pytest.importorskip("torchvision.transforms.v2.functional")
+    images = (
+        torch.rand((2, 3, 40, 32), generator=torch.Generator().manual_seed(change)).mul(255).round() / 255
+    )
+    strength = 0.5
+    turn = {"interpolation": transforms.InterpolationMode.BILINEAR}
+
+    def moved(angle=0.0, shift=(0, 0), shear=(0.0, 0.0)):
+        degrees = [math.degrees(math.atan(one)) for one in shear]
+        return transforms.affine(images, angle, list(shift), 1.0, degrees, **turn)
+
+    expected = {
+        trivial.SHEAR_X: lambda: moved(shear=(0.15, 0.0)),
+        trivial.SHEAR_Y: lambda: moved(shear=(0.0, 0.15)),
+        trivial.SHIFT_X: lambda: moved(shift=(-5, 0)),
+        trivial.SHIFT_Y: lambda: moved(shift=(0, -6.25)),
+        trivial.ROTATE: lambda: moved(angle=-15.0),
+        trivial.BRIGHTNESS: lambda: transforms.adjust_brightness(images, 1.45),
+        trivial.COLOUR: lambda: transforms.adjust_saturation(images, 1.45),
+        trivial.CONTRAST: lambda: transforms.adjust_contrast(images, 1.45),
+        trivial.POSTERIZE: lambda: transforms.posterize((images * 255).round().byte(), 6) / 255,
+        trivial.SOLARIZE: lambda: transforms.solarize(images, 0.5),
+    }[change]()
+    result = trivial.apply(images, torch.tensor([[change, strength]] * 2), (0.0,) * 3, (1.0,) * 3)
+    assert not torch.allclose(result, images, atol=1e-3)
+    torch.testing.assert_close(result, expected, atol=3e-3, rtol=0)
+
+
+def test_trivial_changes_the_asked_share_of_images_each_kind_as_often():
+    drawn = trivial.draw(augment.counter.Draws(0, 0, torch.arange(20_000)), 0.5)
+    counts = drawn[:, 0].long().bincount()
+    assert len(counts) == 11 and abs(int(counts[0]) - 10_000) < 300
+    assert abs(counts[1:] - 1000).max() < 150 and drawn[:, 1].abs().max() <= 1
+    images = torch.rand(8, 3, 12, 12)
+    assert torch.equal(trivial.apply(images, torch.zeros(8, 2), MEAN, STD), images)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])

@@ -19,6 +19,7 @@ from fastresnet.augment import Augment
 from fastresnet.base.pictures import Pixels
 from fastresnet.models import diagram, pretrained, summary
 from fastresnet.reports import dataview, plots
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import number, parse_args
 from fastresnet.settings.config import Config
 from fastresnet.settings.rule import Rule
@@ -98,7 +99,8 @@ def draw_images(
 
 def read_split(cfg: Config, split: str) -> Shown:
     """A split of the recipe's data; ValueError where there is none, or it isn't held in memory."""
-    splits = data.prepare(cfg)
+    with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        splits = data.prepare(cfg, heart.at)
     part: data.Split | None = getattr(splits, split)
     if part is None:
         raise ValueError("--split=val: there is no validation split (data.val_fraction is 0)")

@@ -12,6 +12,7 @@ from fastresnet.base import files
 from fastresnet.base.pictures import Pixels
 from fastresnet.inference import export, images, model_card, trained
 from fastresnet.inference.trained import Trained
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import parse_args
 
 LARGEST = 1e-3  # difference of a logit, relative to the largest, that counts as the same in fp32
@@ -56,16 +57,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = trained.from_command_line(args.checkpoint, cfg)
     out = args.out or network.path.parent.parent / "export"
     out.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        try:
-            path = FORMATS[name](network, out, args.layout)
-        except ImportError as error:
-            raise ValueError(
-                f"--formats={name} needs the package {error.name}: pip install 'fastresnet[export]'"
-            ) from error
-        print(f"{name:<12}{path}  {path.stat().st_size:,} B")
-        if path.suffix in (".onnx", ".pt2"):
-            compare(network, path, args)
+    with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        for name in wanted:
+            heart.at(f"{name}: writing and checking")
+            write(network, name, out, args)
+
+
+def write(network: Trained, name: str, out: Path, args: argparse.Namespace) -> None:
+    """One format. Raises ValueError where the package that it needs isn't there."""
+    try:
+        path = FORMATS[name](network, out, args.layout)
+    except ImportError as error:
+        raise ValueError(
+            f"--formats={name} needs the package {error.name}: pip install 'fastresnet[export]'"
+        ) from error
+    print(f"{name:<12}{path}  {path.stat().st_size:,} B")
+    if path.suffix in (".onnx", ".pt2"):
+        compare(network, path, args)
 
 
 def compare(network: Trained, path: Path, args: argparse.Namespace) -> None:

@@ -86,7 +86,7 @@ def _part(images: ImageSet | FolderSet, facts: Facts) -> Part:
     if isinstance(images, FolderSet):
         raise SourceError(
             "images of several sizes, or too many for memory, are streamed from a beton, and writing one"
-            " needs ffcv: run scripts/setup.sh"
+            " needs ffcv: run scripts/setup.sh, or pip install ffcv"
         )
     height, width = images.images.shape[1:3]
     split = Split(images.images, images.labels, None, None, (height, width), images.images.nbytes)

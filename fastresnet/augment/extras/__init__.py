@@ -33,6 +33,7 @@ class Mixing(Extra, Protocol):
 NAMES = [
     "erasing",  # a rectangle of the mean colour
     "grayscale",  # images without colour
+    "trivial",  # one of ten: sheared, shifted, turned, brighter, fewer shades, ...
     "mixup",  # two images over each other, labels too
     "cutmix",  # a square of another image, labels too
 ]
