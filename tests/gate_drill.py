@@ -6,6 +6,7 @@ Of twenty trials one may go wrong in either, of fewer none. It wants an idle mac
 """
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -18,15 +19,11 @@ from fastresnet.bench.measuring import processes
 
 ALLOWED, CASE = 0.05, "ceilings/cpu/conv3x3-bf16"
 IMAGES, MORE = 100, 108  # percent of the images that the case is there for
-LINE = "            flops, call = operation(device, name, size)\n"
-PLANTED = (
-    LINE
-    + """\
-            if operation is convolution:
-                call = operation(device, name, size * {percent} // 100)[1]
+LINE = re.compile(r"( +)flops, call = operation\(device, name, size\)\n")
+PLANTED = r"""\g<0>\1if operation is convolution:
+\1    call = operation(device, name, size * {percent} // 100)[1]
 """
-)
-COMMAND = ["bench", "--only", "ceilings", "--device", "cpu", "--budget", "9"]
+COMMAND = ["bench", "--only", "ceilings", "--device", "cpu", "--budget", "6"]
 
 
 @dataclass
@@ -62,7 +59,7 @@ def main(words: list[str] | None = None) -> int:
 def parse(words: list[str] | None) -> argparse.Namespace:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--trials", type=int, default=20)
-    given.add_argument("--rounds", type=int, default=6, help="processes of each copy a trial")
+    given.add_argument("--rounds", type=int, default=5, help="processes of each copy a trial")
     given.add_argument("--minutes", type=float, default=50.0, help="begin no trial that would end later")
     return given.parse_args(words)
 
@@ -76,8 +73,9 @@ def planted(home: Path, percent: int) -> Path:
     )
     path = home / "fastresnet" / "bench" / "measuring" / "cases" / "ceilings.py"
     text = path.read_text("utf-8")
-    assert text.count(LINE) == 1, "the suite's code has changed: plant the work anew"
-    path.write_text(text.replace(LINE, PLANTED.format(percent=percent)), "utf-8")
+    text, found = LINE.subn(PLANTED.format(percent=percent), text)
+    assert found == 1, "the suite's code has changed: plant the work anew"
+    path.write_text(text, "utf-8")
     return home
 
 

@@ -113,7 +113,7 @@ def test_importing_the_package_is_quiet_and_loads_neither_torch_nor_ffcv():
 
 
 def test_no_module_reads_settings_from_the_environment():
-    allowed = {"FASTRESNET_DATA"}
+    allowed = {"FASTRESNET_DATA", "FASTRESNET_TURNS"}  # the latter a socket that a suite hands its processes
     for path in NAMES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and str(node.value).startswith("FASTRESNET_"):

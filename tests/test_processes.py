@@ -1,7 +1,10 @@
 """processes: a suite repeated in fresh processes gives one file; its samples say which process made them."""
 
+import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import bench_files
@@ -81,15 +84,51 @@ def test_turns_go_to_and_fro_where_the_data_of_this_folder_is_found(tmp_path, mo
     assert processes.environment()["FASTRESNET_DATA"] == str(tmp_path / "sets")
 
 
+WORKER = """
+import json, sys, time
+from fastresnet.machine import timing
+turns, spans = timing.turns(), []
+began, real = turns.clock(), time.perf_counter()
+for _ in range(3):
+    start = time.perf_counter()
+    while time.perf_counter() - start < 0.03:
+        pass
+    spans.append([start, time.perf_counter()])
+    if "1-" in sys.argv[-1]:
+        sys.exit(3)
+    assert not turns.pass_on(10) and turns.pass_on()
+json.dump([spans, turns.clock() - began, time.perf_counter() - real], open(sys.argv[-1], "w"))
+"""
+
+
+def test_of_the_processes_of_a_round_one_works_at_a_time(tmp_path):
+    paths = [tmp_path / name for name in ("0-0.json", "0-1.json")]
+    processes._round([sys.executable, "-c", WORKER], [(ROOT, path) for path in paths], tmp_path)
+    (first, *clocks), (second, *_) = (json.loads(path.read_text()) for path in paths)
+    spans = sorted([*((*span, 0) for span in first), *((*span, 1) for span in second)])
+    assert [side for *_, side in spans] == [0, 1, 0, 1, 0, 1]
+    assert all(one[1] <= two[0] for one, two in zip(spans, spans[1:]))
+    counted, real = clocks
+    assert 0.08 < counted < real - 0.08  # what it waited doesn't count
+
+
+def test_a_process_that_ends_early_holds_up_no_other_and_is_told(tmp_path):
+    paths = [tmp_path / name for name in ("0-0.json", "1-1.json")]
+    with pytest.raises(RuntimeError, match="exit code 3 and left no file"):
+        processes._round([sys.executable, "-c", WORKER], [(ROOT, path) for path in paths], tmp_path)
+    assert len(json.loads(paths[0].read_text())[0]) == 3
+
+
 @pytest.fixture
 def other_checkout(tmp_path):
     """A copy of the package whose every FLOP counts a thousandfold, beside no data."""
     home = tmp_path / "other"
     shutil.copytree(PACKAGE, home / "fastresnet", ignore=shutil.ignore_patterns("__pycache__"))
     ceilings = home / "fastresnet" / "bench" / "measuring" / "cases" / "ceilings.py"
-    text, line = ceilings.read_text("utf-8"), "flops, call = operation(device, name, size)\n"
-    assert line in text
-    ceilings.write_text(text.replace(line, f"{line}            flops *= 1000\n"), "utf-8")
+    line = re.compile(r"( +)flops, call = operation\(device, name, size\)\n")
+    text, found = line.subn(r"\g<0>\1flops *= 1000\n", ceilings.read_text("utf-8"))
+    assert found == 1
+    ceilings.write_text(text, "utf-8")
     return home
 
 

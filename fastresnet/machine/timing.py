@@ -5,10 +5,16 @@ Refuses to know models, files or settings, to judge what it measures, and to pri
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 
 import torch
+
+TURNS = "FASTRESNET_TURNS"  # in the environment: the number of the socket over which turns are given out
 
 
 def synchronize(device: torch.device | str | None = None) -> None:
@@ -58,6 +64,49 @@ class Stopwatch:
 
     def __exit__(self, *exc_info: object) -> None:
         self.seconds["wall"] = now(self.device) - self._start
+
+
+class Turns:
+    """A process's turns among several of which only one works at any moment; alone it has them all.
+
+    Whoever started them gives the turns out, over a socket each.
+    """
+
+    def __init__(self) -> None:
+        number = os.environ.pop(TURNS, None)
+        self._link = socket.socket(fileno=int(number)) if number else None
+        self._waited = self._began = 0.0
+        self.pass_on()
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody gives this process its turns, or not any more."""
+        return self._link is None
+
+    def clock(self) -> float:
+        """Seconds on a monotonic clock that stands still while others have their turn."""
+        return time.perf_counter() - self._waited
+
+    def pass_on(self, least: float = 0.0) -> bool:
+        """After `least` seconds of this turn let the others work, and wait for the next one. Did they?"""
+        if self._link is None or self.clock() - self._began < least:
+            return False
+        left, moment = time.perf_counter(), signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            self._link.sendall(b".")
+            self._link = self._link if self._link.recv(1) else None
+        except OSError:
+            self._link = None
+        self._waited += time.perf_counter() - left
+        self._began = self.clock()
+        signal.setitimer(signal.ITIMER_REAL, *moment)  # what may end this one's work stands still, too
+        return not self.alone
+
+
+@functools.cache
+def turns() -> Turns:
+    """This process's turns. The first call waits for the first of them."""
+    return Turns()
 
 
 def time_calls(

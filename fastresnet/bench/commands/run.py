@@ -1,7 +1,7 @@
 """Benchmark this machine: `python benchmarks/run.py --suite standard [--only loader,step] [--out FILE]`.
 
 With --processes 5 the suite runs in five fresh processes: such files can be compared, and gated. --against
-measures another checkout beside this one, process by process: so a change is told from a machine that drifts.
+measures another checkout beside this one, slice by slice: so a change is told from a machine that drifts.
 --operators RECIPE says instead where a training step's time goes.
 """
 
@@ -32,7 +32,7 @@ from fastresnet.bench.measuring.context import SUITES, Context
 from fastresnet.bench.measuring.file import Benchmark, unfinished
 from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, describe, summary
 from fastresnet.bench.pages import picture
-from fastresnet.machine import hardware
+from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device, make_current
 
 # of two checkouts that take turns; an even number cancels a steady drift
@@ -41,7 +41,8 @@ ROUNDS = 6
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suite and write its file after each case. The exit code is 1 where every case failed."""
-    began = BEGAN if argv is None else time.perf_counter()
+    turns = timing.turns()
+    began = BEGAN if argv is None and turns.alone else turns.clock()  # together they import all at once
     options = parse(argv)
     device = choose_device(options.device, option="--device")
     make_current(device)

@@ -28,6 +28,8 @@ SHORTEST_SAMPLE = 2e-3
 FEWEST, MOST = 5, 400
 # of the median; above these a row is marked noisy
 SPREAD_LIMIT, DRIFT_LIMIT = 0.06, 0.03
+# seconds, where several processes take turns
+LEAST_TURN = 0.1
 # samples between two looks at the clock
 CPU_CHUNK, GPU_CHUNK = 1, 20
 # seconds; a call of that length needs no grouping
@@ -93,13 +95,16 @@ def sample(
     One call warms up; short calls are grouped until a sample lasts SHORTEST_SAMPLE. When the case's time is
     up, what there is must do: few samples mark the row as noisy.
     """
-    began = time.perf_counter()
+    turns = timing.turns()
+    began = turns.clock()
     once, repeats = _grouping(function, device)
     chunk = GPU_CHUNK if device.type == "cuda" and once < LONG_CALL else CPU_CHUNK
     samples: list[float] = []
     with keeping(samples):
-        while len(samples) < most and (len(samples) < fewest or time.perf_counter() - began < seconds):
+        while len(samples) < most and (len(samples) < fewest or turns.clock() - began < seconds):
             samples += timing.time_calls(function, chunk, device, repeats=repeats)
+            if turns.pass_on(LEAST_TURN):
+                function()  # the caches are another's now
     return samples
 
 
@@ -186,7 +191,9 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
     seconds:  what it may sample for
     limit:    seconds after which it is stopped, done or not
     """
-    began = time.perf_counter()
+    turns = timing.turns()
+    turns.pass_on()
+    began = turns.clock()
     memory.reset_peak(device)
     measured, status, message = _attempt(case, seconds, limit)
     memory.give_back(device)
@@ -206,7 +213,7 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
         "noise": why,
         "figures": measured.figures,
         "condition": meters.condition(device),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(turns.clock() - began, 3),
     }
 
 
@@ -238,7 +245,7 @@ class Schedule:
     """Shares the time that is left among the cases that are left, and never grants more than there is.
 
     total:    seconds for the whole suite
-    began:    time.perf_counter() where its clock starts
+    began:    timing.turns().clock() where its clock starts
     reserve:  seconds kept back for writing the file
     """
 
@@ -248,7 +255,7 @@ class Schedule:
 
     def left(self) -> float:
         """Seconds until the suite must end."""
-        return self.end - time.perf_counter()
+        return self.end - timing.turns().clock()
 
     def slice(self, case: Case) -> tuple[float, float]:
         """(seconds to sample for, seconds after which the case is stopped) of the next case.

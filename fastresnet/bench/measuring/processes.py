@@ -2,7 +2,7 @@
 
 Each process measures every case once, so that a case's repetitions lie far apart in time. Memory layout,
 clocks, other tenants and the order of allocations differ between processes and hardly within one. Two
-checkouts take turns, process by process, so that both meet the same machine.
+checkouts take turns, slice by slice of their samples, so that both meet the same machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from fastresnet.base.system import output
 from fastresnet.bench.measuring import file
 from fastresnet.bench.measuring.file import Benchmark, Figure, Row
 from fastresnet.bench.measuring.harness import SPREAD_LIMIT
+from fastresnet.machine import timing
 
 # figures that add up over processes; the others are averaged
 COUNTS = ("runs", "runs_planned")
@@ -60,8 +62,8 @@ def in_turns(
 ) -> Iterator[list[Benchmark]]:
     """Run `command --out FILE` with each home's package in `count` rounds; yields all files after each.
 
-    Rounds go to and fro (A B, B A, ...), so that a steady drift cancels. What went well for some homes only
-    counts for none in that round.
+    In a round all take turns of a tenth of a second, so that they meet the same machine: a busy spell, or a
+    clock that changes. What went well for some homes only counts for none in that round.
     folder:  where the processes work, find the data of the folder that this process works in, and leave files
     Raises RuntimeError where a process ends without a file.
     """
@@ -69,11 +71,10 @@ def in_turns(
         (folder / "data").symlink_to(Path("data").resolve())
     turns, done = secrets.token_hex(8), [list[Benchmark]() for _ in homes]
     for index in range(count):
-        sides = range(len(homes))
-        for side in sides if index % 2 == 0 else reversed(sides):
-            path = folder / f"{index}-{side}.json"
-            for _ in _files_of([*command, "--out", str(path)], path, homes[side], folder):
-                pass
+        order = [*range(len(homes))][:: 1 if index % 2 == 0 else -1]  # a steady drift cancels, too
+        paths = {side: folder / f"{index}-{side}.json" for side in order}
+        _round(command, [(homes[side], paths[side]) for side in order], folder)
+        for side, path in paths.items():
             done[side].append(file.read(path))
         yield [
             merged(files) | {"turns": turns, "processes_planned": count, "processes_done": index + 1}
@@ -115,25 +116,84 @@ def checkout(against: str) -> Iterator[Path]:
         yield folder
 
 
-def _files_of(
-    command: Sequence[str], path: Path, home: Path = PACKAGE_HOME, folder: Path | None = None
-) -> Iterator[Benchmark]:
-    """The file of one process each time it has grown; ends the process where the user stops."""
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment(home), cwd=folder)
-    seen = 0.0
-    try:
-        while child.poll() is None:
-            try:
-                child.wait(LOOK)
-            except subprocess.TimeoutExpired:
+def _round(command: Sequence[str], sides: Sequence[tuple[Path, Path]], folder: Path) -> None:
+    """Run `command --out FILE` once with each (home, FILE), by turns where all packages know of them."""
+    if not all(_takes_turns(home) for home, _ in sides):
+        for home, path in sides:
+            for _ in _files_of([*command, "--out", str(path)], path, home, folder):
                 pass
-            if path.exists() and path.stat().st_mtime > seen:
-                seen = path.stat().st_mtime
-                yield file.read(path)
+        return
+    with contextlib.ExitStack() as stack:
+        links, children = list[socket.socket](), list[subprocess.Popen[bytes]]()
+        for home, path in sides:
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            links.append(ours)
+            children.append(
+                stack.enter_context(_started([*command, "--out", str(path)], home, folder, theirs))
+            )
+            theirs.close()
+        _give_turns(links)
+        for child, (_, path) in zip(children, sides):
+            child.wait()
+            _check_left(child, path)
+
+
+def _takes_turns(home: Path) -> bool:
+    """Whether the package of `home` knows of turns; one of an earlier time doesn't."""
+    module = home / "fastresnet" / "machine" / "timing.py"
+    return os.name == "posix" and module.exists() and timing.TURNS in module.read_text("utf-8")
+
+
+def _give_turns(links: Sequence[socket.socket]) -> None:
+    """One turn after the other to each process that is still there, once all have begun."""
+    alive = [link for link in links if link.recv(1)]
+    while alive:
+        alive = [link for link in alive if _turn(link)]
+
+
+def _turn(link: socket.socket) -> bool:
+    """Let the process behind `link` work until it has had enough. False where it has ended."""
+    try:
+        link.sendall(b".")
+        return bool(link.recv(1))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _started(
+    command: Sequence[str], home: Path, folder: Path | None, turns: socket.socket | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the suite, which ends with the block."""
+    given = {timing.TURNS: str(turns.fileno())} if turns else {}
+    keep = [turns.fileno()] if turns else []
+    child = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=environment(home) | given, cwd=folder, pass_fds=keep
+    )
+    try:
+        yield child
     finally:
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
             child.wait(FAREWELL)
+
+
+def _files_of(
+    command: Sequence[str], path: Path, home: Path = PACKAGE_HOME, folder: Path | None = None
+) -> Iterator[Benchmark]:
+    """The file of one process each time it has grown; ends the process where the user stops."""
+    seen = 0.0
+    with _started(command, home, folder) as child:
+        while child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(LOOK)
+            if path.exists() and path.stat().st_mtime > seen:
+                seen = path.stat().st_mtime
+                yield file.read(path)
+    _check_left(child, path)
+
+
+def _check_left(child: subprocess.Popen[bytes], path: Path) -> None:
     if not path.exists():
         raise RuntimeError(f"a process of the suite ended with exit code {child.returncode} and left no file")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from fastresnet.bench.measuring import harness
 from fastresnet.bench.measuring.cases import PARTS
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.file import Benchmark, Row, median_of, number, unfinished, value_of
-from fastresnet.machine import hardware, meters, software
+from fastresnet.machine import hardware, meters, software, timing
 from fastresnet.runs import record
 
 # a case at scale tiny: does it run?
@@ -32,7 +31,7 @@ class Suite:
 
     only:    parts of the suite; all of them where none is named
     budget:  seconds that it may take
-    began:   time.perf_counter() where they start to count
+    began:   timing.turns().clock() where they start to count
     """
 
     context: Context
@@ -69,7 +68,7 @@ class Suite:
             "suite": self.context.suite,
             "scale": "tiny" if self.context.tiny else "normal",
             "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "seconds": round(time.perf_counter() - self.began, 1),
+            "seconds": round(timing.turns().clock() - self.began, 1),
             "budget_seconds": self.budget,
             "device": device.type,
             "hardware": hardware.describe(),
