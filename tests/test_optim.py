@@ -226,6 +226,7 @@ def test_a_captured_step_equals_an_eager_one(kind):
         for p, gradient in zip(parameters.parameters(), gradients):
             p.grad = gradient if p.requires_grad else None
         side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             optimizer.step()
         torch.cuda.synchronize()

@@ -1,9 +1,11 @@
 """Choosing a number format."""
 
+import warnings
+
 import pytest
 import torch
 
-from fastresnet.machine import precision
+from fastresnet.machine import precision, software
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -54,3 +56,32 @@ def test_autocast_casts_operations_and_not_fp32():
         assert (product @ product).dtype is torch.bfloat16
     with precision.resolve("fp32", CPU).autocast(CPU):
         assert (product @ product).dtype is torch.float32
+
+
+class Advising:
+    """cuDNN's switches as PyTorch 2.9 has them: whoever touches the one of TF32 is told of another."""
+
+    benchmark, tf32 = False, True
+
+    @property
+    def allow_tf32(self):
+        warnings.warn("Please use the new API settings to control TF32 behavior", UserWarning, stacklevel=2)
+        return self.tf32
+
+    @allow_tf32.setter
+    def allow_tf32(self, value):
+        warnings.warn("Please use the new API settings to control TF32 behavior", UserWarning, stacklevel=2)
+        self.tf32 = value
+
+
+def test_on_a_gpu_fp32_is_set_and_told_without_a_word_of_pytorchs(monkeypatch):
+    switches = Advising()
+    monkeypatch.setattr(torch.backends, "cudnn", switches)
+    before = torch.get_float32_matmul_precision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("tf32", "fp32"):
+            precision.apply_globally(precision.resolve(name, CUDA), CUDA)
+            assert (switches.tf32, switches.benchmark) == (name == "tf32", True)
+            assert software.speed_settings()["cudnn_tf32"] == (name == "tf32")
+    torch.set_float32_matmul_precision(before)

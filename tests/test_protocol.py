@@ -170,6 +170,24 @@ def test_batches_are_written_where_the_trainer_wants_them(prepared, monkeypatch)
     assert asked == [ready.experiment.trainer.buffers] * 2
 
 
+def test_a_gpu_is_read_from_once_a_run_and_elsewhere_each_epoch_ends_with_a_look(prepared, monkeypatch):
+    ready, asked = prepared(), []
+    experiment = ready.experiment
+    result, drawn = experiment.trainer._result, experiment.train_loader.plan
+    monkeypatch.setattr(experiment.trainer, "_result", lambda *given: asked.append("read") or result(*given))
+    monkeypatch.setattr(experiment.train_loader, "plan", lambda epoch: asked.append(epoch) or drawn(epoch))
+    found = []
+    for kind, order in (("cpu", [0, "read", 1, "read"]), ("cuda", [0, 1, "read"])):
+        monkeypatch.setattr(experiment, "device", torch.device(kind))
+        experiment.reset(2)
+        experiment.initialise()
+        protocol._train(experiment, ready.last_step)
+        assert asked == order
+        asked.clear()
+        found.append(weights(experiment))
+    assert torch.equal(*found)
+
+
 def test_a_run_that_diverges_ends_as_a_failed_row(prepared, monkeypatch):
     ready = prepared()
 

@@ -99,7 +99,8 @@ def test_reset_begins_again_in_place():
     chooser, fresh = proxy(), proxy()
     weight = next(chooser.model.parameters())
     chooser(*batch(7))
-    chooser.reset(net().state_dict())
+    chooser.model.load_state_dict(net().state_dict())
+    chooser.reset()
     assert next(chooser.model.parameters()) is weight
     for seed in range(3):
         assert chooser(*batch(seed))[1].equal(fresh(*batch(seed))[1])

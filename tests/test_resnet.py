@@ -181,17 +181,6 @@ def test_the_stem_follows_the_image_size():
     assert build(size=96).conv1.kernel_size == (7, 7)
 
 
-def test_reset_draws_the_first_weights_again_in_place_from_the_seed():
-    model = build(depth=20)
-    weight = model.conv1.weight
-    drawn = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        model.reset_parameters()
-        drawn.append(weight.detach().clone())
-    assert model.conv1.weight is weight and drawn[0].equal(drawn[1])
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from dataclasses import dataclass
 from typing import ContextManager
 
@@ -80,8 +81,20 @@ def apply_globally(precision: Precision, device: torch.device) -> None:
     if device.type != "cuda":
         return
     torch.set_float32_matmul_precision("high" if precision.name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
+    convolutions_in_tf32(precision.name == "tf32")
     torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+
+
+def convolutions_in_tf32(asked: bool | None = None) -> bool:
+    """Whether cuDNN may round fp32 to TF32, after setting it where asked.
+
+    Says nothing: PyTorch 2.9 and later advise another interface, which 2.6 lacks.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if asked is not None:
+            torch.backends.cudnn.allow_tf32 = asked
+        return bool(torch.backends.cudnn.allow_tf32)
 
 
 def _fastest(device: torch.device) -> tuple[str, str]:

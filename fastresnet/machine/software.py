@@ -12,6 +12,7 @@ from typing import TypedDict
 import torch
 
 from fastresnet.base.system import output
+from fastresnet.machine.precision import convolutions_in_tf32
 
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "ffcv", "fastargs", "pillow", "pyarrow")
 SOURCE = Path(__file__).parents[1]  # of this package
@@ -66,7 +67,7 @@ def speed_settings() -> SpeedSettings:
     """PyTorch's switches as they stand now."""
     return {
         "matmul_precision": torch.get_float32_matmul_precision(),
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn_tf32": convolutions_in_tf32(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),

@@ -29,7 +29,8 @@ def build(
     """The network that `settings` describes.
 
     It maps images (N,3,image_size,image_size), floating point, to logits (N,num_classes). Every network here
-    has `.reset_parameters()`, which draws its first weights again in place from PyTorch's global generator.
+    draws its first weights by `.reset_parameters(seed)`, which may be called again; here the seed is the one
+    that torch.manual_seed was last given, so that two networks are alike where none was given in between.
     With `model.pretrained` weights come from there where shapes allow, but the last layer's not from a run on
     other classes than `class_names`, where given; `.pretrained_report` says which.
     Raises ValueError for settings that don't go together.
@@ -43,5 +44,5 @@ def build(
 
         report = str(pretrained.load_into(model, settings.pretrained, class_names))
         if isinstance(model, Network):
-            model.pretrained_report = report
+            model.pretrained_report, model.counted = report, False
     return model

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastresnet.models.weights import draw
 
 # What the logits are multiplied by where model.head_scale doesn't say; by 1 in the other families.
 HEAD_SCALES = {"speednet": 1 / 9, "resnet9": 1 / 8, "resnet9_ffcv": 1 / 5}
@@ -68,15 +71,20 @@ class Network(nn.Module):
     """What `models.build` gives: images (N,3,h,w) floating point -> logits (N,K).
 
     pretrained_report:  what model.pretrained gave, in one line; None where the network starts from nothing
+    counted:            whether `reset_parameters` has drawn all its weights, so that it can draw others
+    he_normal:          how convolutions begin: see `weights.draw`
     """
 
     pretrained_report: str | None = None
+    counted = he_normal = False
 
-    def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-                module.reset_parameters()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """First weights, in place and on the device where they lie; no device gives others.
+
+        seed:  they follow from it alone; None: from the one that torch.manual_seed was last given
+        """
+        draw(self, torch.initial_seed() if seed is None else seed, self.he_normal)
+        self.counted = True
 
 
 class GlobalAvgPool(nn.Module):

@@ -122,6 +122,8 @@ class ResNet(Network):
     zero_init_last_norm:  residual branches start at zero (Goyal et al. 2017, arXiv 1706.02677)
     """
 
+    he_normal = True
+
     def __init__(
         self,
         num_classes: int,
@@ -174,13 +176,8 @@ class ResNet(Network):
         logits_NK: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits_NK
 
-    def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place: He's normal for convolutions."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, (nn.BatchNorm2d, nn.Linear)):
-                module.reset_parameters()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        super().reset_parameters(seed)
         if self.zero_init_last_norm:
             for module in self.modules():
                 if isinstance(module, Block):

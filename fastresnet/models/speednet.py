@@ -119,15 +119,18 @@ class SpeedNet(Network):
         return logits_NK
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """First weights from PyTorch's global generator, in place; the whitening must be set again then."""
-        super().reset_parameters()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """As every network's; the whitening must be set again then."""
+        super().reset_parameters(seed)
         if self.dirac_init:
             for module in self.groups.modules():
                 if isinstance(module, nn.Conv2d):
-                    nn.init.dirac_(module.weight[: module.in_channels])
+                    first = module.weight[: module.in_channels].zero_()
+                    first[:, :, 1, 1].diagonal().fill_(1)  # nn.init.dirac_ writes one channel at a time
         if self.head_std is not None:
-            self.head.weight.mul_(self.head_std / self.head.weight.std())
+            # wide: in float32 a sum's last bits would depend on the device's order of adding
+            spread = self.head.weight.to(_widest(self.head.weight.device)).std()
+            self.head.weight.mul_((self.head_std / spread).float())
 
     @property
     def whitened(self) -> bool:
@@ -158,15 +161,18 @@ class SpeedNet(Network):
 
 def _patch_covariance(images: Tensor) -> Tensor:
     """Mean outer product (12,12) float64 of all 2x2 patches of images (N,3,h,w): channel, row, column."""
-    wide = torch.float32 if images.device.type == "mps" else torch.float64  # an Apple GPU has no float64
-    total = torch.zeros(12, 12, dtype=wide, device=images.device)
+    total = torch.zeros(12, 12, dtype=_widest(images.device), device=images.device)
     height, width = images.shape[2] - 1, images.shape[3] - 1
     for some in images.split(500):
         some = some.float()
         shifted = [some[:, :, y : y + height, x : x + width] for y in range(2) for x in range(2)]
         patches = torch.stack(shifted, dim=2).flatten(1, 2).transpose(0, 1).reshape(12, -1)
-        total += (patches @ patches.T).to(wide)
+        total += (patches @ patches.T).to(total.dtype)
     return total / (len(images) * height * width)
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # an Apple GPU has no float64
 
 
 def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:

@@ -6,7 +6,7 @@ Knows no data and no loader; `experiment` has these.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -117,6 +117,20 @@ def placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
     if cfg.train.sync_batch_norm:
         norms.synchronise(model, device)
     return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model
+
+
+@torch.no_grad()
+def begin_again(model: nn.Module, cfg: Config, own: Own, seed: int, anew: Callable[[], nn.Module]) -> None:
+    """First weights of `seed`, in place: drawn where they lie.
+
+    Of a network that a user's code has made, and may have changed, those of another that `anew` gives.
+    """
+    ours = own.model is None and ":" not in cfg.model.arch
+    if ours and isinstance(model, Network) and model.counted:
+        model.reset_parameters(seed)
+        return
+    for value, fresh in zip(model.state_dict().values(), anew().state_dict().values()):
+        value.copy_(fresh)
 
 
 def new_optimizer(cfg: Config, model: nn.Module, course: Course) -> Optimizers:

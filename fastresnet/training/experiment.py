@@ -228,17 +228,17 @@ class Experiment:
 
         Compiled and captured steps stay valid.
         """
-        self.seed = seed
-        with torch.no_grad():
-            state = self._new_model(seed).state_dict()
-            for own, fresh in zip(self.model.state_dict().values(), state.values()):
-                own.copy_(fresh)
+        self.seed = self.train_loader.seed = seed
+        self._begin_again(self.model)
         for average in self.averages:
             average.restart()
         self.trainer.reset()
         if isinstance(self.trainer.select, ProxyNet):
-            self.trainer.select.reset(self._new_model(seed, width=self.cfg.train.proxy_width).state_dict())
-        self.train_loader.seed = seed
+            self._begin_again(self.trainer.select.model, self.cfg.train.proxy_width)
+            self.trainer.select.reset()
+
+    def _begin_again(self, model: nn.Module, width: float | None = None) -> None:
+        assembly.begin_again(model, self.cfg, self.own, self.seed, lambda: self._new_model(self.seed, width))
 
     def close(self) -> None:
         """Let go of the loaders' threads."""

@@ -6,7 +6,7 @@ but the proxy's own.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence, TypedDict
+from typing import Any, Sequence, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -147,11 +147,8 @@ class ProxyNet(HardExamples):
     def snapshots(self) -> list[Snapshot]:
         return [Snapshot(self.model, self.optimizer, [self.step_done])]
 
-    def reset(self, state: Mapping[str, Tensor]) -> None:
-        """Begin again from the weights `state`, in place, so that captured graphs stay valid."""
-        with torch.no_grad():
-            for own, fresh in zip(self.model.state_dict().values(), state.values()):
-                own.copy_(fresh)
+    def reset(self) -> None:
+        """Forget all training but the weights, in place, so that captured graphs stay valid."""
         self.optimizer.forget()
         self.step_done.zero_()
 

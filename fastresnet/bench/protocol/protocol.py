@@ -7,7 +7,8 @@ it: start-up, reading the data, compiling and warming up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,15 +95,12 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
     experiment.model.train()
     classes = len(experiment.splits.class_names)
     for epoch, steps in first_of_each_kind(experiment, last_step).items():
-        batches = experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
-        try:
+        with closing(_of_epochs(experiment, range(epoch, epoch + 1))) as batches:
             numbered = zip(range(epoch * experiment.steps_per_epoch, max(steps) + 1), batches)
             for step, (images, labels) in numbered:
                 if step in steps:
                     experiment.trainer.steps_done = step
                     experiment.trainer.step(images, torch.randint_like(labels, classes))
-        finally:
-            _close(batches)
     for split in experiment.evaluation_splits:
         experiment.evaluate(split, tta=experiment.cfg.eval.tta)
     timing.synchronize(experiment.device)
@@ -159,15 +157,23 @@ def run_once(prepared: Prepared, seed: int, *, timed: bool = True, split: str = 
 
 
 def _train(experiment: Experiment, last_step: int) -> float:
-    """All steps of a run; the host's seconds that went into making batches."""
-    batches = _Clocked()
-    for epoch in range(-(-last_step // experiment.steps_per_epoch)):
-        made = experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
-        try:
-            experiment.trainer.fit_epoch(batches.of(made), epoch, limit=last_step)
-        finally:
-            _close(made)
+    """All steps of a run; the host's seconds that went into making batches.
+
+    A GPU is read from once, at the end: the host draws the next epoch while it still works at this one. Where
+    there is nothing to hide so, a loss that is no number ends the run with its epoch.
+    """
+    batches, epochs = _Clocked(), -(-last_step // experiment.steps_per_epoch)
+    together = epochs if experiment.device.type == "cuda" else 1
+    for first in range(0, epochs, together):
+        some = range(first, min(first + together, epochs))
+        with closing(_of_epochs(experiment, some)) as made:
+            experiment.trainer.fit_epoch(batches.of(made), some[-1], limit=last_step)
     return batches.seconds
+
+
+def _of_epochs(experiment: Experiment, epochs: range) -> Generator[Batch, None, None]:
+    for epoch in epochs:
+        yield from experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
 
 
 class _Clocked:
@@ -192,8 +198,3 @@ def _seconds(clock: timing.Stopwatch, augmenting: float) -> dict[str, float | No
     if torch.device(clock.device or "cpu").type == "cpu":
         seconds |= {"augment": augmenting, "train": clock.seconds["train"] - augmenting}
     return seconds
-
-
-def _close(batches: object) -> None:
-    """A loader's thread ends with its epoch, not with the process."""
-    getattr(batches, "close", lambda: None)()
