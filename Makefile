@@ -26,7 +26,7 @@ train: setup
 # One thread a worker: the workers are what keeps the cores busy.
 test:
 	@scripts/setup.sh --browser
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow" $(ARGS)
 
 slow: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load -m slow $(ARGS)

@@ -24,41 +24,11 @@ class Lacking(PathFinder):
         return super().find_spec(name, path, target)
 sys.meta_path[:] = [Lacking if finder is PathFinder else finder for finder in sys.meta_path]
 """
-LACKING = {
-    "fastargs",
-    "terminaltables",
-    "jsonschema",
-    "referencing",
-    "rpds",
-    "attrs",
-    "attr",
-    "sklearn",
-    "scipy",
-}
-LACKING |= {
-    "matplotlib",
-    "tensorboard",
-    "wandb",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "safetensors",
-    "pynvml",
-    "psutil",
-}
-LACKING |= {
-    "pytest",
-    "_pytest",
-    "pluggy",
-    "iniconfig",
-    "pygments",
-    "xdist",
-    "ffcv",
-    "assertpy",
-    "tqdm",
-    "ppe",
-    "cv2",
-}
+LACKING = set(
+    "fastargs terminaltables jsonschema referencing rpds attrs attr sklearn scipy matplotlib tensorboard"
+    " wandb onnx onnxscript onnxruntime safetensors pynvml psutil pytest _pytest pluggy iniconfig pygments"
+    " xdist ffcv assertpy tqdm ppe cv2".split()
+)
 
 
 def write_python(folder: Path) -> None:

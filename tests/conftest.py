@@ -1,5 +1,6 @@
 """What many tests share: small images, the real data where it is, and quiet, repeatable arithmetic."""
 
+import gc
 import os
 import runpy
 import subprocess
@@ -63,8 +64,16 @@ def imagenette_root(cifar_root: Path) -> Path:
     return root
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped, with the reason, where there is no CUDA GPU."""
+def _seconds(item: pytest.Item) -> float:
+    """About how long a slow test takes, as its mark says."""
+    return sum(sum(mark.args) for mark in item.iter_markers("slow"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests come longest first, or the last one keeps a worker alone at work; tests marked `gpu` are
+    skipped, with the reason, where there is no CUDA GPU."""
+    if config.getoption("markexpr") == "slow":
+        items.sort(key=_seconds, reverse=True)
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch
@@ -73,6 +82,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and this machine has none"))
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays: the collector needn't look at it each time anew."""
+    gc.collect()
+    gc.freeze()
 
 
 # ---- nothing is left in the work tree ----------------------------------------------------------------------
@@ -98,6 +113,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The session fails where tests left files in the work tree: they belong into tmp_path."""
+    gc.unfreeze()
     before = session.config.stash.get(_before, None)
     if before is None:
         return

@@ -11,36 +11,12 @@ PACKAGE = ROOT / "fastresnet"
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- begin: rooms -->\n", "<!-- end: rooms -->"
 
-# A room imports only rooms that stand above it.
-ORDER = [
-    "base",
-    "settings",
-    "machine",
-    "ranks",
-    "sources",
-    "beton",
-    "data",
-    "augment",
-    "loading",
-    "models",
-    "optim",
-    "training",
-    "watching",
-    "reports",
-    "runs",
-    "inference",
-    "series",
-    "bench",  # no more than a name: its rooms follow
-    "bench.places",
-    "bench.measuring",
-    "bench.contest",
-    "bench.judging",
-    "bench.protocol",
-    "bench.pages",
-    "bench.commands",
-    "commands",
-    "",  # the package itself: its public names
-]
+# A room imports only rooms that stand before it. `bench` is no more than a name: its rooms follow; the last
+# is the package itself, its public names.
+ORDER = """base settings machine ranks sources beton data augment loading models optim training watching
+reports runs inference series bench bench.places bench.measuring bench.contest bench.judging bench.protocol
+bench.pages bench.commands commands""".split()
+ORDER.append("")
 
 
 def name_of(path: Path) -> str:

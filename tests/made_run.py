@@ -21,23 +21,12 @@ def write_checkpoint(path, *, classes=CLASSES, changes=None, **fields):
     cfg = config.load(None, {**SMALL, **(changes or {})})
     torch.manual_seed(0)
     model = models.build(cfg.model, len(classes), 32)
-    checkpoint.save(
-        path,
-        {
-            "model": model.state_dict(),
-            "averaged": None,
-            "recipe": "small",
-            "config": cfg.to_dict(),
-            "data": {"name": "made", "digest": "00", "synthetic": True},
-            "class_names": list(classes),
-            "mean": [0.5, 0.5, 0.4],
-            "std": [0.2, 0.2, 0.3],
-            "image_size": 32,
-            "step": 3,
-            "epoch": 1,
-            **fields,
-        },
-    )
+    held = {
+        "model": model.state_dict(), "averaged": None, "recipe": "small", "config": cfg.to_dict(),
+        "data": {"name": "made", "digest": "00", "synthetic": True}, "class_names": list(classes),
+        "mean": [0.5, 0.5, 0.4], "std": [0.2, 0.2, 0.3], "image_size": 32, "step": 3, "epoch": 1,
+    }  # fmt: skip
+    checkpoint.save(path, held | fields)
     return path
 
 
@@ -45,21 +34,12 @@ def history(epochs=4):
     """per_epoch of a run whose highest test accuracy is in its third epoch; the second wasn't evaluated."""
     accuracy = [0.4, None, 0.7, 0.6, 0.55, 0.5]
     return [
-        {
-            "epoch": i + 1,
-            "step": 10 * (i + 1),
-            "lr": 0.1 / (i + 1),
-            "train_loss": 2.0 / (i + 1),
-            "train_accuracy": 0.3 + 0.1 * i,
-            "test_accuracy": accuracy[i],
-            "test_loss": None if accuracy[i] is None else 1 - accuracy[i],
-            "val_loss": None,
-            "val_accuracy": None,
-            "seconds": 2.0,
-            "images_per_second": 500.0 + i,
-        }
+        {"epoch": i + 1, "step": 10 * (i + 1), "lr": 0.1 / (i + 1), "train_loss": 2.0 / (i + 1),
+         "train_accuracy": 0.3 + 0.1 * i, "test_accuracy": accuracy[i], "val_loss": None, "seconds": 2.0,
+         "test_loss": None if accuracy[i] is None else 1 - accuracy[i], "val_accuracy": None,
+         "images_per_second": 500.0 + i}
         for i in range(epochs)
-    ]
+    ]  # fmt: skip
 
 
 def write_run(path, *, finished=True, synthetic=False, epochs=4):
@@ -75,39 +55,17 @@ def write_run(path, *, finished=True, synthetic=False, epochs=4):
     logits[np.arange(60), labels] += 1.5
     np.savez_compressed(path / "predictions.npz", logits=logits, labels=labels, class_names=np.array(CLASSES))
     if finished:
+        data = {"name": "made", "digest": "00", "synthetic": synthetic, "train_size": 100, "test_size": 60}
+        accuracy = {"test": 0.6, "test_tta": 0.62, "best": 0.7, "best_epoch": 3, "best_on": "validation"}
         record = {
-            "schema_version": 1,
-            "recipe": "small<script>",
-            "config": cfg.to_dict(),
-            "parameters": 68786,
-            "precision": "bf16",
-            "seed": 3,
-            "git": {"commit": "abc123", "dirty": True},
-            "data": {
-                "name": "made",
-                "digest": "00",
-                "synthetic": synthetic,
-                "train_size": 100,
-                "test_size": 60,
-            },
-            "accuracy": {
-                "test": 0.6,
-                "test_tta": 0.62,
-                "best": 0.7,
-                "best_epoch": 3,
-                "best_on": "validation",
-            },
-            "loss": 0.4,
+            "schema_version": 1, "recipe": "small<script>", "config": cfg.to_dict(), "parameters": 68786,
+            "precision": "bf16", "seed": 3, "git": {"commit": "abc123", "dirty": True},
+            "data": data, "accuracy": accuracy,
+            "loss": 0.4, "images_per_second": 501.5, "flops_per_image": 1.1e9, "mfu": 0.417,
             "seconds": {"startup": 1.0, "compile": 0.0, "train": 8.0, "eval": 1.0, "wall": 130.0},
-            "images_per_second": 501.5,
-            "flops_per_image": 1.1e9,
-            "mfu": 0.417,
-            "peak_memory_bytes": 10**9,
-            "energy_joules": None,
-            "hardware": {"gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}},
-            "software": {"python": "3.11", "torch": "2.6"},
-            "per_epoch": rows,
-        }
+            "peak_memory_bytes": 10**9, "energy_joules": None, "software": {"python": "3.11", "torch": "2.6"},
+            "hardware": {"gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}}, "per_epoch": rows,
+        }  # fmt: skip
         (path / "result.json").write_text(json.dumps(record))
     return path, rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
 

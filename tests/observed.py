@@ -289,11 +289,6 @@ def run(cfg: Config) -> Any:
 TIMED = ("seconds", "images_per_second")
 
 
-def checkpointed(folder: Path) -> dict[str, torch.Tensor]:
-    """The last weights that a run left in its folder."""
-    return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
-
-
 def watched(cfg: Config) -> Any:
     """How long a run lets pass between two steps, by itself after the first one; None: it isn't watched."""
     seen: list[Any] = []

@@ -41,17 +41,11 @@ def _torchs_onecycle(schedule: Any, steps: int) -> list[tuple[float, float | Non
     low, high = schedule.momentum_low, schedule.momentum_high
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=1.0,
-        total_steps=steps,
-        pct_start=schedule.warmup_fraction,
-        anneal_strategy=schedule.anneal,
-        div_factor=1 / schedule.initial_factor,
+        optimizer, max_lr=1.0, total_steps=steps, pct_start=schedule.warmup_fraction,
+        anneal_strategy=schedule.anneal, div_factor=1 / schedule.initial_factor,
         final_div_factor=schedule.initial_factor / max(schedule.final_factor, 1e-12),
-        cycle_momentum=low is not None,
-        base_momentum=low or 0.0,
-        max_momentum=high or 0.0,
-    )
+        cycle_momentum=low is not None, base_momentum=low or 0.0, max_momentum=high or 0.0,
+    )  # fmt: skip
     made = []
     for step in range(steps):
         group = optimizer.param_groups[0]
@@ -122,16 +116,9 @@ def _copy(model: nn.Module) -> Weights:
 
 
 def _update(
-    optim: Any,
-    kind: str,
-    p: Tensor,
-    g: Tensor,
-    own: Any,
-    step: int,
-    factor: float,
-    momentum: float | None,
+    optim: Any, kind: str, p: Tensor, g: Tensor, own: Any, step: int, factor: float, momentum: float | None,
     depth: float,
-) -> None:
+) -> None:  # fmt: skip
     peak = optim.lr
     if kind == "head" and optim.lr_head is not None:
         peak = optim.lr_head

@@ -34,124 +34,49 @@ RECORD, RUN = _in("test_promises", "record"), _in("test_promises", "test_a_run_i
 IMAGES, WHITENING = _in("test_promises", "epoch or bright or resol"), _in("test_promises", "whiten")
 SETTINGS_OF_AUGMENT = r"(= )(\{one\.name: getattr\(train, one\.name\) for one in fields\(Augment\)\})"
 FAULTS = [
-    Fault(
-        "Muon's momentum not decayed",
-        r"torch\._foreach_mul_\(buffers, momentum\)",
-        "pass",
-        _in("test_plain", "muon"),
-    ),
-    Fault(
-        "a run's TTA figure made without TTA",
-        r'(evaluate\( "test", )tta=cfg\.eval\.tta( \) if)',
-        r'\1tta="none"\2',
-        RUN,
-    ),
-    Fault(
-        "a record's TTA figure made without TTA",
-        r"(experiment\.evaluate\( split, )tta=tta( \)\.accuracy)",
-        r'\1tta="none"\2',
-        RECORD,
-    ),
-    Fault(
-        "averaged weights never evaluated",
-        r"model = self\.averaged_model or self\.model",
-        "model = self.model",
-        RECORD,
-    ),
-    Fault(
-        "the EMA's decay wrong",
-        r"self\._move\(1\.0 - decay\)",
-        "self._move((1.0 - decay) / 2)",
-        _in("test_plain", "average"),
-    ),
-    Fault(
-        "whitening off the protocol's clock",
-        r"( clock = timing\.Stopwatch\(experiment\.device\))"
-        r"( experiment\.reset\(seed\) experiment\.initialise\(\))",
-        r"\2\1",
-        RECORD,
-    ),
-    Fault(
-        "the deciding evaluation off the clock",
-        r'clock\.lap\("eval"\)( except trainer\.Diverged)',
-        r'clock.seconds["eval"] = 0.0\1',
-        RECORD,
-    ),
-    Fault(
-        "every run of a record with seed 0",
-        r"(Stopwatch\(experiment\.device\) experiment\.reset\()seed\)",
-        r"\g<1>0)",
-        RECORD,
-    ),
-    Fault(
-        "resolutions by epoch instead of share of the run",
-        r"until \* self\.total_steps",
-        "until * self.steps_per_epoch",
-        IMAGES,
-    ),
-    Fault(
-        "the training set never shuffled",
-        r"shuffle=True(, drop_last=train\.drop_last)",
-        r"shuffle=False\1",
-        IMAGES,
-    ),
-    Fault(
-        "cutout never handed on",
-        SETTINGS_OF_AUGMENT,
-        r'\1\2 | {"cutout_px": 0}',
-        _in("test_every_setting", "train.cutout_px"),
-    ),
-    Fault(
-        "brightness and contrast swapped",
-        SETTINGS_OF_AUGMENT,
-        r'\1\2 | {"brightness": getattr(train, "contrast"), "contrast": getattr(train, "brightness")}',
-        IMAGES,
-    ),
-    Fault(
-        "label smoothing lost",
-        r"label_smoothing=cfg\.train\.label_smoothing"
-        r"(, loss_reduction=cfg\.train\.loss_reduction, clip_norm)",
-        r"label_smoothing=0.0\1",
-        _in("test_every_setting", "train.label_smoothing"),
-    ),
-    Fault(
-        "clip_norm lost",
-        r"clip_norm=cfg\.train\.clip_norm",
-        "clip_norm=0.0",
-        _in("test_every_setting", "train.clip_norm"),
-    ),
-    Fault(
-        "whitening from unnormalised images",
-        r"return (self\.plain\(self\.stored, torch\.arange\(count, device=self\.device\)\))",
-        r"std, mean = (torch.tensor(x).view(3, 1, 1) for x in (self.asked.std, self.asked.mean))"
-        r"; return \1 * std + mean",
-        WHITENING,
-    ),
-    Fault(
-        "the whitening bias frozen for good",
-        r"return bool\(self\.names\) and step >= self\.from_step",
-        "return bool(self.names)",
-        WHITENING,
-    ),
-    Fault(
-        "the statistics of frozen norms move",
-        r"norm\.train\(not held\)",
-        "norm.train()",
-        _in("test_freezing", "stay_until_their_step"),
-    ),
-    Fault(
-        "lookahead's share lost",
-        r"self\._move\(self\._share\(step\)\)",
-        "self._move(1.0)",
-        _in("test_plain", "lookahead"),
-    ),
-    Fault(
-        "run.deterministic ignored",
-        r"precision\.repeat_exactly\(cfg\.run\.deterministic\)",
-        "pass",
-        _in("test_every_setting", "run.deterministic"),
-    ),
-]
+    Fault("Muon's momentum not decayed", r"torch\._foreach_mul_\(buffers, momentum\)", "pass",
+          _in("test_plain", "muon")),
+    Fault("a run's TTA figure made without TTA", r'(evaluate\( "test", )tta=cfg\.eval\.tta( \) if)',
+          r'\1tta="none"\2', RUN),
+    Fault("a record's TTA figure made without TTA",
+          r"(experiment\.evaluate\( split, )tta=tta( \)\.accuracy)", r'\1tta="none"\2', RECORD),
+    Fault("averaged weights never evaluated", r"model = self\.averaged_model or self\.model",
+          "model = self.model", RECORD),
+    Fault("the EMA's decay wrong", r"self\._move\(1\.0 - decay\)", "self._move((1.0 - decay) / 2)",
+          _in("test_plain", "average")),
+    Fault("whitening off the protocol's clock", r"( clock = timing\.Stopwatch\(experiment\.device\))"
+          r"( experiment\.reset\(seed\) experiment\.initialise\(\))", r"\2\1", RECORD),
+    Fault("the deciding evaluation off the clock", r'clock\.lap\("eval"\)( except trainer\.Diverged)',
+          r'clock.seconds["eval"] = 0.0\1', RECORD),
+    Fault("every run of a record with seed 0",
+          r"(Stopwatch\(experiment\.device\) experiment\.reset\()seed\)", r"\g<1>0)", RECORD),
+    Fault("resolutions by epoch instead of share of the run", r"until \* self\.total_steps",
+          "until * self.steps_per_epoch", IMAGES),
+    Fault("the training set never shuffled", r"shuffle=True(, drop_last=train\.drop_last)",
+          r"shuffle=False\1", IMAGES),
+    Fault("cutout never handed on", SETTINGS_OF_AUGMENT, r'\1\2 | {"cutout_px": 0}',
+          _in("test_every_setting", "train.cutout_px")),
+    Fault("brightness and contrast swapped", SETTINGS_OF_AUGMENT,
+          r'\1\2 | {"brightness": getattr(train, "contrast"), "contrast": getattr(train, "brightness")}',
+          IMAGES),
+    Fault("label smoothing lost", r"label_smoothing=cfg\.train\.label_smoothing"
+          r"(, loss_reduction=cfg\.train\.loss_reduction, clip_norm)", r"label_smoothing=0.0\1",
+          _in("test_every_setting", "train.label_smoothing")),
+    Fault("clip_norm lost", r"clip_norm=cfg\.train\.clip_norm", "clip_norm=0.0",
+          _in("test_every_setting", "train.clip_norm")),
+    Fault("whitening from unnormalised images",
+          r"return (self\.plain\(self\.stored, torch\.arange\(count, device=self\.device\)\))",
+          r"std, mean = (torch.tensor(x).view(3, 1, 1) for x in (self.asked.std, self.asked.mean))"
+          r"; return \1 * std + mean", WHITENING),
+    Fault("the whitening bias frozen for good", r"return bool\(self\.names\) and step >= self\.from_step",
+          "return bool(self.names)", WHITENING),
+    Fault("the statistics of frozen norms move", r"norm\.train\(not held\)", "norm.train()",
+          _in("test_freezing", "stay_until_their_step")),
+    Fault("lookahead's share lost", r"self\._move\(self\._share\(step\)\)", "self._move(1.0)",
+          _in("test_plain", "lookahead")),
+    Fault("run.deterministic ignored", r"precision\.repeat_exactly\(cfg\.run\.deterministic\)", "pass",
+          _in("test_every_setting", "run.deterministic")),
+]  # fmt: skip
 
 
 def main(words: list[str]) -> int:

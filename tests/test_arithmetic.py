@@ -10,14 +10,9 @@ from fastresnet.training.arithmetic import work
 from fastresnet.training.experiment import Experiment
 
 SETTINGS = {
-    "model.arch": "speednet",
-    "model.width": 0.125,
-    "train.batch_size": 20,
-    "train.epochs": 2.5,
-    "train.drop_last": False,
-    "train.precision": "fp32",
-    "run.device": "cpu",
-}
+    "model.arch": "speednet", "model.width": 0.125, "train.batch_size": 20, "train.epochs": 2.5,
+    "train.drop_last": False, "train.precision": "fp32", "run.device": "cpu",
+}  # fmt: skip
 KINDS = [
     {},
     {"train.resolutions": [[0.35, 24], [0.65, 28], [1.0, 32]]},

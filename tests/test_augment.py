@@ -86,14 +86,11 @@ def test_slices_and_selections_are_rows_of_the_epoch():
     assert torch.equal(part.dy, choices.dy[8:]) and torch.equal(picked.flip, choices.flip[[9, 0]])
 
 
-@pytest.mark.parametrize(
-    "settings, words",
-    [
-        (dict(flip="sometimes"), "flip must be one of none, random, alternating, got 'sometimes'"),
-        (dict(crop_mode="wrap"), "crop_mode must be one of"),
-        (dict(cutout_px=-1), "cutout_px must be at least 0, got -1"),
-    ],
-)
+@pytest.mark.parametrize("settings, words", [
+    (dict(flip="sometimes"), "flip must be one of none, random, alternating, got 'sometimes'"),
+    (dict(crop_mode="wrap"), "crop_mode must be one of"),
+    (dict(cutout_px=-1), "cutout_px must be at least 0, got -1"),
+])  # fmt: skip
 def test_impossible_augmentations_are_refused_by_name(settings, words):
     with pytest.raises(ValueError, match=words):
         Augment(**settings)

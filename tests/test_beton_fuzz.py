@@ -6,15 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 MUTATIONS = 10_000
 
 
-def test_every_mutated_beton_is_read_correctly_or_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_mutated_beton_is_read_correctly_or_refused(tmp_path, capsys):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(HERE / "fuzz_beton.py"), str(MUTATIONS), "1", str(tmp_path)],
         capture_output=True, text=True, timeout=300,

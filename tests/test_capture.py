@@ -195,9 +195,8 @@ def test_a_read_and_an_upload_would_be_seen():
         torch.ones(1).item()
     with NoHost(), pytest.raises(Forbidden):
         torch.tensor([1.0])
-    plain = Optimizers(
-        [torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=torch.tensor(0.1), foreach=True)]
-    )
+    one = torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=torch.tensor(0.1), foreach=True)
+    plain = Optimizers([one])
     plain.parts[0].param_groups[0]["params"][0].grad = torch.ones(2)
     with NoHost(), pytest.raises(Forbidden):
         plain.step()

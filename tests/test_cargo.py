@@ -19,13 +19,13 @@ def a_wheel(folder, name, code):
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"{name}/__init__.py", code)
-        wheel.writestr(
-            f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-        )
-        wheel.writestr(
-            f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+        facts = {
+            "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": "",
+        }
+        for fact, text in facts.items():
+            wheel.writestr(f"{name}-1.0.dist-info/{fact}", text)
     return path
 
 
@@ -60,10 +60,8 @@ def test_only_what_is_missing_and_works_here_is_installed(tmp_path):
     said = list(cargo.install(tmp_path / "packages.tar", tmp_path / "packages"))
     assert said[0] == "left out without_its_needs: No module named 'surely_not_installed_anywhere'"
     assert said[1] == "installed: brought_along, without_its_needs"
-    assert (tmp_path / "packages" / "brought_along").exists() and not (
-        tmp_path / "packages" / "json"
-    ).exists()
-    assert not (tmp_path / "packages" / "without_its_needs").exists()
+    there = {path.name for path in (tmp_path / "packages").iterdir()}
+    assert "brought_along" in there and not there & {"json", "without_its_needs"}
 
 
 def test_a_folder_without_wheels_is_refused(tmp_path):
@@ -71,7 +69,7 @@ def test_a_folder_without_wheels_is_refused(tmp_path):
         list(cargo.pack(tmp_path / "to", tmp_path, None))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(90)
 def test_all_that_a_gpu_is_asked_runs_on_a_cpu_at_tiny_size(tmp_path):
     """Packed, sent and unpacked, from a tree without git, by a Python that lacks what such an image lacks."""
     command = ["bash", "benchmarks/gpu_full.sh", "--dry", str(tmp_path)]
@@ -93,9 +91,7 @@ def test_stages_done_before_are_passed_over_those_without_time_named_and_results
     told = {"DRY": "1", "TOTAL": "10", "PYTHON": sys.executable}
     told |= {"CARGO": str(tmp_path / "cargo"), "HOLD": str(tmp_path / "hold")}
     command = ["bash", "benchmarks/gpu_full.sh", str(tmp_path / "out")]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | told, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | told, capture_output=True, text=True)
     assert done.returncode == 1 and "check" not in done.stdout
     assert "failed: record-speed94(no time left) record-rn18-94(no time left)" in done.stdout
     assert (tmp_path / "out" / "results.tar.gz").exists()

@@ -20,16 +20,9 @@ def payload(**changes):
     cfg = config.load(None, {"model.depth": 20, "model.width": 0.25})
     model = models.build(cfg.model, len(CLASSES), 32)
     return {
-        "model": model.state_dict(),
-        "averaged": None,
-        "config": cfg.to_dict(),
-        "class_names": CLASSES,
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-        "image_size": 32,
-        "epoch": 3,
-        **changes,
-    }
+        "model": model.state_dict(), "averaged": None, "config": cfg.to_dict(), "class_names": CLASSES,
+        "mean": [0.5] * 3, "std": [0.25] * 3, "image_size": 32, "epoch": 3, **changes,
+    }  # fmt: skip
 
 
 def test_what_was_saved_is_what_is_loaded(tmp_path):
@@ -170,18 +163,15 @@ def sealed(path, changes):
     return path
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"mean": [0.5, 0.5]}, "mean must hold 3 to 3 items"),
-        ({"std": [0.0] * 3}, r"std\[0\] must lie in"),
-        ({"class_names": [1]}, r"class_names\[0\] must be string"),
-        ({"image_size": 10**9}, "image_size must lie in"),
-        ({"model": {"conv1.weight": "text"}}, "model must hold tensors by name"),
-        ({"config": {"model": {"width": 10**9}}}, "model.width must be"),
-        ({"config": {"model": {"width": 60.0}}}, "weights of another model"),
-    ],
-)
+@pytest.mark.parametrize("changes, message", [
+    ({"mean": [0.5, 0.5]}, "mean must hold 3 to 3 items"),
+    ({"std": [0.0] * 3}, r"std\[0\] must lie in"),
+    ({"class_names": [1]}, r"class_names\[0\] must be string"),
+    ({"image_size": 10**9}, "image_size must lie in"),
+    ({"model": {"conv1.weight": "text"}}, "model must hold tensors by name"),
+    ({"config": {"model": {"width": 10**9}}}, "model.width must be"),
+    ({"config": {"model": {"width": 60.0}}}, "weights of another model"),
+])  # fmt: skip
 def test_what_a_checkpoint_holds_is_checked_before_it_is_used(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         checkpoint.load_model(sealed(tmp_path / "a.pt", changes))

@@ -43,20 +43,15 @@ def test_each_script_calls_the_command_of_its_name_and_no_command_lacks_a_script
         assert f"See fastresnet/{COMMANDS[name][0].replace('.', '/')}.py" in path.read_text()
 
 
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [
-        ("trian", "Did you mean train?"),
-        ("find_lr", "Did you mean find-lr?"),
-        ("xyzzy", "--help lists them all"),
-    ],
-)
+@pytest.mark.parametrize(("word", "hint"), [
+    ("trian", "Did you mean train?"), ("find_lr", "Did you mean find-lr?"),
+    ("xyzzy", "--help lists them all"),
+])  # fmt: skip
 def test_an_unknown_command_is_one_line_with_what_was_meant(capsys, word, hint):
     assert command.main([word]) == 2
     out, err = capsys.readouterr()
-    assert (
-        out == "" and err.startswith(f"error: there is no command '{word}'. ") and err.endswith(f"{hint}\n")
-    )
+    assert out == "" and err.endswith(f"{hint}\n")
+    assert err.startswith(f"error: there is no command '{word}'. ")
 
 
 def test_a_command_is_called_by_its_name_and_gives_its_exit_code(capsys, monkeypatch):
@@ -185,6 +180,10 @@ DEEP = "deep.yaml"
         ("compare gone.json there.json --gate=fast", "argument --gate: 'fast' is no number"),
         ("bench --suite=huge", "argument --suite: invalid choice: 'huge'"),
         ("bench --budget=0", "argument --budget: must be above 0, got 0"),
+        ("bench --budget=-1", "argument --budget: must be above 0, got -1"),
+        ("bench --only=accuracy", "suite quick has no case in accuracy"),
+        ("bench --device=cuda:99", "--device=cuda:99"),
+        ("bench --gpu", "unrecognized arguments: --gpu"),
         ("bench --processes=0", "argument --processes: must be a whole number from 1 on, got 0"),
         ("bench --against=nowhere", "--against nowhere: no folder with a checkout of fastresnet"),
         ("bench --operators=nothing", "no file and no recipe is called nothing"),
@@ -201,6 +200,9 @@ DEEP = "deep.yaml"
         ("loaders --images=-1", "argument --images: must be a whole number from 1 on, got -1"),
         ("loaders --only=nothing", "--only nothing: there are resident, stream, ffcv, torchvision"),
         ("loaders --batch-size=0", "argument --batch-size: must be a whole number from 1 on, got 0"),
+        ("loaders --threads=-1", "argument --threads: must be a whole number from 1 on, got -1"),
+        ("loaders --seconds=0", "argument --seconds: must be above 0, got 0"),
+        ("loaders --images=100 --device=cpu", "--images 100: two batches of 500 need 1000 or more"),
         ("--completion fish", "--completion is for bash or zsh, got 'fish'"),
         ("paint", "there is no command 'paint'. Did you mean plan?"),
     ],
@@ -220,41 +222,20 @@ def test_a_wrong_command_line_is_one_line_and_exit_2_and_leaves_nothing(
     assert os.listdir(tmp_path) == [DEEP], "nothing is written before the words are understood"
 
 
-def test_world_size_alone_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command.main(["train", "--config", "smoke"]) == 2
-    err = capsys.readouterr().err
-    assert (
-        err.startswith("error: WORLD_SIZE=2 stands in the environment without RANK") and err.count("\n") == 1
-    )
-
-
 # ---- the wheel ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
     """Built, installed without dependencies beside this interpreter's packages, used in an empty folder."""
     source = tmp_path / "source"
     subprocess.run(["git", "clone", "-q", ROOT, source], check=True)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        source,
-    ]
-    subprocess.run(build, check=True)
+    pip, quiet = [sys.executable, "-m", "pip"], ["-q", "--no-deps"]
+    subprocess.run([*pip, "wheel", *quiet, "--no-build-isolation", "-w", tmp_path, source], check=True)
     venv.create(tmp_path / "venv", with_pip=False)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", site, wheel], check=True)
+    subprocess.run([*pip, "install", *quiet, "-t", site, wheel], check=True)
     heavy = [path for path in sys.path if path.endswith("site-packages")]
     (site / "heavy.pth").write_text("\n".join(heavy))
     away = tmp_path / "away"
@@ -269,16 +250,9 @@ def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    trained = call(
-        "train", "--config", "smoke", "--train.max_steps=3", "--data.source=synthetic", "--run.dir=run"
-    )
+    trained = call("train", "--config=smoke", "--train.max_steps=3", "--run.dir=run")
     assert '"synthetic":true' in trained and (away / "run" / "report.html").is_file()
     call("bench", "--suite", "quick", "--scale", "tiny", "--only", "ceilings", "--out", "bench.json")
     assert (away / "bench.json").is_file()
     assert '"commit":null' in trained, "the wheel knows no commit, whatever repository it lies in"
-    assert os.listdir(away) == ["run", "bench.json"] or set(os.listdir(away)) <= {
-        "run",
-        "bench.json",
-        "data",
-        "runs",
-    }
+    assert set(os.listdir(away)) <= {"run", "bench.json", "data", "runs"}

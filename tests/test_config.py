@@ -88,51 +88,44 @@ def test_overrides_are_a_mapping_or_words_of_a_command_line():
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "key", "value"),
-    [
-        ("train: {compile: off}", "train.compile", "off"),
-        ("optim: {lr: 1e-3}", "optim.lr", 0.001),
-        ("optim: {lr: 2}", "optim.lr", 2.0),
-        ("optim: {eps: 1.0e-08}", "optim.eps", 1e-8),
-        ("eval: {tta: none}", "eval.tta", "none"),
-        ("run: {seed: 010}", "run.seed", 10),
-        ("run: {dir: 2026-11-01}", "run.dir", "2026-11-01"),
-        ("data: {root: ~}", "data.root", None),
-        ("optim:", "optim.lr", 0.1),
-        ("", "optim.lr", 0.1),
-        ("run: {loggers: [tensorboard]}", "run.loggers", ["tensorboard"]),
-        ("model: {stage_widths: [64, 256]}", "model.stage_widths", [64, 256]),
-    ],
-)
+@pytest.mark.parametrize(("text", "key", "value"), [
+    ("train: {compile: off}", "train.compile", "off"),
+    ("optim: {lr: 1e-3}", "optim.lr", 0.001),
+    ("optim: {lr: 2}", "optim.lr", 2.0),
+    ("optim: {eps: 1.0e-08}", "optim.eps", 1e-8),
+    ("eval: {tta: none}", "eval.tta", "none"),
+    ("run: {seed: 010}", "run.seed", 10),
+    ("run: {dir: 2026-11-01}", "run.dir", "2026-11-01"),
+    ("data: {root: ~}", "data.root", None),
+    ("optim:", "optim.lr", 0.1),
+    ("", "optim.lr", 0.1),
+    ("run: {loggers: [tensorboard]}", "run.loggers", ["tensorboard"]),
+    ("model: {stage_widths: [64, 256]}", "model.stage_widths", [64, 256]),
+])  # fmt: skip
 def test_yaml_is_read_as_people_mean_it(recipe, text, key, value):
     assert load(recipe("r.yaml", text)).flat()[key] == value
 
 
-@pytest.mark.parametrize(
-    ("word", "key", "value"),
-    [
-        ("--optim.lr=1e-3", "optim.lr", 0.001),
-        ("--optim.nesterov=false", "optim.nesterov", False),
-        ("--run.dir=123", "run.dir", "123"),
-        ("--run.dir=null", "run.dir", None),
-        ("--run.dir=a=b", "run.dir", "a=b"),
-        ("--train.compile=off", "train.compile", "off"),
-        ("--run.loggers=wandb,tensorboard", "run.loggers", ["wandb", "tensorboard"]),
-        ("--run.loggers=[wandb]", "run.loggers", ["wandb"]),
-        ("--run.loggers=[]", "run.loggers", []),
-        ("--model.stage_widths=32,64", "model.stage_widths", [32, 64]),
-        ("--schedule.points=[[0, 1], [2, 0]]", "schedule.points", [[0.0, 1.0], [2.0, 0.0]]),
-    ],
-)
+@pytest.mark.parametrize(("word", "key", "value"), [
+    ("--optim.lr=1e-3", "optim.lr", 0.001),
+    ("--optim.nesterov=false", "optim.nesterov", False),
+    ("--run.dir=123", "run.dir", "123"),
+    ("--run.dir=null", "run.dir", None),
+    ("--run.dir=a=b", "run.dir", "a=b"),
+    ("--train.compile=off", "train.compile", "off"),
+    ("--run.loggers=wandb,tensorboard", "run.loggers", ["wandb", "tensorboard"]),
+    ("--run.loggers=[wandb]", "run.loggers", ["wandb"]),
+    ("--run.loggers=[]", "run.loggers", []),
+    ("--model.stage_widths=32,64", "model.stage_widths", [32, 64]),
+    ("--schedule.points=[[0, 1], [2, 0]]", "schedule.points", [[0.0, 1.0], [2.0, 0.0]]),
+])  # fmt: skip
 def test_the_command_line_is_read_as_people_mean_it(word, key, value):
     assert load(None, [word]).flat()[key] == value
 
 
 def test_a_dumped_configuration_reads_back_equal_with_its_recipe_and_says_who_set_what(tmp_path):
-    cfg = load(
-        "rn18-long", {"train.epochs": 1, "run.dir": "off", "optim.eps": 1e-9, "run.loggers": ["wandb"]}
-    )
+    changes = {"train.epochs": 1, "run.dir": "off", "optim.eps": 1e-9, "run.loggers": ["wandb"]}
+    cfg = load("rn18-long", changes)
     cfg.dump(tmp_path / "config.yaml")
     assert load(tmp_path / "config.yaml") == cfg
     lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
@@ -218,20 +211,17 @@ def test_a_wrong_recipe_is_refused_with_file_key_and_mistake(recipe, text, messa
 FITS = "(train.accumulate=0 finds parts that fit)"
 
 
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("--optim.learning_rate=1", "unknown key optim.learning_rate. Did you mean optim.lr?"),
-        ("--optim.lr=-1", "--optim.lr must be above 0, got -1"),
-        ("--optim.lr=", "--optim.lr must be a number above 0, got ''"),
-        ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
-        ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
-        ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
-        ("--train.batch_size=[", f"--train.batch_size must be a whole number at least 1, got '[' {FITS}"),
-        ("--train.batch_size=1.5", f"--train.batch_size must be a whole number at least 1, got 1.5 {FITS}"),
-        ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
-    ],
-)
+@pytest.mark.parametrize(("word", "message"), [
+    ("--optim.learning_rate=1", "unknown key optim.learning_rate. Did you mean optim.lr?"),
+    ("--optim.lr=-1", "--optim.lr must be above 0, got -1"),
+    ("--optim.lr=", "--optim.lr must be a number above 0, got ''"),
+    ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
+    ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
+    ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
+    ("--train.batch_size=[", f"--train.batch_size must be a whole number at least 1, got '[' {FITS}"),
+    ("--train.batch_size=1.5", f"--train.batch_size must be a whole number at least 1, got 1.5 {FITS}"),
+    ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
+])  # fmt: skip
 def test_a_wrong_word_on_the_command_line_is_refused(word, message):
     assert complaint(None, [word]) == message
 
@@ -286,9 +276,7 @@ def test_recipes_that_inherit_in_a_circle_show_the_chain(recipe):
 
 def test_a_mistake_in_a_base_names_the_base_even_where_the_recipe_overrides_it(recipe):
     recipe("low.yaml", "optim: {lr: -1}")
-    assert complaint(recipe("top.yaml", "base: low.yaml\noptim: {lr: 1}")).startswith(
-        "low.yaml: optim.lr must"
-    )
+    assert complaint(recipe("top.yaml", "base: low.yaml\noptim: {lr: 1}")).startswith("low.yaml: optim.lr")
 
 
 def test_a_missing_recipe_is_named_with_what_was_meant(recipe, tmp_path):

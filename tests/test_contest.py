@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fastresnet import augment
-from fastresnet.base import exits
 from fastresnet.bench.commands import loaders
 from fastresnet.bench.contest import checks, contest, contestants, entrants, outcome
 from fastresnet.bench.contest.contestants import Contestant
@@ -118,20 +117,3 @@ def test_the_command_takes_the_batch_that_training_uses(tmp_path):
     arguments = ["--images", "1024", "--seconds", "0.1", "--only", "resident rows", "--json", str(out)]
     assert loaders.main([*arguments, "--device", "cpu"]) == 0
     assert json.loads(out.read_text())["batch_size"] == 500
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--images=-1"], "--images: must be a whole number from 1 on"),
-        (["--threads=-1"], "--threads: must be a whole number from 1 on"),
-        (["--batch-size=0"], "--batch-size: must be a whole number from 1 on"),
-        (["--seconds=0"], "--seconds: must be above 0"),
-        (["--only=nothing"], "--only nothing: there are resident, stream, ffcv, torchvision, dali"),
-        (["--images=100"], "--images 100: two batches of 500 need 1000 or more"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line_and_exit_2(arguments, message, capsys):
-    assert exits.exit_code(loaders.main, ["--device", "cpu", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1

@@ -20,18 +20,11 @@ def machine(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("gpus", "mps", "name", "expected"),
-    [
-        (0, False, "auto", "cpu"),
-        (0, True, "auto", "mps"),
-        (2, True, "auto", "cuda:0"),
-        (2, False, "cuda", "cuda:0"),
-        (2, False, "cuda:1", "cuda:1"),
-        (2, True, "mps", "mps"),
-        (2, False, "cpu", "cpu"),
-    ],
-)
+@pytest.mark.parametrize(("gpus", "mps", "name", "expected"), [
+    (0, False, "auto", "cpu"), (0, True, "auto", "mps"), (2, True, "auto", "cuda:0"),
+    (2, False, "cuda", "cuda:0"), (2, False, "cuda:1", "cuda:1"), (2, True, "mps", "mps"),
+    (2, False, "cpu", "cpu"),
+])  # fmt: skip
 def test_a_name_means_a_device(machine, gpus, mps, name, expected):
     machine(gpus, mps)
     assert str(choose_device(name)) == expected

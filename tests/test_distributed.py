@@ -471,12 +471,12 @@ def killed(script, folder):
     return weights(folder / "run")["step"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_process_that_is_killed_while_it_evaluates_ends_the_job_in_one_line(tmp_path):
     assert 0 < killed(KILLED_EVALUATING, tmp_path) <= 6
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_killed_process_ends_the_job_in_one_line_and_one_process_goes_on(tmp_path):
     step = killed(KILLED, tmp_path)
     assert 0 < step <= 7
@@ -488,7 +488,7 @@ def test_a_killed_process_ends_the_job_in_one_line_and_one_process_goes_on(tmp_p
     assert result["steps"] == 12 and result["world_size"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_broken_images_of_one_rank_end_the_job_in_one_line_that_names_them(tmp_path):
     """Through a synchronised norm, which breaks all ranks' outputs in the same step."""
     (with_betons(tmp_path) / "broken.py").write_text(BROKEN_IMAGES)
@@ -501,7 +501,7 @@ def test_broken_images_of_one_rank_end_the_job_in_one_line_that_names_them(tmp_p
     assert line.endswith(f"{told}fastresnet train --run.resume=run in 2 processes")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_torchrun_restarts_after_a_kill_and_ends_with_the_same_bits(trained, tmp_path):
     folder = with_betons(tmp_path)
     (folder / "killed.py").write_text(KILLED)
@@ -512,7 +512,7 @@ def test_torchrun_restarts_after_a_kill_and_ends_with_the_same_bits(trained, tmp
     assert all(torch.equal(mended[key], value) for key, value in whole.items())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_one_process_s_callback_ends_the_run_in_all(tmp_path):
     folder = with_betons(tmp_path)
     (folder / "ending.py").write_text(KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "return True"))
@@ -521,7 +521,7 @@ def test_one_process_s_callback_ends_the_run_in_all(tmp_path):
     assert json.loads((folder / "run" / "result.json").read_text())["steps"] == 9
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_ctrl_c_with_two_processes_saves_at_once_and_says_so_in_one_line(tmp_path):
     longer = [word.replace("epochs=2", "epochs=5000") for word in map(str, TRAIN)]
     child = begun(*longer, cwd=with_betons(tmp_path))
@@ -567,7 +567,7 @@ def hosts():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_two_hosts_train_one_job(hosts, trained, tmp_path):
     folder = with_betons(tmp_path)
     options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29577"]

@@ -32,13 +32,10 @@ def train(tmp_path, pair):  # noqa: F811
 
 
 @pytest.mark.parametrize("keeping", [EACH_STEP, NOTHING_KEPT], ids=["kept", "nothing kept"])
-@pytest.mark.parametrize(
-    ("way", "what"),
-    [
-        ("forward", "the output of 3 (20 of 20 images) is not finite"),
-        ("backward", "the gradient at the output of 2 is not finite, though all outputs and the loss"),
-    ],
-)
+@pytest.mark.parametrize(("way", "what"), [
+    ("forward", "the output of 3 (20 of 20 images) is not finite"),
+    ("backward", "the gradient at the output of 2 is not finite, though all outputs and the loss"),
+])  # fmt: skip
 def test_the_step_and_the_layer_are_named(train, keeping, way, what):
     with pytest.raises(Diverged, match=r"in epoch 2 \(step [67]\)") as told:
         train(keeping, model=net(6, way))
@@ -67,9 +64,7 @@ def test_a_last_step_that_ruins_the_weights_is_no_success(train, tmp_path, keepi
 
 
 def test_micro_batches_are_looked_at_one_by_one(train):
-    with pytest.raises(
-        Diverged, match="it began in step 3 .*the output of 3 .10 of 10 images. is not finite"
-    ):
+    with pytest.raises(Diverged, match="it began in step 3 .*the output of 3 .10 of 10 images"):
         train({"train.accumulate": 2}, model=net(6, "forward"))
 
 

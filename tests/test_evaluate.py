@@ -35,14 +35,8 @@ def images_and_labels(count=12):
 
 def predict(tta="none", share=1.0, pieces=5):
     images, labels = images_and_labels()
-    return evaluation.predict(
-        Corner(),
-        zip(images.split(pieces), labels.split(pieces)),
-        precision=FP32,
-        device=CPU,
-        tta=tta,
-        tta_share=share,
-    )
+    batches = zip(images.split(pieces), labels.split(pieces))
+    return evaluation.predict(Corner(), batches, precision=FP32, device=CPU, tta=tta, tta_share=share)
 
 
 def test_logits_come_in_the_order_of_the_batches():
@@ -73,11 +67,8 @@ def test_crops_weigh_the_upright_pair_as_much_as_the_four_shifted_views():
 
 
 def test_a_share_of_tta_goes_to_the_least_confident_images():
-    plain, full, part = (
-        predict(pieces=12)[0],
-        predict("flip", pieces=12)[0],
-        predict("flip", share=0.25, pieces=12)[0],
-    )
+    plain, full = (predict(tta, pieces=12)[0] for tta in ("none", "flip"))
+    part = predict("flip", share=0.25, pieces=12)[0]
     margin = plain.softmax(1).topk(2, dim=1).values
     doubtful = set((margin[:, 0] - margin[:, 1]).argsort()[:3].tolist())
     for row in range(12):

@@ -134,12 +134,8 @@ def test_mixed_images_hold_as_much_of_their_neighbour_as_their_labels_say(name):
 
 
 def test_training_on_weights_of_one_class_each_is_training_on_classes():
-    changes = {
-        "train.batch_size": 16,
-        "train.epochs": 1.0,
-        "model.width": 0.0625,
-        "train.label_smoothing": 0.1,
-    }
+    changes = {"train.batch_size": 16, "train.epochs": 1.0, "model.width": 0.0625}
+    changes["train.label_smoothing"] = 0.1
 
     def trained(extras: list[str]) -> tuple[Experiment, float]:
         cfg = config.load("rn18.yaml", {**changes, "train.extras": extras})

@@ -169,7 +169,7 @@ WHOLE = {"model.freeze": [], "train.freeze_epochs": None, "optim.layer_decay": 1
 QUIET = {"run.report": False, "run.progress": "off", "run.device": "cpu", "eval.every": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_on_photographs_of_other_classes_a_fine_tuned_net_beats_one_that_starts_anew(
     imagenette_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

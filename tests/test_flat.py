@@ -94,14 +94,11 @@ def test_a_test_set_of_its_own_is_never_cut(photos: Path, tmp_path: Path) -> Non
         data.prepare(settings(tmp_path / "whole", **{"data.test_fraction": 0.3}))
 
 
-@pytest.mark.parametrize(
-    ("harm", "says"),
-    [
-        (lambda root: [shutil.rmtree(root / name) for name in ("bee", "cow")], "holds one folder of images"),
-        (lambda root: [(root / f"cow/{n}.png").unlink() for n in (1, 2, 3)], "0.png is alone in its class"),
-        (lambda root: (root / "dog").mkdir(), "dog is empty: every class needs at least one image"),
-    ],
-)
+@pytest.mark.parametrize(("harm", "says"), [
+    (lambda root: [shutil.rmtree(root / name) for name in ("bee", "cow")], "holds one folder of images"),
+    (lambda root: [(root / f"cow/{n}.png").unlink() for n in (1, 2, 3)], "0.png is alone in its class"),
+    (lambda root: (root / "dog").mkdir(), "dog is empty: every class needs at least one image"),
+])  # fmt: skip
 def test_what_cannot_be_cut_is_named(harm, says: str, photos: Path) -> None:
     harm(photos)
     with pytest.raises(SourceError, match=says):

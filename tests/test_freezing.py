@@ -90,14 +90,11 @@ def test_the_trunk_is_all_but_the_last_block_and_a_name_means_all_inside_it():
     assert "layer1.1.bn1" not in freezing.of_parts(built(depth=18), ["layer1.0", "conv1"], None).norms
 
 
-@pytest.mark.parametrize(
-    ("wanted", "says"),
-    [
-        (["layer9"], "model.freeze=layer9: this network has no such part; its blocks are shift, "),
-        (["feat"], "no such part"),
-        (["trunk", "classifier"], "model.freeze=trunk,classifier leaves nothing of this network to learn"),
-    ],
-)
+@pytest.mark.parametrize(("wanted", "says"), [
+    (["layer9"], "model.freeze=layer9: this network has no such part; its blocks are shift, "),
+    (["feat"], "no such part"),
+    (["trunk", "classifier"], "model.freeze=trunk,classifier leaves nothing of this network to learn"),
+])  # fmt: skip
 def test_a_part_that_isnt_there_and_a_net_that_learns_nothing_are_refused(wanted, says):
     with pytest.raises(ValueError, match=says):
         freezing.of_parts(Own(), wanted, None)

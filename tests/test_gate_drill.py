@@ -9,7 +9,7 @@ import pytest
 DRILL = Path(__file__).parent / "gate_drill.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 def test_the_gate_is_tried_on_real_suites_of_equal_and_slower_code():
     command = [sys.executable, str(DRILL), "--trials=1", "--rounds=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -136,17 +136,14 @@ def test_early_stopping_waits_for_its_patience():
         fr.EarlyStopping("val_f1").on_epoch_end({"val_loss": 1.0})
 
 
-@pytest.mark.parametrize(
-    ("handed", "says"),
-    [
-        ({"model": 3}, "model must be callable, got int"),
-        ({"model": nn.Flatten()}, r"to logits \(N,2\): two images gave \(2, 192\)"),
-        ({"model": lambda classes, size: "net"}, "must be a torch.nn.Module or give one, got str"),
-        ({"model": linear, "augment": lambda images: images[:1]}, r"augment gave \(1, 3, 8, 8\)"),
-        ({"model": linear, "callbacks": [3]}, "int has none of them"),
-        ({"model": linear, "data": ("a.beton", "b.beton", "c.beton")}, "two betons are wanted"),
-    ],
-)
+@pytest.mark.parametrize(("handed", "says"), [
+    ({"model": 3}, "model must be callable, got int"),
+    ({"model": nn.Flatten()}, r"to logits \(N,2\): two images gave \(2, 192\)"),
+    ({"model": lambda classes, size: "net"}, "must be a torch.nn.Module or give one, got str"),
+    ({"model": linear, "augment": lambda images: images[:1]}, r"augment gave \(1, 3, 8, 8\)"),
+    ({"model": linear, "callbacks": [3]}, "int has none of them"),
+    ({"model": linear, "data": ("a.beton", "b.beton", "c.beton")}, "two betons are wanted"),
+])  # fmt: skip
 def test_wrong_parts_end_in_one_line_before_a_folder_is_made(train, tmp_path, handed, says):
     with pytest.raises(ValueError, match=says) as error:
         train(**handed)
@@ -172,9 +169,7 @@ def test_a_resumed_run_imports_what_the_caller_names_and_never_what_the_checkpoi
     first = train({**named, "train.max_steps": 2}, model=linear)
     monkeypatch.delitem(sys.modules, "descent_of_mine")
     again = {"run.resume": str(first.checkpoint), "run.dir": str(tmp_path / "again")}
-    with pytest.raises(
-        ValueError, match="no checkpoint may import: say --optim.name=descent_of_mine:descent"
-    ):
+    with pytest.raises(ValueError, match="checkpoint may import: say --optim.name=descent_of_mine:descent"):
         train(again, model=linear)
     assert "descent_of_mine" not in sys.modules
     assert train({**again, **named}, model=linear).record["steps"] == 12

@@ -39,20 +39,13 @@ def watched(folder, work, *, after=0.5, before=""):
     text = PROGRAM.format(after=after, folder=str(folder), work=work, before=before)
     command = [sys.executable, "-W", "error", "-c", text]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=env,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
 
 
 def ended(process):
     """Its exit code, what it said, and what it complained of."""
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=200)
     return process.returncode, said, complained
 
 
@@ -111,8 +104,10 @@ def test_what_goes_on_is_left_alone_and_the_first_step_may_take_longer(tmp_path)
 
 
 def test_who_thinks_in_a_debugger_is_not_hurried(tmp_path):
-    process = watched(tmp_path, "watchdog.beat(); breakpoint()")
-    time.sleep(2.5)
+    process, said = watched(tmp_path, "watchdog.beat(); breakpoint()"), ""
+    while not said.endswith("(Pdb) ") and (one := process.stdout.read(1)):
+        said += one
+    time.sleep(1.5)
     said, complained = process.communicate("c\n", timeout=60)
     assert (process.returncode, complained) == (0, "") and said.endswith("done\n")
 
@@ -151,19 +146,22 @@ sys.exit(exits.exit_code(lambda: start.train("smoke.yaml", {settings!r}) and Non
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_run_whose_loader_hangs_ends_and_goes_on_to_the_same_bits(tmp_path):
     import torch
+    from drawn import betons
 
     from fastresnet.runs import checkpoint
 
+    small = {
+        "train.epochs": 2, "train.batch_size": 50, "train.checkpoint_every": "1 steps", "run.hang_after": 2,
+        "data.source": "synthetic", "data.synthetic_train": 200, "data.synthetic_test": 60,
+        "data.betons": str(tmp_path / "betons"), "run.report": False, "run.threads": 1, "run.progress": "off",
+    }  # fmt: skip
+    betons(small)
+
     def run(folder, hangs):
-        settings = {
-            "train.epochs": 2, "train.batch_size": 50, "train.checkpoint_every": "1 steps",
-            "run.hang_after": 2, "data.source": "synthetic", "data.synthetic_train": 200,
-            "data.synthetic_test": 60, "data.betons": str(tmp_path / "betons"),
-            "run.report": False, "run.threads": 1, "run.dir": str(tmp_path / folder), "run.progress": "off",
-        }  # fmt: skip
+        settings = small | {"run.dir": str(tmp_path / folder)}
         command = [sys.executable, "-c", HUNG.format(settings=settings, hangs=hangs)]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)

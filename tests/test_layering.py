@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from house import NAMES, ORDER, PACKAGE, PAGE, imports, name_of, needs, page, room_of
@@ -22,10 +23,9 @@ def test_the_order_names_every_room_and_no_other():
     assert {name for name in NAMES if not room_of(name)} == {"", "__main__"} & set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_module_imports_only_rooms_that_stand_before_its_own(name):
-    own = ORDER.index(room_of(name))
-    assert not {other for other in needs(name) if ORDER.index(room_of(other)) > own}
+def test_a_module_imports_only_rooms_that_stand_before_its_own():
+    place = {name: ORDER.index(room_of(name)) for name in NAMES}
+    assert not [(name, other) for name in NAMES for other in needs(name) if place[other] > place[name]]
 
 
 def test_no_import_closes_a_circle():
@@ -56,34 +56,38 @@ def test_only_the_meeting_place_knows_what_its_room_must_not(room):
     assert not {(name, other) for name in others for other in needs(name) if room_of(other) in forbidden}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in NAMES.values()} - {PACKAGE}), ids=name_of)
-def test_a_room_has_no_more_modules_than_one_can_keep_in_mind(folder):
-    assert len(list(folder.glob("*.py"))) - 1 <= 10, f"{folder.name} wants to be two rooms"
+def test_a_room_has_no_more_modules_than_one_can_keep_in_mind():
+    for folder in {path.parent for path in NAMES.values()} - {PACKAGE}:
+        assert len(list(folder.glob("*.py"))) - 1 <= 10, f"{name_of(folder)} wants to be two rooms"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_module_brings_in_optional_and_heavy_packages_late(name):
-    brought = {full.partition(".")[0] for full in imports(NAMES[name], top_level_only=True)}
-    leaf = name.rpartition(".")[2]
-    at_home = {"plots": "matplotlib"}.get(leaf, leaf.partition("_")[0])  # triton_*, ffcv_*
-    assert not brought & set(LATE) - {at_home}
+def test_a_module_brings_in_optional_and_heavy_packages_late():
+    for name, path in NAMES.items():
+        brought = {full.partition(".")[0] for full in imports(path, top_level_only=True)}
+        leaf = name.rpartition(".")[2]
+        at_home = {"plots": "matplotlib"}.get(leaf, leaf.partition("_")[0])  # triton_*, ffcv_*
+        assert not brought & set(LATE) - {at_home}, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_module_says_what_it_is(name):
-    docstring = ast.get_docstring(ast.parse(NAMES[name].read_text(encoding="utf-8")))
-    assert docstring, f"{name} opens without a docstring"
-    if NAMES[name].name == "__init__.py" and name:
-        assert "Refuses to" in docstring, f"{name} says what it is, and not what it refuses"
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_module_is_longer_than_300_lines_and_no_class_than_200(name):
-    text = NAMES[name].read_text(encoding="utf-8")
-    assert text.count("\n") <= 300
-    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
-    long = {node.name: node.end_lineno - node.lineno + 1 for node in classes}
-    assert not {title: lines for title, lines in long.items() if lines > 200}
+def test_every_module_says_what_it_is():
+    for name, path in NAMES.items():
+        docstring = ast.get_docstring(tree(path))
+        assert docstring, f"{name} opens without a docstring"
+        if path.name == "__init__.py" and name:
+            assert "Refuses to" in docstring, f"{name} says what it is, and not what it refuses"
+
+
+def test_no_module_is_longer_than_300_lines_and_no_class_than_200():
+    for name, path in NAMES.items():
+        assert path.read_text(encoding="utf-8").count("\n") <= 300, name
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 200, f"{name}: {node.name}"
 
 
 def test_the_drawing_of_the_rooms_is_what_the_imports_say():
@@ -115,6 +119,6 @@ def test_importing_the_package_is_quiet_and_loads_neither_torch_nor_ffcv():
 def test_no_module_reads_settings_from_the_environment():
     allowed = {"FASTRESNET_DATA", "FASTRESNET_TURNS"}  # the latter a socket that a suite hands its processes
     for path in NAMES.values():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Constant) and str(node.value).startswith("FASTRESNET_"):
                 assert node.value in allowed, f"{path.name} reads {node.value}"

@@ -6,6 +6,7 @@ import re
 
 import bench_files
 import pytest
+import test_record
 
 from fastresnet.bench import places
 from fastresnet.bench.commands import leaderboard as command
@@ -27,38 +28,14 @@ end
 
 
 def a_record(synthetic: bool = False) -> dict:
-    file = bench_files.benchmark()
-    run = {"seed": 0, "status": "ok", "accuracy": 0.93, "accuracy_tta": 0.9402, "seconds": {"total": 0.7}}
-    summary = {
-        "n": 200,
-        "mean": 0.9402,
-        "std": 0.0014,
-        "ci95": 0.0002,
-        "p_value": 0.001,
-        "seconds_mean": 0.71,
-        "seconds_std": 0.01,
-    }
+    file, made = bench_files.benchmark(), test_record.a_record()
+    made["summary"] |= {"n": 200, "ci95": 0.0002, "p_value": 0.001}
+    made["runs"] = made["runs"][:1]
     published = {"source": "airbench94_muon", "accuracy": 0.94, "seconds": 2.59, "machine": "one A100"}
-    rival = {
-        "name": "airbench94",
-        "published": published,
-        "runs": [run],
-        "summary": summary | {"seconds_mean": 0.9},
-    }
-    return {
-        "schema_version": 1,
-        "kind": "record",
-        "recipe": "speed94",
-        "published": None,
-        "target": 0.94,
-        "runs": [run],
-        "summary": summary,
-        "hardware": file["hardware"],
-        "software": file["software"],
-        "git": file["git"],
-        "data": file["data"] | {"synthetic": synthetic},
-        "rivals": [rival],
-    }
+    rival = {"name": "airbench94", "published": published, "runs": list(made["runs"])}
+    rival["summary"] = made["summary"] | {"seconds_mean": 0.9}
+    machine = {key: file[key] for key in ("hardware", "software", "git")}
+    return made | machine | {"data": file["data"] | {"synthetic": synthetic}, "rivals": [rival]}
 
 
 @pytest.fixture
@@ -181,14 +158,8 @@ def test_an_invalid_record_is_refused_by_name(repository):
 
 def test_failed_runs_are_counted_and_no_target_is_met_with_one(repository):
     made = a_record()
-    failed = {
-        "seed": 1,
-        "status": "failed",
-        "accuracy": None,
-        "accuracy_tta": None,
-        "seconds": {"total": 0.1},
-    }
-    made["runs"].append(failed)
+    failed = {"seed": 1, "status": "failed", "accuracy": None, "accuracy_tta": None}
+    made["runs"].append(failed | {"seconds": {"total": 0.1}})
     made["summary"] |= {"n": 199, "failed": 1}
     record.write(repository / "benchmarks" / "records" / "x" / "record.json", made)
     command.main(["--root", str(repository)])

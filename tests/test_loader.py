@@ -121,18 +121,12 @@ def test_a_read_only_array_is_taken_without_a_warning():
     assert labels_of(ResidentLoader(images, labels, Batching(20, **STATISTICS)).epoch(0)) == list(range(20))
 
 
-@pytest.mark.parametrize(
-    "keywords, words",
-    [
-        (dict(batch_size=0), "train.batch_size must be at least 1, got 0"),
-        (dict(batch_size=64, drop_last=True), "train.batch_size=64 is larger than the 50 images"),
-        (
-            dict(batch_size=16, drop_last=True, world_size=4),
-            "train.batch_size=64 is larger than the 50 images",
-        ),
-        (dict(kernel="fast"), "data.kernel must be one of"),
-    ],
-)
+@pytest.mark.parametrize("keywords, words", [
+    (dict(batch_size=0), "train.batch_size must be at least 1, got 0"),
+    (dict(batch_size=64, drop_last=True), "train.batch_size=64 is larger than the 50 images"),
+    (dict(batch_size=16, drop_last=True, world_size=4), "train.batch_size=64 is larger than the 50 images"),
+    (dict(kernel="fast"), "data.kernel must be one of"),
+])  # fmt: skip
 def test_impossible_settings_get_one_clear_line(keywords, words):
     with pytest.raises(ValueError, match=words):
         loader(**keywords)

@@ -5,23 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from drawn import splits
 from made_run import call
 
+from fastresnet import data
 from fastresnet.runs import progress
 from fastresnet.settings import config
 from fastresnet.training import lr_finder
 from fastresnet.training.experiment import Experiment
 
 SETTINGS = {
-    "data.source": "synthetic",
-    "data.synthetic_train": 200,
-    "data.synthetic_test": 20,
-    "train.batch_size": 20,
-    "model.depth": 20,
-    "model.width": 0.25,
-    "run.device": "cpu",
-    "train.precision": "fp32",
-}
+    "data.source": "synthetic", "train.batch_size": 20, "model.depth": 20, "model.width": 0.25,
+    "run.device": "cpu", "train.precision": "fp32",
+}  # fmt: skip
+IMAGES = splits(200, 20)
 
 
 def valley_curve(bottom=1e-2):
@@ -67,9 +64,7 @@ def test_steepest_is_not_the_last_drop_before_the_minimum():
 
 def test_valley_is_two_thirds_down_the_longest_fall():
     rates, losses = valley_curve()
-    assert math.log10(lr_finder.suggest(rates, losses, losses)["valley"]) == pytest.approx(
-        -5 + 3 * 2 / 3, abs=0.1
-    )
+    assert math.log10(lr_finder.suggest(rates, losses, losses)["valley"]) == pytest.approx(-3, abs=0.1)
 
 
 def test_smoothing_starts_without_a_pull_towards_zero():
@@ -77,20 +72,15 @@ def test_smoothing_starts_without_a_pull_towards_zero():
 
 
 @pytest.fixture
-def experiment(tmp_path):
-    made = Experiment(config.load(None, {**SETTINGS, "data.betons": str(tmp_path / "betons")}))
+def experiment():
+    made = Experiment(config.load(None, SETTINGS), splits=IMAGES)
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("averaging", [False, True])
-def test_the_test_leaves_weights_buffers_optimizer_and_rates_as_they_were(tmp_path, averaging):
-    settings = {
-        **SETTINGS,
-        "data.betons": str(tmp_path / "betons"),
-        **({"train.ema_decay": 0.9} if averaging else {}),
-    }
-    made = Experiment(config.load(None, settings))
+@pytest.mark.parametrize("changes", [{}, {"train.ema_decay": 0.9}], ids=str)
+def test_the_test_leaves_weights_buffers_optimizer_and_rates_as_they_were(changes):
+    made = Experiment(config.load(None, SETTINGS | changes), splits=IMAGES)
     made.trainer.fit_epoch(made.train_loader.epoch(0), 0, limit=2)
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
     momentum = [
@@ -119,29 +109,14 @@ def test_a_range_that_is_none_is_named(experiment):
 def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_path, monkeypatch, capsys):
     recipe, plot, stood = tmp_path / "found.yaml", tmp_path / "lr.png", []
     monkeypatch.setattr(progress.Heartbeat, "at", lambda self, line: stood.append(line))
-    arguments = [
-        f"--{key}={value}" for key, value in {**SETTINGS, "data.betons": tmp_path / "betons"}.items()
-    ]
-    assert (
-        call(
-            monkeypatch,
-            "find_lr",
-            "--config",
-            "rn18-adam",
-            *arguments,
-            "--steps",
-            12,
-            "--plot",
-            plot,
-            "--apply",
-            recipe,
-        )
-        == 0
-    )
+    monkeypatch.setattr(data, "prepare", lambda *given: IMAGES)
+    words = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    more = f"--config rn18-adam --steps 12 --plot {plot} --apply {recipe}".split()
+    assert call(monkeypatch, "find_lr", *words, *more) == 0
     assert "valley" in capsys.readouterr().out and plot.stat().st_size > 1000
     assert len([line for line in stood if line.startswith("step ")]) >= 10, "it says where it stands"
     cfg = config.load(recipe)
     assert cfg.schedule.name == "onecycle" and cfg.model.depth == 20 and cfg.optim.name == "adam"
     assert cfg.optim.lr != config.load("rn18-adam").optim.lr
-    assert call(monkeypatch, "find_lr", *arguments, "--apply", recipe) == 2
+    assert call(monkeypatch, "find_lr", *words, "--apply", recipe) == 2
     assert "there is such a file already" in capsys.readouterr().err

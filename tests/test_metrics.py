@@ -105,16 +105,13 @@ def test_tensors_are_taken_and_the_result_is_json(predictions):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-@pytest.mark.parametrize(
-    ("logits", "labels", "names", "message"),
-    [
-        (np.zeros((3, 4)), np.zeros(2, int), NAMES, "got \\(3, 4\\) and \\(2,\\)"),
-        (np.zeros((0, 4)), np.zeros(0, int), NAMES, "N > 0"),
-        (np.zeros((2, 4)), np.zeros(2, int), NAMES[:3], "4 classes, the data has 3"),
-        (np.zeros((2, 4)), np.array([0, 4]), NAMES, "labels must lie in 0..3, got 0..4"),
-        (np.full((2, 4), np.nan), np.zeros(2, int), NAMES, "2 of 2 images .* diverged"),
-    ],
-)
+@pytest.mark.parametrize(("logits", "labels", "names", "message"), [
+    (np.zeros((3, 4)), np.zeros(2, int), NAMES, "got \\(3, 4\\) and \\(2,\\)"),
+    (np.zeros((0, 4)), np.zeros(0, int), NAMES, "N > 0"),
+    (np.zeros((2, 4)), np.zeros(2, int), NAMES[:3], "4 classes, the data has 3"),
+    (np.zeros((2, 4)), np.array([0, 4]), NAMES, "labels must lie in 0..3, got 0..4"),
+    (np.full((2, 4), np.nan), np.zeros(2, int), NAMES, "2 of 2 images .* diverged"),
+])  # fmt: skip
 def test_predictions_that_do_not_fit_are_named(logits, labels, names, message):
     with pytest.raises(ValueError, match=message):
         metrics.evaluation(logits, labels, names)

@@ -5,14 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from fastresnet.bench.measuring.operators import Operations
-from fastresnet.optim.muon import (
-    NEWTON_SCHULZ,
-    Muon,
-    _as_matrix,
-    orthogonal_updates,
-    orthogonalized,
-    renormalising,
-)
+from fastresnet.optim.muon import NEWTON_SCHULZ, Muon, orthogonal_updates, orthogonalized, renormalising
 
 
 def singular_values(matrices):
@@ -64,17 +57,6 @@ def random_filters(*shapes):
     return [torch.randn(shape) for shape in shapes]
 
 
-def test_a_step_is_what_the_formula_says():
-    filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(2)]
-    (result,), _ = stepped(filters, gradients, momentum=0.6, steps=3)
-    weight, momentum = filters[0].clone(), torch.zeros_like(filters[0])
-    for (gradient,) in gradients:
-        momentum = 0.6 * momentum + gradient
-        update = orthogonalized(_as_matrix(gradient + 0.6 * momentum)[None], 3)[0]
-        weight -= 0.1 * update.view(6, 3, 3, 4).permute(0, 3, 1, 2)
-    torch.testing.assert_close(result, weight)
-
-
 def test_memory_layout_changes_nothing():
     shapes = [(8, 4, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (10, 7)]
     filters, gradients = random_filters(*shapes), [random_filters(*shapes) for _ in range(3)]
@@ -93,32 +75,6 @@ def test_filters_are_renormalised_before_the_update_at_the_steps_asked_for():
     assert every.norm().item() == pytest.approx(6**0.5, rel=1e-5)
     (never,), _ = stepped(filters, still, renormalize=renormalising(10, 0, 0))
     torch.testing.assert_close(never, filters[0])
-
-
-def test_renormalising_every_second_step_leaves_the_steps_between_alone():
-    filters, gradients = random_filters((6, 4, 3, 3)), [random_filters((6, 4, 3, 3)) for _ in range(2)]
-    still = [torch.zeros_like(filters[0])]
-    (second,), muon = stepped(filters, gradients, renormalize=renormalising(10, 2, 0))
-    assert muon.state[muon.param_groups[0]["params"][0]]["step"] == 2
-    assert second.norm().item() != pytest.approx(6**0.5, rel=1e-3)
-    (again,), _ = stepped(filters, [gradients[0], still], renormalize=renormalising(10, 2, 0), momentum=0.0)
-    assert again.norm().item() == pytest.approx(6**0.5, rel=1e-5)
-
-
-def test_pauses_between_renormalising_grow_along_the_run():
-    due = [step for step, now in enumerate(renormalising(284, 2, 15.66)) if now]
-    pauses = [b - a for a, b in zip(due, due[1:])]
-    assert due[0] == 1 and pauses[0] == 2 and pauses == sorted(pauses) and pauses[-1] >= 15
-    assert renormalising(100, 0, 3.0) == [] and renormalising(100, 3, 0.0) == [False, False, True]
-
-
-def test_a_step_with_the_captured_table_renormalises_where_the_plain_one_does():
-    filters = random_filters((6, 4, 3, 3))
-    gradients = [random_filters((6, 4, 3, 3)) for _ in range(9)]
-    due = renormalising(9, 2, 3.0)
-    plain, _ = stepped(filters, gradients, renormalize=due)
-    captured, _ = stepped(filters, gradients, renormalize=due, lr=torch.tensor(0.1), capturable=True)
-    torch.testing.assert_close(plain[0], captured[0])
 
 
 def test_filters_of_one_height_share_a_batch_and_keep_their_own_updates():
@@ -162,22 +118,15 @@ def test_a_step_of_speednets_filters_takes_few_kernels():
     assert products == 18 and sum(kernels.values()) <= 60, kernels
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
-def test_capturable_steps_equal_ordinary_ones(every):
+@pytest.mark.parametrize("every, slower", [(1, 0), (2, 0), (3, 0), (2, 3.0)])
+def test_capturable_steps_equal_ordinary_ones(every, slower):
     filters = random_filters((6, 4, 3, 3), (6, 6, 3, 3))
-    gradients = [random_filters((6, 4, 3, 3), (6, 6, 3, 3)) for _ in range(5)]
-    plain, _ = stepped(filters, gradients, renormalize=renormalising(10, every, 0))
-    captured, _ = stepped(
-        filters, gradients, renormalize=renormalising(10, every, 0), lr=torch.tensor(0.1), capturable=True
-    )
+    gradients = [random_filters((6, 4, 3, 3), (6, 6, 3, 3)) for _ in range(9)]
+    due = renormalising(9, every, slower)
+    plain, _ = stepped(filters, gradients, renormalize=due)
+    captured, _ = stepped(filters, gradients, renormalize=due, lr=torch.tensor(0.1), capturable=True)
     for a, b in zip(plain, captured):
         torch.testing.assert_close(a, b)
-
-
-def test_decay_shrinks_weights_by_lr_times_decay():
-    filters = random_filters((6, 4, 3, 3))
-    (result,), _ = stepped(filters, [[torch.zeros_like(filters[0])]], weight_decay=0.5)
-    torch.testing.assert_close(result, filters[0] * (1 - 0.1 * 0.5))
 
 
 def test_vectors_are_refused():

@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "examples" / "tour.ipynb"
-CODE = [
-    cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
-]
+CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 
 
 def test_the_notebook_is_kept_with_its_pictures_and_its_logs_as_text():
@@ -31,7 +30,7 @@ def test_the_extra_that_the_notebook_names_exists():
     assert ".[notebook]" in NOTEBOOK.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_the_tour_runs_on_drawn_images(tmp_path):
     code = "\n\n".join("".join(cell["source"]) for cell in CODE)
     smaller = code
@@ -46,13 +45,7 @@ def test_the_tour_runs_on_drawn_images(tmp_path):
         smaller = smaller.replace(old, new)
     environment = {key: value for key, value in os.environ.items() if key != "FASTRESNET_DATA"}
     environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "MPLBACKEND": "Agg"}
-    done = subprocess.run(
-        [sys.executable, "-c", smaller],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=900,
-    )
+    command = [sys.executable, "-c", smaller]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "synthetic data: True" in done.stdout and "everything is in" in done.stdout

@@ -68,21 +68,18 @@ def test_a_part_is_held_back_for_validation_and_a_subset_is_another_set(pair):
     assert splits.info["train_size"] == 12 and splits.info["full_train_size"] == 20
 
 
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        (lambda x, y: x, "must be a pair"),
-        (lambda x, y: ((x, y), "photos"), "test set must be .* got str"),
-        (lambda x, y: ((x, y[:5]), (x, y)), "20 images and 5 labels"),
-        (lambda x, y: ((x[..., :2], y), (x, y)), r"must be \(N,H,W,3\)"),
-        (lambda x, y: ((x.astype(np.int32), y), (x, y)), "must be uint8.*int32"),
-        (lambda x, y: ((x / 10.0, y), (x, y)), "lie in 0..1"),
-        (lambda x, y: ((x, y / 2), (x, y)), "whole numbers"),
-        (lambda x, y: ((x, y - 1), (x, y)), "labels must lie between"),
-        (lambda x, y: ((x, y), (x[:, :4], y)), "differ in size"),
-        (lambda x, y: (Pictures([x[0], x[1, :4]], y[:2]), (x, y)), "of one size"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "says"), [
+    (lambda x, y: x, "must be a pair"),
+    (lambda x, y: ((x, y), "photos"), "test set must be .* got str"),
+    (lambda x, y: ((x, y[:5]), (x, y)), "20 images and 5 labels"),
+    (lambda x, y: ((x[..., :2], y), (x, y)), r"must be \(N,H,W,3\)"),
+    (lambda x, y: ((x.astype(np.int32), y), (x, y)), "must be uint8.*int32"),
+    (lambda x, y: ((x / 10.0, y), (x, y)), "lie in 0..1"),
+    (lambda x, y: ((x, y / 2), (x, y)), "whole numbers"),
+    (lambda x, y: ((x, y - 1), (x, y)), "labels must lie between"),
+    (lambda x, y: ((x, y), (x[:, :4], y)), "differ in size"),
+    (lambda x, y: (Pictures([x[0], x[1, :4]], y[:2]), (x, y)), "of one size"),
+])  # fmt: skip
 def test_what_fits_nothing_is_refused_in_one_line(pair, wrong, says):
     with pytest.raises(ValueError, match=says) as error:
         own.splits_of(wrong(*pair))

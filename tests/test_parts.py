@@ -61,14 +61,11 @@ def test_parts_of_the_users_own_file_work(own_file):
     assert table.lr_factor == [1.0, 1.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("resnet99", "must be one of resnet, speednet"),
-        ("no_such_module:net", "there is no module no_such_module"),
-        ("mine_of_parts:missing", "has no missing"),
-    ],
-)
+@pytest.mark.parametrize(("name", "says"), [
+    ("resnet99", "must be one of resnet, speednet"),
+    ("no_such_module:net", "there is no module no_such_module"),
+    ("mine_of_parts:missing", "has no missing"),
+])  # fmt: skip
 def test_a_part_that_isnt_there_is_told_of(own_file, name, says):
     with pytest.raises(ValueError, match=says):
         parts.find(parts.MODELS, "model.arch", name)

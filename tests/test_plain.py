@@ -16,12 +16,8 @@ SMALL = {
     "train.freeze_whiten_after": 1.2, "optim.weight_decay": 0.02, "schedule.warmup_fraction": 0.3,
 }  # fmt: skip
 MUON = {
-    "optim.name": "muon",
-    "optim.lr": 0.1,
-    "optim.lr_bias": 0.05,
-    "optim.lr_head": 0.2,
-    "optim.momentum": 0.6,
-}
+    "optim.name": "muon", "optim.lr": 0.1, "optim.lr_bias": 0.05, "optim.lr_head": 0.2, "optim.momentum": 0.6
+}  # fmt: skip
 ADAM = {"optim.name": "adam", "optim.lr": 0.01, "optim.eps": 1e-3, "optim.beta1": 0.8, "optim.beta2": 0.95}
 CYCLE = {"schedule.momentum_low": 0.7, "schedule.momentum_high": 0.95, "schedule.initial_factor": 0.1,
          "schedule.final_factor": 0.01, "schedule.name": "onecycle"}  # fmt: skip

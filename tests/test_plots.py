@@ -46,9 +46,8 @@ def test_grids_take_images_of_any_size_and_refuse_none(tmp_path):
 def test_channel_statistics_are_those_of_all_pixels(tiny_images):
     images, labels = tiny_images(n=2050, classes=4)
     facts = dataview.statistics(images, labels, CLASSES)
-    assert np.allclose(facts["mean"], images.mean(axis=(0, 1, 2))) and np.allclose(
-        facts["std"], images.std(axis=(0, 1, 2))
-    )
+    assert np.allclose(facts["mean"], images.mean(axis=(0, 1, 2)))
+    assert np.allclose(facts["std"], images.std(axis=(0, 1, 2)))
     assert list(facts["classes"].values()) == np.bincount(labels).tolist() and facts["images"] == 2050
 
 
@@ -62,11 +61,9 @@ def test_images_are_picked_from_their_class_and_repeat_with_the_seed(tiny_images
 
 def test_augmented_images_without_augmentation_are_the_stored_ones(tiny_images):
     images, _ = tiny_images(n=8)
-    same = dataview.augmented(images, Augment(), mean=(0.5,) * 3, std=(0.2,) * 3, seed=0)
-    assert np.array_equal(same, images)
-    mirrored = dataview.augmented(
-        images, Augment(flip="alternating"), mean=(0.5,) * 3, std=(0.2,) * 3, seed=0
-    )
+    how = dict(mean=(0.5,) * 3, std=(0.2,) * 3, seed=0)
+    assert np.array_equal(dataview.augmented(images, Augment(), **how), images)
+    mirrored = dataview.augmented(images, Augment(flip="alternating"), **how)
     turned = [not np.array_equal(a, b) for a, b in zip(mirrored, images, strict=True)]
     assert any(turned) and not all(turned)
     assert all(np.array_equal(a, b[:, ::-1]) for a, b, t in zip(mirrored, images, turned, strict=True) if t)
@@ -91,11 +88,8 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path):
         log.epoch(row)
     log.close({"accuracy": {"test": 0.6}})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, round(e.value, 3)) for e in events.Scalars("accuracy/test")] == [
-        (10, 0.4),
-        (30, 0.7),
-        (40, 0.6),
-    ]
+    read = [(e.step, round(e.value, 3)) for e in events.Scalars("accuracy/test")]
+    assert read == [(10, 0.4), (30, 0.7), (40, 0.6)]
     assert {"loss/train", "run/lr", "final/test_accuracy"} <= set(events.Tags()["scalars"])
 
 

@@ -18,9 +18,8 @@ from fastresnet.bench.measuring import file, processes
 
 
 def once(values, rate=None, status="ok"):
-    made = bench_files.row(
-        "step", "one", [values], figures={"images_per_second": rate or 1.0, "kernel": "fused"}
-    )
+    figures = {"images_per_second": rate or 1.0, "kernel": "fused"}
+    made = bench_files.row("step", "one", [values], figures=figures)
     del made["processes"]
     return made | ({} if status == "ok" else {"status": status, "samples": [], "quantiles": None})
 
@@ -72,9 +71,7 @@ def test_turns_go_to_and_fro_where_the_data_of_this_folder_is_found(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASTRESNET_DATA", "sets")
     order = []
-    monkeypatch.setattr(
-        processes, "_files_of", lambda command, path, home, folder: order.append(home.name) or ()
-    )
+    monkeypatch.setattr(processes, "_files_of", lambda command, path, home, to: order.append(home.name) or ())
     monkeypatch.setattr(file, "read", lambda path: bench_files.benchmark())
     made = list(processes.in_turns(["bench"], [Path("a"), Path("b")], 3, tmp_path / "work"))
     assert order == list("abbaab")
@@ -132,14 +129,12 @@ def other_checkout(tmp_path):
     return home
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_two_checkouts_take_turns_on_the_machine_and_give_two_files(tmp_path, other_checkout, monkeypatch):
     monkeypatch.chdir(ROOT)  # where this checkout's package lies, too
     out = tmp_path / "here.json"
     arguments = ["--scale", "tiny", "--device", "cpu", "--only", "ceilings", "--budget", "600"]
-    assert (
-        run.main([*arguments, "--against", str(other_checkout), "--processes", "3", "--out", str(out)]) == 0
-    )
+    assert run.main([*arguments, f"--against={other_checkout}", "--processes=3", f"--out={out}"]) == 0
     here, there = file.read(out), file.read(tmp_path / "here-against.json")
     assert here["turns"] == there["turns"] and file.unfinished(here) is None
     assert here["processes_done"] == there["processes_done"] == 3
@@ -186,6 +181,5 @@ def test_too_few_rounds_for_a_gate_are_refused(capsys):
 
 def git(home, *words):
     person = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    return subprocess.run(
-        ["git", "-C", home, *person, *words], check=True, capture_output=True, text=True
-    ).stdout
+    command = ["git", "-C", home, *person, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

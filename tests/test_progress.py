@@ -16,14 +16,9 @@ from fastresnet.runs import progress
 from fastresnet.runs.progress import Progress
 
 ROW = {
-    "epoch": 1,
-    "train_loss": 1.5,
-    "train_accuracy": 0.5,
-    "val_accuracy": None,
-    "test_accuracy": 0.6125,
-    "lr": 0.4,
-    "images_per_second": 1234.4,
-}
+    "epoch": 1, "train_loss": 1.5, "train_accuracy": 0.5, "val_accuracy": None, "test_accuracy": 0.6125,
+    "lr": 0.4, "images_per_second": 1234.4,
+}  # fmt: skip
 
 
 class Terminal(io.StringIO):
@@ -42,16 +37,8 @@ def test_an_epoch_is_one_line_on_standard_output():
     one.epoch(ROW, seconds_left=8)
     line = one.out.getvalue()
     assert line.count("\n") == 1
-    for part in (
-        "1/2",
-        "loss 1.500",
-        "train 50.00 %",
-        "test 61.25 %",
-        "lr 0.4",
-        "1,234 images/s",
-        "left 8.0 s",
-    ):
-        assert part in line
+    wanted = "1/2|loss 1.500|train 50.00 %|test 61.25 %|lr 0.4|1,234 images/s|left 8.0 s"
+    assert not [part for part in wanted.split("|") if part not in line]
     assert "val" not in line
 
 
@@ -71,11 +58,8 @@ def test_elsewhere_a_plain_line_comes_every_few_seconds():
     assert one.err.getvalue() == ""
     one._shown_at = -1e9
     one.step(0, 2, None)
-    assert (
-        one.err.getvalue().count("\n") == 1
-        and "loss" not in one.err.getvalue()
-        and "\r" not in one.err.getvalue()
-    )
+    said = one.err.getvalue()
+    assert said.count("\n") == 1 and "loss" not in said and "\r" not in said
 
 
 def test_off_prints_nothing_but_banners():
@@ -155,7 +139,7 @@ def test_a_signal_is_answered_while_an_operation_goes_on(monkeypatch):
         hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # most of a second without the interpreter
         ended = time.perf_counter()
     assert stop.asked and "".join(text for _, text in answered) == "so be it\n"
-    assert answered[0][0] - began < 0.6 * (ended - began)
+    assert answered[0][0] - began < 0.9 * (ended - began)
 
 
 def test_lines_on_a_terminal_fit_it_and_lose_the_least_first(monkeypatch):
@@ -196,10 +180,19 @@ def test_what_takes_long_is_said_on_a_terminal_and_wiped(monkeypatch):
     assert elsewhere.err.getvalue() == ""
 
 
-def test_a_heartbeat_says_where_something_stands():
-    said = []
-    heart = progress.Heartbeat(patience=0.02, say=said.append)
-    heart.at("step 3 of 9")
-    with heart:
-        time.sleep(0.2)
-    assert said and set(said) == {"step 3 of 9"}
+def test_a_heartbeat_says_where_something_stands_when_nothing_else_is_said():
+    said, beaten = [], threading.Event()
+
+    def say(line):
+        said.append(line)
+        if line.startswith("step"):
+            beaten.set()
+
+    for where in (None, lambda: "step 3 of 9"):
+        said.clear()
+        beaten.clear()
+        with progress.Heartbeat(where, patience=0.02, say=say) as heart:
+            heart.say("first")
+            heart.at("step 2 of 9")
+            assert beaten.wait(60)
+        assert "first" in said and ("step 3 of 9" if where else "step 2 of 9") in said

@@ -98,9 +98,7 @@ def test_warnings_are_errors_and_lines_end_at_110():
 
 @pytest.mark.skipif(not TRACKED, reason="not a git checkout")
 def test_no_data_weights_or_large_files_are_tracked():
-    assert not [
-        name for name in TRACKED if name.endswith((".beton", ".pt", ".parquet", ".safetensors", ".onnx"))
-    ]
-    assert not [
-        name for name in TRACKED if (ROOT / name).exists() and (ROOT / name).stat().st_size > 600 * 1024
-    ]
+    kinds = (".beton", ".pt", ".parquet", ".safetensors", ".onnx")
+    assert not [name for name in TRACKED if name.endswith(kinds)]
+    there = [ROOT / name for name in TRACKED]
+    assert not [path for path in there if path.exists() and path.stat().st_size > 600 * 1024]

@@ -121,9 +121,7 @@ def test_a_discarded_run_shows_each_kind_of_step_and_leaves_no_trace(prepared, m
     ready = prepared(**changes)
     warm = set(seen)
     row = protocol.run_once(ready, 1)
-    assert warm == seen and len(warm) == 5, (
-        "batches of 25 and 10, at 12 and 16 px, before and after the freeze"
-    )
+    assert warm == seen and len(warm) == 5, "batches of 25 and 10, at 12 and 16 px, once frozen"
     monkeypatch.undo()
     assert row["accuracy_tta"] == accuracy_by_hand(trained_by_hand(1, **changes), "crops")
 

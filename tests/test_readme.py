@@ -85,9 +85,7 @@ def test_the_tables_of_measurements_have_their_markers():
     assert between("records") and between("results")
 
 
-@pytest.mark.parametrize(
-    "words", [shlex.split(c) for c in dict.fromkeys(COMMANDS) if c.startswith("make")], ids=" ".join
-)
+@pytest.mark.parametrize("words", MAKES, ids=" ".join)
 def test_every_make_target_exists_and_passes_known_arguments(words):
     assert words[1] in TARGETS
     for argument in shlex.split(" ".join(words[2:]).removeprefix("ARGS=")):
@@ -148,14 +146,12 @@ def test_the_readmes_yaml_is_a_recipe_that_loads(tmp_path):
 def test_the_readmes_python_names_what_the_package_offers():
     import fastresnet
 
-    names = re.findall(
-        r"\bfr\.(\w+)", "".join(block for text in PAGES.values() for block in blocks(text, "python"))
-    )
+    told = [block for text in PAGES.values() for block in blocks(text, "python")]
+    names = re.findall(r"\bfr\.(\w+)", "".join(told))
     assert names and set(names) <= set(fastresnet.__all__)
 
 
 if __name__ == "__main__":
     opening, closing = between("recipes")
-    (ROOT / "README.md").write_text(
-        README[:opening] + recipes_table() + "\n" + README[closing:], encoding="utf-8"
-    )
+    text = README[:opening] + recipes_table() + "\n" + README[closing:]
+    (ROOT / "README.md").write_text(text, encoding="utf-8")

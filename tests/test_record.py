@@ -4,6 +4,7 @@ rule."""
 import copy
 import json
 
+import bench_files
 import jsonschema
 import pytest
 
@@ -14,77 +15,31 @@ from fastresnet.runs import record
 
 def a_result() -> dict:
     seconds = {"startup": 1.0, "compile": 0.0, "train": 52.1, "eval": 1.2, "wall": 55.0}
+    epoch = {
+        "epoch": 1, "step": 97, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 0.4, "test_loss": None,
+        "test_accuracy": None, "seconds": 3.2, "images_per_second": 15000.0,
+    }  # fmt: skip
     return {
-        "schema_version": 1,
-        "kind": "result",
-        "recipe": "rn18",
-        "config": {"optim": {"lr": 0.1}},
-        "seed": 3,
-        "git": {"commit": "a" * 40, "dirty": False},
-        "data": {
-            "name": "cifar10",
-            "digest": "d" * 64,
-            "synthetic": False,
-            "train_size": 50000,
-            "test_size": 10000,
-        },
-        "accuracy": {"test": 0.9512, "test_tta": 0.954, "best": 0.9512, "best_epoch": 16},
-        "loss": 0.21,
-        "seconds": seconds,
-        "images_per_second": 15400.0,
-        "flops_per_image": 1.11e9,
-        "mfu": 0.23,
-        "peak_memory_bytes": 10**9,
-        "energy_joules": None,
-        "hardware": hardware.describe(),
-        "software": software.versions(),
-        "per_epoch": [
-            {
-                "epoch": 1,
-                "step": 97,
-                "lr": 0.1,
-                "train_loss": 1.5,
-                "train_accuracy": 0.4,
-                "test_loss": None,
-                "test_accuracy": None,
-                "seconds": 3.2,
-                "images_per_second": 15000.0,
-            }
-        ],
-    }
+        "schema_version": 1, "kind": "result", "recipe": "rn18", "config": {"optim": {"lr": 0.1}}, "seed": 3,
+        "git": {"commit": "a" * 40, "dirty": False}, "data": dict(bench_files.DATA),
+        "accuracy": {"test": 0.9512, "test_tta": 0.954, "best": 0.9512, "best_epoch": 16}, "loss": 0.21,
+        "seconds": seconds, "images_per_second": 15400.0, "flops_per_image": 1.11e9, "mfu": 0.23,
+        "peak_memory_bytes": 10**9, "energy_joules": None, "hardware": hardware.describe(),
+        "software": software.versions(), "per_epoch": [epoch],
+    }  # fmt: skip
 
 
 def a_record() -> dict:
-    result = a_result()
-    runs = [
-        {
-            "seed": seed,
-            "status": "ok",
-            "accuracy": 0.93,
-            "accuracy_tta": 0.9402,
-            "seconds": {"init": 0.1, "augment": 0.0, "train": 0.5, "eval": 0.1, "total": 0.7},
-        }
-        for seed in range(3)
-    ]
+    result, run = a_result(), {"status": "ok", "accuracy": 0.93, "accuracy_tta": 0.9402}
+    run["seconds"] = {"init": 0.1, "augment": 0.0, "train": 0.5, "eval": 0.1, "total": 0.7}
     summary = {
-        "n": 3,
-        "mean": 0.9402,
-        "std": 0.0014,
-        "ci95": 0.0035,
-        "p_value": 0.4,
-        "seconds_mean": 0.71,
+        "n": 3, "mean": 0.9402, "std": 0.0014, "ci95": 0.0035, "p_value": 0.4, "seconds_mean": 0.71,
         "seconds_std": 0.01,
-    }
+    }  # fmt: skip
     return {
-        "schema_version": 1,
-        "kind": "record",
-        "recipe": "speed94",
-        "published": None,
-        "target": 0.94,
-        "runs": runs,
-        "summary": summary,
-        "rivals": [],
-    } | {key: result[key] for key in ("hardware", "software", "git", "data")}
+        "schema_version": 1, "kind": "record", "recipe": "speed94", "published": None, "target": 0.94,
+        "runs": [{"seed": seed, **run} for seed in range(3)], "summary": summary, "rivals": [],
+    } | {key: result[key] for key in ("hardware", "software", "git", "data")}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", record.SCHEMAS)

@@ -10,7 +10,7 @@ from drawn import splits
 from fastresnet.bench import places
 from fastresnet.bench.commands import reproduce as command
 from fastresnet.bench.protocol import protocol, reproduce, rival, runlog
-from fastresnet.runs import progress, record
+from fastresnet.runs import record
 from fastresnet.series import rows
 from fastresnet.settings import config
 from fastresnet.training import experiment
@@ -74,16 +74,6 @@ def test_a_record_holds_every_run_with_its_seed_and_validates(clean, tmp_path, c
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == made
     assert "Synthetic data" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in (tmp_path / "out" / "record.json").read_text(encoding="utf-8")
-
-
-def test_the_runs_of_a_record_are_those_of_its_seeds(clean, tmp_path, monkeypatch):
-    """What reproduce asks of the protocol: run_once itself is held by test_protocol."""
-    used, plain = [], protocol.Experiment.reset
-    monkeypatch.setattr(
-        protocol.Experiment, "reset", lambda self, seed: (used.append(seed), plain(self, seed))
-    )
-    run(tmp_path, runs=3)
-    assert used == [0, 1, 2]
 
 
 def test_an_interrupted_record_keeps_its_runs_and_goes_on(quick, tmp_path, capsys):
@@ -270,12 +260,8 @@ def test_a_rival_is_run_in_turn_and_stands_beside(quick, tmp_path):
     told = says("import json; print('x'); print(json.dumps(dict(seconds=2.5, accuracy=0.9)))")
     run(tmp_path, f"--versus={told}", "--versus-name=other", "--versus-published=90 %, a machine")
     lines = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1:]]
-    assert [(one["who"], one["seed"]) for one in lines] == [
-        ("rival", 0),
-        ("own", 0),
-        ("rival", 1),
-        ("own", 1),
-    ]
+    turns = [(one["who"], one["seed"]) for one in lines]
+    assert turns == [("rival", 0), ("own", 0), ("rival", 1), ("own", 1)]
     beside = record.read(tmp_path / "out" / "record.json")["rivals"][0]
     assert beside["name"] == "other" and beside["summary"]["seconds_mean"] == 2.5
     assert beside["published"]["source"] == "90 %, a machine"
@@ -363,20 +349,21 @@ def test_what_a_recipe_says_of_its_source_stands_in_the_record():
 # ---- what is said meanwhile --------------------------------------------------------------------------------
 
 
-def test_silence_ends_with_a_line_that_says_where_the_record_stands(capsys):
-    with progress.Heartbeat(lambda: "seed 3: step 5 of 9", patience=0.05) as heart:
-        heart.say("first")
-        heart._thread.join(0.3)
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "first" and "seed 3: step 5 of 9" in said[1:]
+@pytest.fixture
+def making(monkeypatch):
+    """The records in the making."""
+    made, begin = [], reproduce.Making.__init__
+
+    def watched(self, *given):
+        made.append(self)
+        begin(self, *given)
+
+    monkeypatch.setattr(reproduce.Making, "__init__", watched)
+    return made
 
 
-def test_where_a_record_stands_is_said_for_each_part(clean, tmp_path, monkeypatch):
-    making, seen = [], []
-    begin, step, evaluate = reproduce.Making.__init__, protocol.Experiment.reset, protocol.Experiment.evaluate
-    monkeypatch.setattr(
-        reproduce.Making, "__init__", lambda self, *a: (making.append(self), begin(self, *a))[1]
-    )
+def test_where_a_record_stands_is_said_for_each_part(clean, making, tmp_path, monkeypatch):
+    seen, step, evaluate = [], protocol.Experiment.reset, protocol.Experiment.evaluate
 
     def watched(plain):
         return lambda self, *args, **how: (plain(self, *args, **how), seen.append(making[0].where()))[0]
@@ -388,14 +375,13 @@ def test_where_a_record_stands_is_said_for_each_part(clean, tmp_path, monkeypatc
     assert seen[1:3] == ["seed 0, run 1 of 1: step 0 of 2", "seed 0, run 1 of 1: evaluating"]
 
 
-def test_the_rivals_first_run_is_said_to_be_one_before_our_own_data_is_read(quick, tmp_path, monkeypatch):
-    making, seen = [], []
-    begin = reproduce.Making.__init__
-    monkeypatch.setattr(
-        reproduce.Making, "__init__", lambda self, *a: (making.append(self), begin(self, *a))[1]
-    )
-    monkeypatch.setattr(
-        rival, "run", lambda command, seed: (seen.append(making[0].where()), row(0.5, seed=seed))[1]
-    )
+def test_the_rivals_first_run_is_said_to_be_one_before_our_data_is_read(quick, making, tmp_path, monkeypatch):
+    seen = []
+
+    def once(command, seed):
+        seen.append(making[0].where())
+        return row(0.5, seed=seed)
+
+    monkeypatch.setattr(rival, "run", once)
     run(tmp_path, "--versus=true")
     assert seen == ["rival, run 1 of 2", "rival, run 2 of 2"]

@@ -181,16 +181,13 @@ def test_the_stem_follows_the_image_size():
     assert build(size=96).conv1.kernel_size == (7, 7)
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(depth=19), "model.depth must be one of 18, 34"),
-        (dict(depth=32, block="bottleneck"), "20, 56, 110 with bottlenecks"),
-        (dict(stage_blocks=[2, 2], stage_widths=[16]), "one number a stage"),
-        (dict(block="shuffle"), "model.block must be one of"),
-        (dict(arch="vgg"), "model.arch must be one of"),
-    ],
-)
+@pytest.mark.parametrize("changes, message", [
+    (dict(depth=19), "model.depth must be one of 18, 34"),
+    (dict(depth=32, block="bottleneck"), "20, 56, 110 with bottlenecks"),
+    (dict(stage_blocks=[2, 2], stage_widths=[16]), "one number a stage"),
+    (dict(block="shuffle"), "model.block must be one of"),
+    (dict(arch="vgg"), "model.arch must be one of"),
+])  # fmt: skip
 def test_impossible_networks_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)

@@ -58,7 +58,7 @@ def test_the_page_s_tables_are_what_is_computed_and_what_was_measured():
     assert drawn == kept, "`make tables` draws it anew"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_the_page_s_recipes_are_what_is_computed():
     text = PAGE.read_text(encoding="utf-8")
     assert all(f"{name}.yaml" in recipes() for name in RECIPES)
@@ -130,7 +130,7 @@ def test_scaling_belongs_to_the_full_suite():
     assert cases.cases(Context(torch.device("cpu"), "standard", tiny=True)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_two_processes_are_measured_written_and_drawn(tmp_path, monkeypatch):
     kept = cases.cases
     monkeypatch.setitem(PARTS, "scaling", lambda context: kept(context)[:2])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from drawn import splits
 from made_run import call
+from test_run import same, weights
 
 import fastresnet as fr
 from fastresnet import data as datasets
@@ -24,16 +25,10 @@ from fastresnet.series import place, plan, running, summary
 from fastresnet.settings import config
 
 SMALL = {
-    "model.stage_widths": [8, 8, 8],
-    "train.epochs": 1.0,
-    "train.batch_size": 40,
-    "train.precision": "fp32",
-    "data.source": "synthetic",
-    "data.kernel": "rows",
-    "run.report": False,
-    "run.progress": "off",
+    "model.stage_widths": [8, 8, 8], "train.epochs": 1.0, "train.batch_size": 40, "train.precision": "fp32",
+    "data.source": "synthetic", "data.kernel": "rows", "run.report": False, "run.progress": "off",
     "run.threads": 1,
-}
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -44,14 +39,6 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ledger, "rate_ceiling", lambda *where, **kind: 1e12)
     return dict(SMALL)
-
-
-def weights(folder):
-    return checkpoint.load(folder)["model"]
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 def accuracies(made):
@@ -289,19 +276,16 @@ def test_torchrun_is_refused_in_one_line(settings, monkeypatch, capsys):
     assert "error: several runs in one command share no work: start them w" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({}, "a number of seeds, or a setting to sweep"),
-        ({"seeds": True}, "seeds must be a whole number between 1 and 1,000, got true"),
-        ({"seeds": "5"}, "seeds must be a whole number .*, got '5'"),
-        ({"sweep": ["optim.lr"]}, "sweep must be one setting with its values"),
-        ({"sweep": {"optim.lr": [1.0, 2.0], "train.epochs": [1, 2]}}, "sweep must be one setting"),
-        ({"sweep": {"optim.lr": 0.1}}, "two values or more are wanted, got 0.1"),
-        ({"sweep": {"optim.lr": [0.1, 0.1]}}, "two values are called lr=0.1-s0"),
-        ({"sweep": {"train.accumulate": [1, 200]}}, "train.accumulate=200 cuts train.batch_size"),
-    ],
-)
+@pytest.mark.parametrize(("how", "message"), [
+    ({}, "a number of seeds, or a setting to sweep"),
+    ({"seeds": True}, "seeds must be a whole number between 1 and 1,000, got true"),
+    ({"seeds": "5"}, "seeds must be a whole number .*, got '5'"),
+    ({"sweep": ["optim.lr"]}, "sweep must be one setting with its values"),
+    ({"sweep": {"optim.lr": [1.0, 2.0], "train.epochs": [1, 2]}}, "sweep must be one setting"),
+    ({"sweep": {"optim.lr": 0.1}}, "two values or more are wanted, got 0.1"),
+    ({"sweep": {"optim.lr": [0.1, 0.1]}}, "two values are called lr=0.1-s0"),
+    ({"sweep": {"train.accumulate": [1, 200]}}, "train.accumulate=200 cuts train.batch_size"),
+])  # fmt: skip
 def test_a_wrong_call_is_one_line(settings, how, message):
     with pytest.raises(ValueError, match=message):
         fr.train_series("smoke.yaml", settings, **how)

@@ -25,14 +25,13 @@ def test_the_settings_that_scripts_rely_on_are_there():
     assert not set(CONTRACT) - set(SETTINGS)
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_every_setting_explains_itself_and_its_default_obeys_its_rule(key):
-    setting = SETTINGS[key]
-    assert setting.help and not setting.help.endswith("."), "a help text, without a full stop"
-    section, _, name = key.partition(".")
-    default = getattr(CLASSES[section](), name)
-    assert default == setting.default == setting.rule.check(default)
-    assert type(default) is type(setting.default) and setting.rule.kind in (bool, int, float, str)
+def test_every_setting_explains_itself_and_its_default_obeys_its_rule():
+    for key, one in SETTINGS.items():
+        assert one.help and not one.help.endswith("."), f"{key}: a help text, without a full stop"
+        section, _, name = key.partition(".")
+        default = getattr(CLASSES[section](), name)
+        assert default == one.default == one.rule.check(default), key
+        assert type(default) is type(one.default) and one.rule.kind in (bool, int, float, str), key
 
 
 @pytest.mark.parametrize(
@@ -69,15 +68,12 @@ def test_a_value_that_breaks_its_rule_is_refused_in_words(rule, value, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    ("rule", "value", "result"),
-    [
-        (Rule(kind=float), 1, 1.0),
-        (Rule(kind=str, optional=True), None, None),
-        (Rule(kind=int, depth=1, optional=True), (1, 2), [1, 2]),
-        (Rule(kind=float, depth=2, optional=True), [[0, 1], [2, 0.5]], [[0.0, 1.0], [2.0, 0.5]]),
-    ],
-)
+@pytest.mark.parametrize(("rule", "value", "result"), [
+    (Rule(kind=float), 1, 1.0),
+    (Rule(kind=str, optional=True), None, None),
+    (Rule(kind=int, depth=1, optional=True), (1, 2), [1, 2]),
+    (Rule(kind=float, depth=2, optional=True), [[0, 1], [2, 0.5]], [[0.0, 1.0], [2.0, 0.5]]),
+])  # fmt: skip
 def test_a_value_takes_its_proper_type(rule, value, result):
     checked = rule.check(value)
     assert checked == result and type(checked) is type(result)

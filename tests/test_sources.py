@@ -66,9 +66,8 @@ def write_python_batches(folder: Path, images: dict) -> Path:
         part = slice(number * 3, number * 3 + 3)
         _pickle(folder / f"data_batch_{number + 1}", pixels[part], labels[part])
     _pickle(folder / "test_batch", *images["test"])
-    (folder / "batches.meta").write_bytes(
-        pickle.dumps({b"label_names": [name.encode() for name in CLASSES]}, 2)
-    )
+    names = [name.encode() for name in CLASSES]
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, 2))
     return folder
 
 
@@ -136,13 +135,10 @@ def test_the_real_cifar10_has_the_published_digest(cifar_root: Path) -> None:
     assert test.class_names == sources.CIFAR10_CLASSES
 
 
-def test_several_parquet_shards_are_one_split_and_a_missing_one_is_named(
-    images: dict, tmp_path: Path
-) -> None:
+def test_several_parquet_shards_are_one_split_and_a_missing_one_is_named(images, tmp_path):
     root = write_parquet(tmp_path / "many", images, shards=3)
-    assert np.array_equal(
-        sources.load("parquet", "train", Request(root=root, workers=2)).labels, images["train"][1]
-    )
+    found = sources.load("parquet", "train", Request(root=root, workers=2))
+    assert np.array_equal(found.labels, images["train"][1])
     (root / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(ValueError, match=r"train shard 1 is missing \(2 of 3 there\)"):
         sources.load("parquet", "train", Request(root=root))
@@ -153,9 +149,7 @@ def test_parquet_without_class_names_numbers_them(images: dict, tmp_path: Path) 
     assert sources.load("parquet", "test", Request(root=root)).class_names == ("0", "1", "2")
 
 
-def test_labels_that_would_make_absurdly_many_classes_are_refused_before_they_take_memory(
-    images: dict, tmp_path: Path
-) -> None:
+def test_labels_that_would_make_absurdly_many_classes_are_refused_before_they_take_memory(images, tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     shard = write_parquet(tmp_path / "flipped", images, names=()) / "train-00000-of-00001.parquet"
     table = parquet.read_table(shard)
@@ -186,9 +180,7 @@ def test_broken_parquet_is_named(images: dict, tmp_path: Path) -> None:
         sources.load("parquet", "train", Request(root=tmp_path))
 
 
-def test_parquet_without_pyarrow_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "train.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match="pip install pyarrow"):
@@ -200,15 +192,11 @@ class Dangerous:
         return (Path.touch, (Path("harmed"),))
 
 
-def test_a_pickle_that_would_run_code_is_refused(
-    images: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_that_would_run_code_is_refused(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = write_python_batches(tmp_path / "batches", images)
     (root / "data_batch_2").write_bytes(pickle.dumps({b"data": Dangerous(), b"labels": []}, 2))
-    with pytest.raises(
-        ValueError, match=r"data_batch_2 is not a readable batch: it asks for .*, which has no place"
-    ):
+    with pytest.raises(ValueError, match=r"data_batch_2 is not a readable batch: it asks for .*, which has"):
         sources.load("batches", "train", Request(root=root))
     assert not Path("harmed").exists()
 
@@ -239,9 +227,7 @@ def test_broken_batches_are_named(harm, message: str, images: dict, tmp_path: Pa
 def test_a_cut_off_binary_batch_is_named(images: dict, tmp_path: Path) -> None:
     root = write_binary_batches(tmp_path / "batches", images)
     (root / "test_batch.bin").write_bytes((root / "test_batch.bin").read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=r"test_batch\.bin: 18437 bytes is not a whole number of 3073-byte records"
-    ):
+    with pytest.raises(ValueError, match="bin: 18437 bytes is not a whole number of 3073-byte records"):
         sources.load("batches", "test", Request(root=root))
 
 
@@ -250,9 +236,8 @@ def test_cifar100_batches_take_the_fine_label(tmp_path: Path) -> None:
     for split in ("train", "test"):
         content = {b"data": pixels, b"fine_labels": [99, 3], b"coarse_labels": [1, 2]}
         (tmp_path / split).write_bytes(pickle.dumps(content, 2))
-    (tmp_path / "meta").write_bytes(
-        pickle.dumps({b"fine_label_names": [f"c{k}".encode() for k in range(100)]}, 2)
-    )
+    names = [f"c{k}".encode() for k in range(100)]
+    (tmp_path / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, 2))
     found = sources.load("batches", "train", Request(root=tmp_path))
     assert found.labels.tolist() == [99, 3] and found.name == "cifar100" and found.class_names[99] == "c99"
 
@@ -314,9 +299,7 @@ def test_a_pipe_in_a_folder_is_named_and_not_waited_for(images: dict, tmp_path: 
     assert len(sources.load("imagefolder", "train", Request(root, on_error="skip"))) == 15
 
 
-def test_names_that_would_move_a_terminal_or_are_no_text_are_shown_as_codes(
-    images: dict, tmp_path: Path
-) -> None:
+def test_names_that_would_move_a_terminal_or_are_no_text_are_shown_as_codes(images, tmp_path):
     root = write_imagefolder(tmp_path / "sh\x1b[2Japes", images)
     for split in ("train", "test"):
         os.rename(root / split / "ant", root / split / "a\x1b]0;nt\x07")
@@ -326,9 +309,7 @@ def test_names_that_would_move_a_terminal_or_are_no_text_are_shown_as_codes(
     assert len(found) == 15 and "".join(found.class_names).encode("utf-8")
 
 
-def test_a_source_is_one_file_and_one_line(
-    images: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_is_one_file_and_one_line(images, tmp_path, monkeypatch):
     """What a new source brings is all that finding, reading and telling it apart need."""
 
     def read(request: Request, split: str) -> ImageSet:
@@ -376,16 +357,13 @@ def test_a_download_is_tried_again_and_offline_says_what_to_do(tmp_path: Path, m
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
     fake_torchvision(monkeypatch, offline)
-    with pytest.raises(
-        ValueError, match="can't download cifar10 .*3 attempts.* FASTRESNET_DATA .*data.source=synthetic"
-    ):
+    words = "can't download cifar10 .*3 attempts.* FASTRESNET_DATA .*data.source=synthetic"
+    with pytest.raises(ValueError, match=words):
         sources.load("torchvision", "train", Request(root=tmp_path))
     assert len(calls) == 3
 
 
-def test_a_download_with_the_wrong_content_is_not_called_cifar10(
-    images: dict, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_download_with_the_wrong_content_is_not_called_cifar10(images, tmp_path, monkeypatch):
     pixels, labels = images["train"]
     data = types.SimpleNamespace(data=pixels, targets=labels.tolist(), classes=list(CLASSES))
     fake_torchvision(monkeypatch, lambda *args, **kwargs: data)

@@ -18,9 +18,7 @@ from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.loading.stream import StreamLoader, clamped_workers
 
-pytest.importorskip("ffcv", reason="needs ffcv, which isn't installed")
-from fastresnet.loading.ffcv_epoch import CUT, Decoder
-
+pytestmark = pytest.mark.skipif(not beton.can_write(), reason="needs ffcv, which isn't installed")
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 SPEC = Augment(2, "reflect", "random", 4, 0.1, 0.1)
 COUNT = 50
@@ -28,18 +26,25 @@ SETTINGS = dict(batch_size=16, seed=3, shuffle=True, augment=SPEC) | STATISTICS
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory):
+def writer():
+    """One process with ffcv in it for all betons: starting it takes seconds."""
+    with beton.Writer() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory, writer):
     """A beton of 50 images of 8x8, its images and labels, and one loader for it (FFCV compiles for each)."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(COUNT)
     path = tmp_path_factory.mktemp("stream") / "raw.beton"
-    beton.write(path, images, labels)
+    writer.write(path, images, labels)
     return path, images, labels, StreamLoader(path, Batching(**SETTINGS), workers=1)
 
 
 @pytest.fixture(scope="module")
-def varied(tmp_path_factory):
+def varied(tmp_path_factory, writer):
     """24 smooth JPEGs of several sizes and four colours, sample 5 corrupt, and a loader at 16 px."""
     random = np.random.default_rng(1)
     images = []
@@ -49,7 +54,7 @@ def varied(tmp_path_factory):
         ramp = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 55, width)[None, :, None]
         images.append((ramp * tints[number % 4]).astype(np.uint8))
     path = tmp_path_factory.mktemp("stream") / "varied.beton"
-    beton.write(path, images, np.arange(24), mode="jpg")
+    writer.write(path, images, np.arange(24), mode="jpg")
     layout = beton.open_beton(path)
     with path.open("r+b") as file:
         file.seek(int(layout.pointers[5]))
@@ -77,9 +82,8 @@ def test_streaming_gives_the_resident_loaders_batches(raw):
 def test_batches_are_free_to_keep(raw):
     _, images, labels, stream = raw
     kept = list(stream.epoch(1))
-    for (one, _), (other, _) in zip(
-        kept, ResidentLoader(images, labels, Batching(**SETTINGS)).epoch(1), strict=True
-    ):
+    resident = ResidentLoader(images, labels, Batching(**SETTINGS))
+    for (one, _), (other, _) in zip(kept, resident.epoch(1), strict=True):
         assert torch.equal(one, other)
 
 
@@ -96,14 +100,12 @@ def test_leaving_an_epoch_early_ends_its_thread(raw):
 
 
 def test_an_exception_in_a_stage_ends_the_epoch_with_that_exception(raw, monkeypatch):
-    from fastresnet.loading import ffcv_epoch
-
     stream, before = raw[3], ffcv_threads()
 
     def fails(*arguments):
         raise RuntimeError("the stage failed")
 
-    monkeypatch.setattr(ffcv_epoch.EpochIterator, "run_pipeline", fails)
+    monkeypatch.setattr("fastresnet.loading.ffcv_epoch.EpochIterator.run_pipeline", fails)
     with pytest.raises(RuntimeError, match="the stage failed"):
         list(stream.epoch(0))
     assert ffcv_threads() == before
@@ -115,9 +117,7 @@ def test_a_page_is_compared_with_its_checksum_before_its_images_are_given(raw, m
     monkeypatch.setattr(loader, "pages", beton.PageCheck(loader.layout, sums))
     assert sum(len(labels) for _, labels in loader.epoch(0)) == COUNT
     monkeypatch.setattr(loader, "pages", beton.PageCheck(loader.layout, [sums[0][::-1]]))
-    with pytest.raises(
-        beton.BetonError, match=r"raw.beton: page 0 \(samples 0 to 49\) is not what was written"
-    ):
+    with pytest.raises(beton.BetonError, match=r"raw.beton: page 0 \(samples 0 to 49\) is not what was"):
         next(iter(loader.epoch(0)))
     assert ffcv_threads() == 0
 
@@ -133,6 +133,8 @@ def test_a_beton_that_changes_during_the_run_is_an_error(raw, monkeypatch):
 
 def test_a_beton_cut_under_the_threads_that_read_it_is_an_error_and_no_signal(raw, monkeypatch):
     """Cut where no look at the file is between: a mapped file would end this process here."""
+    from fastresnet.loading.ffcv_epoch import CUT
+
     path, _, _, stream = raw
     whole, before = path.read_bytes(), path.stat()
     running = stream._started(stream.samples, None)
@@ -192,17 +194,16 @@ def test_the_first_images_are_plain_and_those_of_the_resident_loader(raw, varied
         assert abs(here.mean() / 255 - seen) < 0.03
 
 
-def test_streamed_jpegs_are_the_pixels_that_the_resident_loader_decodes(tmp_path):
+def test_streamed_jpegs_are_the_pixels_that_the_resident_loader_decodes(writer, tmp_path):
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
     images = coarse.repeat(5, axis=1).repeat(5, axis=2)  # hard edges: where decoders differ most
-    beton.write(tmp_path / "x.beton", images, np.arange(24), mode="jpg")
+    writer.write(tmp_path / "x.beton", images, np.arange(24), mode="jpg")
     asked = Batching(8, **STATISTICS)
     whole, labels = beton.read(tmp_path / "x.beton")[:2]
     stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
-    for (one, _), (other, _) in zip(
-        stream.epoch(0), ResidentLoader(whole, labels, asked).epoch(0), strict=True
-    ):
+    resident = ResidentLoader(whole, labels, asked)
+    for (one, _), (other, _) in zip(stream.epoch(0), resident.epoch(0), strict=True):
         assert torch.equal(one, other)
 
 
@@ -263,6 +264,8 @@ def test_several_sizes_without_a_size_to_train_at_are_refused_with_the_range(var
 
 
 def test_the_decoder_reports_what_it_writes_and_no_more():
+    from fastresnet.loading.ffcv_epoch import Decoder
+
     assert Decoder().size is None and Decoder(16, 24).size == (16, 24)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastresnet.base import exits
 from fastresnet.bench.commands import run
 from fastresnet.bench.measuring import cases, file, profiles, suite
 from fastresnet.bench.measuring.context import Context
@@ -25,19 +24,15 @@ def tiny(*arguments, out):
     return ["--scale", "tiny", "--device", "cpu", "--budget", "600", "--out", str(out), *arguments]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.parametrize("only, least", [("ceilings,loader,step", 6), ("endtoend,accuracy", 3)])
-def test_the_tiny_suite_writes_a_valid_file_with_rows_of_every_part(
-    tmp_path, monkeypatch, capsys, only, least
-):
+def test_the_tiny_suite_writes_a_valid_file_with_every_part(tmp_path, monkeypatch, capsys, only, least):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "tiny.json"
     assert run.main(tiny("--only", only, out=out)) == 0
     result = file.read(out)
-    bad = [
-        (row["id"], row["message"]) for row in result["cases"] if row["status"] in ("failed", "out of memory")
-    ]
-    assert not bad
+    bad = [row for row in result["cases"] if row["status"] in ("failed", "out of memory")]
+    assert not [(row["id"], row["message"]) for row in bad]
     assert sum(row["status"] == "ok" for row in result["cases"]) >= least
     assert {row["part"] for row in result["cases"]} == set(only.split(","))
     assert result["cases_planned"] == len(result["cases"])
@@ -87,20 +82,18 @@ def test_the_file_is_whole_after_each_case(monkeypatch, tmp_path):
         assert file.unfinished(read) == (f"{count} of 3 cases" if count < 3 else None)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("stop, processes", [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_an_interrupted_suite_leaves_what_it_has(tmp_path, stop, processes):
     out = tmp_path / "half.json"
     command = [sys.executable, str(RUN), *tiny("--only", "ceilings", "--processes", processes, out=out)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
-    )
+    quiet = dict(stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, **quiet)
     for _ in range(6000):
         if out.exists() or process.poll() is not None:
             break
         time.sleep(0.02)
     process.send_signal(stop)
-    told = process.communicate(timeout=60)[1]
+    told = process.communicate(timeout=200)[1]
     result = file.read(out)
     if process.returncode == 0:  # it was faster than the signal
         pytest.skip("the suite had ended")
@@ -127,11 +120,8 @@ def test_a_ceiling_that_was_beaten_is_measured_again(monkeypatch):
     monkeypatch.setattr(Context, "_measured_ceiling", lambda self, name: next(rates))
     context = Context(CPU, tiny=True)
     assert context.utilisation("fp32", 0.5e9)["mfu"] == 0.5
-    assert context.utilisation("fp32", 2e9) == {
-        "flops_per_second": 2e9,
-        "mfu": 0.5,
-        "ceiling_flops_per_second": 4e9,
-    }
+    found = context.utilisation("fp32", 2e9)
+    assert found == {"flops_per_second": 2e9, "mfu": 0.5, "ceiling_flops_per_second": 4e9}
 
 
 def test_a_profile_is_a_trace_and_a_table(tmp_path):
@@ -156,26 +146,6 @@ def test_fused_kernels_count_as_traffic_whatever_they_are_fused_from():
         "ncclDevKernel_AllReduce_Sum": "communication",
     }
     assert {name: profiles.kind_of(name) for name in kinds} == kinds
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--only", "steps"], "the parts are ceilings, loader, step, endtoend, accuracy"),
-        (["--only", "accuracy"], "suite quick has no case in accuracy"),
-        (["--suite", "huge"], "invalid choice"),
-        (["--budget=-1"], "--budget: must be above 0"),
-        (["--budget=0"], "--budget: must be above 0"),
-        (["--processes=0"], "--processes: must be a whole number from 1 on"),
-        (["--gpu"], "unrecognized"),
-        (["--device", "quantum"], "--device=quantum"),
-        (["--device", "cuda:99"], "--device=cuda:99"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line_and_exit_2(arguments, message, capsys):
-    assert exits.exit_code(run.main, arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("part", ["loader", "endtoend"])

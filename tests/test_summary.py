@@ -56,9 +56,8 @@ def test_blocks_know_whether_their_input_is_added():
 
 
 def test_memory_counts_what_the_backward_pass_keeps():
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)
-    )
+    layers = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)
+    model = nn.Sequential(*layers)
     memory = summarize(model, 8, batch_size=5).memory
     assert memory.weights == memory.gradients == memory.momentum == 4 * (4 * 3 * 9 + 8)
     assert memory.activations == 4 * 5 * 64 * (3 + 4)  # the image, and the activation that both others share

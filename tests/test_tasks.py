@@ -60,7 +60,7 @@ def execute(block):
     exec(re.sub(r'(fr\.train\("[\w.-]+", \{)(.*?)\}', rf"\1\2, **{settings}}}", block), {"__name__": "page"})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 def test_the_blocks_do_what_they_say(tmp_path, monkeypatch, capsys):
     pytest.importorskip("ffcv", reason="photographs are streamed by FFCV")
     monkeypatch.chdir(tmp_path)

@@ -4,15 +4,13 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache
 
-import pytest
 from house import ROOT
 
 WIDTH = 110
-FILES = sorted(
-    path for name in ("fastresnet", "benchmarks", "scripts") for path in (ROOT / name).rglob("*.py")
-)
-NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+PLACES = ("fastresnet", "benchmarks", "scripts")
+FILES = {str(path.relative_to(ROOT)): path for name in PLACES for path in sorted((ROOT / name).rglob("*.py"))}
 FIELD = re.compile(r"[\w.,{} /*-]+:\s\s+\S|[\w., ]+: \S|(?:import|from) |[-*] |\d+\. |>>> ")
 ENDS = (".", ":", ";", "!", "?", "...")
 
@@ -44,15 +42,17 @@ def badly_filled(lines):
                 yield start + offset, line.strip()
 
 
+@cache
 def docstrings(path):
     """(first line's number, lines as they stand in the file) of every docstring."""
     text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
+    found, lines = [], text.splitlines()
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, kinds) and ast.get_docstring(node):
             value = node.body[0]
-            yield value.lineno, lines[value.lineno - 1 : value.end_lineno]
+            found.append((value.lineno, lines[value.lineno - 1 : value.end_lineno]))
+    return found
 
 
 def comments(path):
@@ -67,42 +67,39 @@ def comments(path):
             block = []
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_docstrings_and_comments_are_filled_evenly(path):
+def test_docstrings_and_comments_are_filled_evenly():
     found = [
-        f"line {first + index}: {line}"
+        f"{name}:{first + index}: {line}"
+        for name, path in FILES.items()
         for first, lines in [*docstrings(path), *comments(path)]
         for index, line in badly_filled(lines)
     ]
     assert not found, "\n".join(["the next word would have fitted:", *found])
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_a_docstring_opens_with_one_line(path):
+def test_a_docstring_opens_with_one_line():
     found = []
-    for first, lines in docstrings(path):
+    places = [(name, *one) for name, path in FILES.items() for one in docstrings(path)]
+    for name, first, lines in places:
         opening = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
         only_last = opening == 2 and lines[1].strip().startswith(("Raises", "Returns", '"""'))
         if opening > 1 and not only_last and not lines[0].rstrip().endswith(ENDS):
-            found.append(f"line {first}: {lines[0].strip()}")
+            found.append(f"{name}:{first}: {lines[0].strip()}")
     assert not found, "\n".join(["the first sentence takes more than its line:", *found])
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_no_value_is_wrapped_around_its_comment(path):
-    text = path.read_text(encoding="utf-8")
-    wrapped = re.findall(r"^ *[^\n#]*\(\n +[^\n#]+  # [^\n]+\n *\)$", text, re.M)
-    assert not wrapped, "put the comment on its own line above: " + wrapped[0]
+def test_no_value_is_wrapped_around_its_comment():
+    wrapped = re.compile(r"^ *[^\n#]*\(\n +[^\n#]+  # [^\n]+\n *\)$", re.M)
+    found = {name: wrapped.findall(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    assert not any(found.values()), f"put the comment on its own line above: {found}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_style_sheets_and_scripts_are_files_of_their_own(path):
-    strings = [
-        token.string
-        for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
-        if token.type == tokenize.STRING
-    ]
-    assert not [text[:60] for text in strings if re.search(r"</?style>.*\{.*\}|<script>\s*\(", text, re.S)]
+def test_style_sheets_and_scripts_are_files_of_their_own():
+    for name, path in FILES.items():
+        tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        strings = [token.string for token in tokens if token.type == tokenize.STRING]
+        held = [text[:60] for text in strings if re.search(r"</?style>.*\{.*\}|<script>\s*\(", text, re.S)]
+        assert not held, f"{name}: {held}"
 
 
 def test_the_check_sees_a_line_that_ends_early_and_passes_an_even_one():

@@ -6,6 +6,7 @@ import json
 import sys
 
 import betons_by_hand
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -58,17 +59,14 @@ class Bomb:
         return print, ("code ran",)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "damaged, or not a checkpoint"),
-        (lambda path: torch.save({"model": Bomb()}, path), "damaged, or not a checkpoint"),
-        (lambda path: write_checkpoint(path, class_names=["one"]), "weights of another model"),
-        (lambda path: write_checkpoint(path, format_version=99), "format version 99"),
-        (lambda path: torch.save({"weight": torch.zeros(1)}, path), "damaged, or not a checkpoint"),
-        (lambda path: path.unlink(), "no such checkpoint"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "damaged, or not a checkpoint"),
+    (lambda path: torch.save({"model": Bomb()}, path), "damaged, or not a checkpoint"),
+    (lambda path: write_checkpoint(path, class_names=["one"]), "weights of another model"),
+    (lambda path: write_checkpoint(path, format_version=99), "format version 99"),
+    (lambda path: torch.save({"weight": torch.zeros(1)}, path), "damaged, or not a checkpoint"),
+    (lambda path: path.unlink(), "no such checkpoint"),
+])  # fmt: skip
 def test_a_checkpoint_that_cannot_be_used_is_one_line_and_exit_2(weights, monkeypatch, capsys, spoil, words):
     spoil(weights)
     assert call(monkeypatch, "predict", "--checkpoint", weights, "-") == 2
@@ -84,22 +82,8 @@ def test_predict_prints_classes_and_says_which_are_right(weights, pixels, tmp_pa
     Image.fromarray(pixels[0]).save(tmp_path / "images" / "ant" / "a.png")
     Image.fromarray(pixels[1]).save(tmp_path / "images" / "b.png")
     grid, cam = tmp_path / "grid.png", tmp_path / "cam.png"
-    assert (
-        call(
-            monkeypatch,
-            "predict",
-            "--checkpoint",
-            weights,
-            tmp_path / "images",
-            "--top",
-            2,
-            "--grid",
-            grid,
-            "--gradcam",
-            cam,
-        )
-        == 0
-    )
+    words = f"--checkpoint {weights} {tmp_path}/images --top 2 --grid {grid} --gradcam {cam}".split()
+    assert call(monkeypatch, "predict", *words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.count("%") == 2 for line in lines)
     assert ("right" in lines[0] or "wrong, is ant" in lines[0]) and "right" not in lines[1]
@@ -119,11 +103,8 @@ def test_predict_reads_standard_input_and_writes_json(weights, pixels, monkeypat
 def test_predict_names_a_bad_image_and_an_empty_folder(weights, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("hello")
-    for path, words in (
-        (tmp_path / "empty", "without images"),
-        (tmp_path / "text.png", "is not a readable image"),
-    ):
-        assert call(monkeypatch, "predict", "--checkpoint", weights, path) == 2
+    for name, words in (("empty", "without images"), ("text.png", "is not a readable image")):
+        assert call(monkeypatch, "predict", "--checkpoint", weights, tmp_path / name) == 2
         assert words in capsys.readouterr().err
 
 
@@ -170,10 +151,8 @@ def test_evaluate_writes_tables_and_pictures_that_agree(weights, splits, monkeyp
     out = tmp_path / "run" / "evaluation"
     assert json.loads((out / "evaluation.json").read_text()) == printed
     rows = [line.split(",") for line in (out / "confusion.csv").read_text().splitlines()]
-    assert (
-        rows[0][1:] == list(CLASSES)
-        and np.array([row[1:] for row in rows[1:]], int).tolist() == printed["confusion"]
-    )
+    assert rows[0][1:] == list(CLASSES)
+    assert np.array([row[1:] for row in rows[1:]], int).tolist() == printed["confusion"]
     logits = trained.load(weights).logits(splits.test.images)
     assert printed["top1"] == metrics.evaluation(logits, splits.test.labels, CLASSES)["top1"]
     assert set(printed["tta"]) == {"flip", "crops"} and printed["synthetic"] is True
@@ -184,12 +163,8 @@ def test_evaluate_writes_tables_and_pictures_that_agree(weights, splits, monkeyp
 def test_judging_says_before_each_batch_where_it_stands(weights, splits):
     said = []
     judging.judge(trained.load(weights, {"eval.batch_size": 25}), splits.test, said.append)
-    assert said[:3] == [
-        "evaluating, TTA none: 0 of 40 images",
-        "evaluating, TTA none: 25 of 40 images",
-        "evaluating, TTA flip: 0 of 40 images",
-    ]
-    assert len(said) == 6
+    stood = [f"evaluating, TTA {tta} of 40 images" for tta in ("none: 0", "none: 25", "flip: 0")]
+    assert said[:3] == stood and len(said) == 6
 
 
 def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkeypatch, capsys):
@@ -198,9 +173,7 @@ def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkey
     assert "SYNTHETIC" in text and "95 % interval" in text and "TTA flip" in text
 
 
-def test_evaluate_refuses_data_of_other_classes_and_a_split_that_is_not_there(
-    tmp_path, splits, monkeypatch, capsys
-):
+def test_evaluate_refuses_other_classes_and_a_split_that_is_not_there(tmp_path, splits, monkeypatch, capsys):
     other = write_checkpoint(tmp_path / "other.pt", classes=("ant", "bee", "cat"))
     assert call(monkeypatch, "evaluate", "--checkpoint", other) == 2
     assert "3 classes" in capsys.readouterr().err
@@ -208,9 +181,7 @@ def test_evaluate_refuses_data_of_other_classes_and_a_split_that_is_not_there(
     assert "without a validation split" in capsys.readouterr().err
 
 
-def test_evaluation_computes_in_the_run_s_precision_unless_told_otherwise(
-    weights, splits, monkeypatch, capsys
-):
+def test_evaluation_computes_in_the_run_s_precision_unless_told(weights, splits, monkeypatch, capsys):
     def judged(*words):
         assert call(monkeypatch, "evaluate", "--checkpoint", weights, "--json", *words) == 0
         return json.loads(capsys.readouterr().out)
@@ -224,10 +195,8 @@ def test_evaluation_computes_in_the_run_s_precision_unless_told_otherwise(
 def test_a_run_in_a_precision_that_this_device_lacks_is_judged_in_fp32_and_says_so(tmp_path):
     path = write_checkpoint(tmp_path / "half.pt", changes={"train.precision": "fp16"})
     network = trained.load(path)
-    assert (
-        network.precision.name == "fp32"
-        and "the run's fp16 can't be had on this cpu" in network.precision.reason
-    )
+    assert network.precision.name == "fp32"
+    assert "the run's fp16 can't be had on this cpu" in network.precision.reason
     with pytest.raises(ValueError, match="train.precision=fp16 needs a GPU"):
         trained.load(path, {"train.precision": "fp16"})
 
@@ -257,9 +226,8 @@ def test_safetensors_hold_the_weights_and_what_using_them_needs(weights, tmp_pat
     network = trained.load(weights)
     with safetensors.safe_open(export.to_safetensors(network, tmp_path / "m.safetensors"), "pt") as file:
         own = network.model.state_dict()
-        assert set(file.keys()) == set(own) and all(
-            torch.equal(file.get_tensor(key), own[key]) for key in own
-        )
+        assert set(file.keys()) == set(own)
+        assert all(torch.equal(file.get_tensor(key), own[key]) for key in own)
         facts = json.loads(file.metadata()["fastresnet"])
     assert facts["class_names"] == list(CLASSES) and facts["image_size"] == 32
 
@@ -313,7 +281,7 @@ def test_the_worst_mistakes_of_a_streamed_set_are_shown_from_its_beton(halves):
     assert all(np.array_equal(whole[place], streamed[place]) for place in (0, 7, 19))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_streamed_set_is_judged_as_the_same_images_in_memory_are(weights, halves):
     pytest.importorskip("ffcv")
     network = trained.load(weights, {"eval.batch_size": 8, "data.workers": 1}).exact()
@@ -324,14 +292,10 @@ def test_a_streamed_set_is_judged_as_the_same_images_in_memory_are(weights, halv
 
 def test_evaluation_of_a_run_s_checkpoint_repeats_the_run_s_own_record(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = {
-        "data.source": "synthetic", "data.synthetic_train": 64, "data.synthetic_test": 96,
-        "train.max_steps": 2,
-        "train.batch_size": 32, "train.precision": "bf16", "train.compile": "off", "run.dir": "run",
-        "run.report": False, "run.progress": "off", "train.epochs": 1,
-    }  # fmt: skip
-    words = [f"--{key}={str(value).lower()}" for key, value in settings.items()]
-    assert call(monkeypatch, "train", "--config", "smoke", *words) == 0
+    monkeypatch.setattr(data, "prepare", lambda *given: drawn.splits(64, 96, 16))
+    words = "--config=smoke --train.max_steps=2 --train.batch_size=32 --train.precision=bf16 --run.dir=run"
+    more = "--train.compile=off --run.report=false --run.progress=off"
+    assert call(monkeypatch, "train", *words.split(), *more.split()) == 0
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     capsys.readouterr()
     assert call(monkeypatch, "evaluate", "--checkpoint", "run", "--json") == 0

@@ -68,11 +68,9 @@ def test_a_step_equals_the_textbook_step():
 
 
 def test_the_rate_of_each_step_is_its_entry_in_the_table():
-    model = net()
-    seen = []
-    trainer = Trainer(
-        model, sgd(model, lr=2.0), [0.0, 0.25, 1.0], device=CPU, precision=precision.resolve("fp32", CPU)
-    )
+    model, seen = net(), []
+    fp32 = precision.resolve("fp32", CPU)
+    trainer = Trainer(model, sgd(model, lr=2.0), [0.0, 0.25, 1.0], device=CPU, precision=fp32)
     trainer.fit_epoch(batches(3), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["lr"])))
     assert seen == [0.0, 0.5, 2.0]
 
@@ -80,26 +78,13 @@ def test_the_rate_of_each_step_is_its_entry_in_the_table():
 def test_momentum_follows_its_table_too():
     model, seen = net(), []
     trainer = make(model, 2, momentum=[0.95, 0.85])
-    trainer.fit_epoch(
-        batches(2), 0, on_step=lambda t: bool(seen.append(t.optimizer.param_groups[0]["momentum"]))
-    )
+    trainer.fit_epoch(batches(2), 0, on_step=lambda t: seen.append(t.optimizer.param_groups[0]["momentum"]))
     assert seen == [0.95, 0.85]
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch():
-    images, labels = batches(1, size=12)[0]
-    plain = nn.Sequential(
-        nn.Flatten(), nn.Linear(192, 10)
-    )  # without batch norm, which looks at the micro-batch
-    cut = copy.deepcopy(plain)
-    make(plain, 1).step(images, labels)
-    make(cut, 1, options=StepOptions(accumulate=3)).step(images, labels)
-    torch.testing.assert_close(weights(cut), weights(plain), rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("size, parts", [(6, 4), (7, 3), (5, 5), (3, 8)])
+@pytest.mark.parametrize("size, parts", [(12, 3), (6, 4), (7, 3), (5, 5), (3, 8)])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_uneven_micro_batches_weigh_as_much_as_their_images(size, parts, reduction):
+def test_micro_batches_give_the_gradient_of_the_whole_batch_even_where_uneven(size, parts, reduction):
     images, labels = batches(1, size=size)[0]
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
@@ -114,18 +99,15 @@ def test_summed_loss_is_the_mean_loss_times_the_batch():
     images, labels = batches(1, size=8)[0]
     mean, total = net(), net()
     make(mean, 1, optimizer=sgd(mean, lr=0.8, momentum=0.0)).step(images, labels)
-    make(
-        total, 1, optimizer=sgd(total, lr=0.1, momentum=0.0), options=StepOptions(loss_reduction="sum")
-    ).step(images, labels)
+    sums = StepOptions(loss_reduction="sum")
+    make(total, 1, optimizer=sgd(total, lr=0.1, momentum=0.0), options=sums).step(images, labels)
     torch.testing.assert_close(weights(total), weights(mean), rtol=1e-5, atol=1e-6)
 
 
 def test_clipping_bounds_the_whole_gradient():
-    model = net()
+    model, clipped = net(), StepOptions(clip_norm=0.01)
     before = weights(model)
-    make(model, 1, optimizer=sgd(model, lr=1.0, momentum=0.0), options=StepOptions(clip_norm=0.01)).step(
-        *batches(1)[0]
-    )
+    make(model, 1, optimizer=sgd(model, lr=1.0, momentum=0.0), options=clipped).step(*batches(1)[0])
     assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -151,13 +133,6 @@ def test_the_epoch_reports_the_mean_over_its_images():
     assert result.accuracy == pytest.approx(sum(hits) / 28)
 
 
-def test_training_lowers_the_loss():
-    trainer = make(net(), 40)
-    data = batches(4, size=16)
-    losses = [trainer.fit_epoch(data, epoch).loss for epoch in range(10)]
-    assert losses[-1] < 0.2 * losses[0]
-
-
 def test_a_limit_stops_inside_an_epoch_and_leaves_the_schedule():
     trainer = make(net(), 8)
     assert trainer.fit_epoch(batches(4), 0, limit=3).step == 3
@@ -176,11 +151,8 @@ def test_continuing_in_the_middle_of_an_epoch_equals_the_uninterrupted_run_bit_f
     second.load_state_dict(saved[1])
     result = second.fit_epoch(data, 0, skip=2)
     assert torch.equal(weights(second.model), weights(whole.model))
-    assert (result.loss, result.accuracy, result.images) == (
-        expected.loss,
-        expected.accuracy,
-        expected.images,
-    )
+    for name in ("loss", "accuracy", "images"):
+        assert getattr(result, name) == getattr(expected, name)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():
@@ -367,14 +339,10 @@ def test_captured_steps_equal_eager_steps_on_the_gpu(frozen_from):
         plain = section("optim", lr=0.1, nesterov=False, weight_decay=0.0)
         optimizer = optim.build(model, plain, device=device, capturable=graph)
         trainer = Trainer(
-            model,
-            optimizer,
-            [0.1 * step for step in range(6)],
-            device=device,
-            precision=precision.resolve("fp32", device),
-            options=StepOptions(cuda_graph=graph),
+            model, optimizer, [0.1 * step for step in range(6)], device=device,
+            precision=precision.resolve("fp32", device), options=StepOptions(cuda_graph=graph),
             freeze=[Freeze(("4.bias",), frozen_from)],
-        )
+        )  # fmt: skip
         result = trainer.fit_epoch(data, 0)
         results.append((weights(model), result.loss))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)

@@ -5,55 +5,31 @@ import pytest
 from fastresnet.base import words
 
 
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        ((0.9402, 0.0014), "94.02 ±0.14 %"),
-        ((0.9402,), "94.02 %"),
-        ((None, 0.1), "-"),
-        ((0.0, 0.0), "0.00 ±0.00 %"),
-    ],
-)
+@pytest.mark.parametrize(("given", "text"), [
+    ((0.9402, 0.0014), "94.02 ±0.14 %"), ((0.9402,), "94.02 %"), ((None, 0.1), "-"),
+    ((0.0, 0.0), "0.00 ±0.00 %"),
+])  # fmt: skip
 def test_a_share_is_told_in_percent_with_its_spread(given, text):
     assert words.percent(*given) == text
 
 
 def test_seconds_from_a_hundred_on_are_whole():
-    assert [words.seconds(0.714, 0.006), words.seconds(99.99), words.seconds(123.4, 2.6)] == [
-        "0.71 ±0.01 s",
-        "99.99 s",
-        "123 ±3 s",
-    ]
+    told = [words.seconds(*given) for given in ((0.714, 0.006), (99.99,), (123.4, 2.6))]
+    assert told == ["0.71 ±0.01 s", "99.99 s", "123 ±3 s"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (8.24, "8.2 s"),
-        (59.94, "59.9 s"),
-        (185, "3:05 min"),
-        (3599.6, "1:00:00 h"),
-        (3723, "1:02:03 h"),
-        (None, "-"),
-    ],
-)
+@pytest.mark.parametrize(("seconds", "text"), [
+    (8.24, "8.2 s"), (59.94, "59.9 s"), (185, "3:05 min"), (3599.6, "1:00:00 h"), (3723, "1:02:03 h"),
+    (None, "-"),
+])  # fmt: skip
 def test_durations_read_as_people_say_them(seconds, text):
     assert words.duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (0.00231, "s", "2.31 ms"),
-        (12.0, "s", "12 s"),
-        (3e-9, "s", "3 ns"),
-        (1.11e9, "FLOP", "1.11 GFLOP"),
-        (7.9e15, "FLOP/s", "7,900 TFLOP/s"),
-        (12_000, "", "12k"),
-        (-3.1e6, "", "-3.1M"),
-        (0.25, "", "0.25"),
-    ],
-)
+@pytest.mark.parametrize(("value", "unit", "text"), [
+    (0.00231, "s", "2.31 ms"), (12.0, "s", "12 s"), (3e-9, "s", "3 ns"), (1.11e9, "FLOP", "1.11 GFLOP"),
+    (7.9e15, "FLOP/s", "7,900 TFLOP/s"), (12_000, "", "12k"), (-3.1e6, "", "-3.1M"), (0.25, "", "0.25"),
+])  # fmt: skip
 def test_an_amount_is_scaled_to_be_readable(value, unit, text):
     assert words.amount(value, unit) == text
 

@@ -29,17 +29,10 @@ from tests.drill.outcome import SURVIVED, Outcome, ended, lost, wrong
 
 RECIPE = "smoke.yaml"
 SETTINGS = {
-    "train.epochs": 2,
-    "train.batch_size": 50,
-    "train.precision": "fp32",
-    "train.ema_decay": 0.9,
-    "train.checkpoint_every": "2 steps",
-    "data.synthetic_train": 220,
-    "data.synthetic_test": 60,
-    "run.progress": "off",
-    "run.threads": 1,
-    "run.report": False,
-}
+    "train.epochs": 2, "train.batch_size": 50, "train.precision": "fp32", "train.ema_decay": 0.9,
+    "train.checkpoint_every": "2 steps", "data.synthetic_train": 220, "data.synthetic_test": 60,
+    "run.progress": "off", "run.threads": 1, "run.report": False,
+}  # fmt: skip
 STEPS = 8
 CLOCKS = ("seconds", "images_per_second")  # what differs from run to run
 Hook = Callable[[Path], object]  # called with the run's folder in the child, before it trains
