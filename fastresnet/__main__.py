@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fastresnet import __version__
 from fastresnet.base import exits
-from fastresnet.machine.distributed import described
+from fastresnet.machine.distributed import check_alone
 
 COMMANDS = {  # name: (module, what it does)
     "train": ("commands.train", "train a network as a recipe says"),
@@ -53,11 +53,8 @@ def _completion(shell: str = "") -> None:
 
 
 def _call(module: str, argv: Sequence[str] | None) -> object:
-    if module != COMMANDS["train"][0] and described().size > 1:
-        raise ValueError(
-            "only training is shared by the processes that torchrun starts (WORLD_SIZE tells of them): start "
-            "this command without torchrun, in one process"
-        )
+    if module != COMMANDS["train"][0]:
+        check_alone()
     return importlib.import_module(f"fastresnet.{module}").main(argv)
 
 

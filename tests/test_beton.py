@@ -81,7 +81,7 @@ def test_all_write_modes_read_as_ffcv_reads_them(writer: beton.Writer, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     for mode, (images, labels) in sets.items():
-        modes = beton.inspect(paths[mode]).modes
+        modes = beton.open_beton(paths[mode]).stored_as
         ours, our_labels = beton.read(paths[mode])
         theirs = np.load(paths[mode] + ".npz")
         assert np.array_equal(our_labels, labels) and np.array_equal(theirs["labels"], labels)
@@ -193,7 +193,7 @@ def test_jpeg_and_raw_images_mix_in_one_beton(tmp_path: Path) -> None:
     expected, _ = betons_by_hand.read(path.read_bytes())
     for threads in (1, 3):
         assert np.array_equal(beton.read(path, threads=threads)[0], np.stack(expected))
-    assert beton.inspect(path).modes == {"jpg": 3, "raw": 6}
+    assert beton.open_beton(path).stored_as == {"jpg": 3, "raw": 6}
     with pytest.raises(beton.BetonError, match="sample 1 is stored raw"):
         beton.jpeg_payloads(beton.open_beton(path))
 
@@ -217,9 +217,9 @@ def test_a_corrupt_jpeg_is_named_or_left_out(tmp_path: Path) -> None:
 def test_images_of_several_sizes_are_described_but_not_read_whole(tmp_path: Path) -> None:
     images = [np.full((8 + i, 10, 3), i, np.uint8) for i in range(3)]
     path = betons_by_hand.make(tmp_path / "x.beton", images, [0, 1, 2])
-    info = beton.inspect(path)
-    assert (info.uniform, info.height, info.max_height, info.max_width) == (False, 0, 10, 10)
-    shapes = [image.shape for image in beton.each_image(beton.open_beton(path))]
+    layout = beton.open_beton(path)
+    assert (layout.uniform, layout.largest) == (False, (10, 10))
+    shapes = [image.shape for image in beton.each_image(layout)]
     assert shapes == [(8, 10, 3), (9, 10, 3), (10, 10, 3)]
     with pytest.raises(beton.BetonError, match="images differ in size .*sample 1 is 10x9 px"):
         beton.read(path)
@@ -318,8 +318,8 @@ def test_verify_reads_hashes_and_decodes_everything(tmp_path: Path) -> None:
     path = betons_by_hand.make(tmp_path / "x.beton", list(images), (labels % 2).tolist())
     facts = {**FACTS, "digest": content_digest(images, labels % 2)}
     betons_by_hand.beside(path, facts)
-    info, found = beton.verify(path)
-    assert info.num_samples == 6 and found["digest"] == facts["digest"]
+    layout, found = beton.verify(path)
+    assert len(layout) == 6 and found["digest"] == facts["digest"]
     betons_by_hand.beside(path, {**facts, "digest": content_digest(images, 1 - labels % 2)})
     with pytest.raises(beton.BetonError, match="its images are not those that its sidecar speaks of"):
         beton.verify(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastresnet.bench.commands import compare
-from fastresnet.bench.commands.options import share
+from fastresnet.bench.commands.compare import share
 from fastresnet.bench.judging import comparison, significance, telling
 from fastresnet.bench.measuring import file, processes
 from fastresnet.runs import record

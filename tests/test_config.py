@@ -232,7 +232,17 @@ def test_a_wrong_word_on_the_command_line_is_refused(word, message):
         ({"schedule.name": "piecewise"}, "needs schedule.points"),
         ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
         ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
+        ({"schedule.points": [[0, 1, 2]]}, "rising epochs"),
         ({"schedule.momentum_low": 0.8}, "come together"),
+        ({"schedule.momentum_low": 0.9, "schedule.momentum_high": 0.8}, "low at most high"),
+        (
+            {"schedule.name": "linear", "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
+            "belong to schedule.name=onecycle",
+        ),
+        (
+            {"schedule.name": "piecewise", "schedule.points": [[0, 1]], "schedule.tail_fraction": 0.1},
+            "say it in schedule.points",
+        ),
         ({"data.train": "a.beton"}, "come together"),
         ({"optim.momentum": 0.0}, "optim.nesterov=false"),
         ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),

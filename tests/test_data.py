@@ -11,7 +11,7 @@ import torch
 
 from fastresnet import beton, data, sources
 from fastresnet.base.digest import content_digest
-from fastresnet.data import conversion, cutting, finding, reading
+from fastresnet.data import conversion, cutting, finding, jpeg, reading
 from fastresnet.settings import config
 from fastresnet.sources import SourceError, downloads
 
@@ -293,8 +293,9 @@ def test_a_beton_of_jpegs_is_decoded_for_the_device_and_the_record_says_by_what(
     expected, expected_labels = beton.read(path)
     for wanted in (on_threads, on_device):
         found, found_labels, skipped, decoder = reading._pixels(layout, None, wanted)
-        assert decoder == "pillow" and not len(skipped)
-        np.testing.assert_array_equal(found, expected)
+        assert decoder == (jpeg.decoder() if wanted.device and jpeg.decoder() else "pillow")
+        assert not len(skipped)
+        assert np.abs(found.astype(int) - expected).max() <= 5, "of one decoder or another"
         np.testing.assert_array_equal(found_labels, expected_labels)
 
 

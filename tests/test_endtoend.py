@@ -52,7 +52,7 @@ def test_all_sizes_are_trained_on_and_their_flops_counted(context, monkeypatch):
             return fit(experiment, epoch, **more)
 
     monkeypatch.setattr(Experiment, "fit_epoch", watched)
-    measured = endtoend._runs(context, "cpu.yaml", SMALL)(0.02)
+    measured = endtoend._runs(context, "cpu.yaml", SMALL, 0.02)
     assert seen.count(24) == seen.count(32) > 0
     with experiments.opened(context.config("cpu.yaml", SMALL), context.splits()) as experiment:
         small, large = (3 * flops_per_image(experiment.model, size) for size in (24, 32))
@@ -66,7 +66,7 @@ def test_nothing_is_compiled_while_samples_are_taken(context, monkeypatch):
     order = []
     monkeypatch.setattr(experiments, "warm", lambda experiment: order.append("warm"))
     monkeypatch.setattr(experiments, "train", lambda *_, **__: order.append("train") or 1.0)
-    endtoend._runs(context, "cpu.yaml", SMALL)(0.02)
+    endtoend._runs(context, "cpu.yaml", SMALL, 0.02)
     assert order[0] == "warm" and order.count("warm") == 1 and order.count("train") >= 7
 
 
@@ -78,7 +78,7 @@ def test_what_determinism_costs_is_measured_in_turn_and_the_switch_put_back(cont
         return (3.0 if seen[-1] else 2.0) * experiment.total_steps
 
     monkeypatch.setattr(experiments, "train", train)
-    measured = endtoend._repeating(context, "cpu.yaml").measure(0.01)
+    measured = endtoend._repeating(context, "cpu.yaml", 0.01)
     assert seen[:4] == [False, True, False, True] and len(seen) == 2 * (len(measured.samples) + 1)
     assert measured.samples[0] == 3.0 and measured.figures == {"usual_step_seconds": 2.0, "cost": 0.5}
     assert not torch.are_deterministic_algorithms_enabled()

@@ -75,6 +75,15 @@ def test_the_record_and_the_output_say_how_it_was_drawn_and_how_many_are_twice_t
     assert again.info["test_digest"] == splits.info["test_digest"], "the same images whatever the run's seed"
 
 
+def test_both_splits_are_cut_at_once_and_anew_when_a_file_has_changed(photos: Path, monkeypatch) -> None:
+    calls, cut = [], flat.held_out
+    monkeypatch.setattr(flat, "held_out", lambda *given: (calls.append(given), cut(*given))[1])
+    for times in (1, 2):
+        train, test = listed(photos, "train", 0.4), listed(photos, "test", 0.4)
+        assert len(calls) == times and not train & test
+        (photos / "ant" / f"new{times}.png").write_bytes((photos / "ant" / "0.png").read_bytes())
+
+
 def test_a_folder_that_the_user_named_is_recognised_and_one_that_lies_there_is_not(photos: Path) -> None:
     assert sources.detect(photos) is None and sources.detect(photos, named=True) == "imagefolder"
     assert sources.resolve_auto(root=photos) == ("imagefolder", photos)

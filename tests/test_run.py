@@ -459,10 +459,10 @@ def test_the_best_epoch_is_the_first_of_the_highest_accuracy_on_the_split_that_c
     chosen = []
     for index, (val, test) in enumerate([(0.3, 0.2), (0.7, 0.5), (0.5, 0.6), (0.7, 0.1)]):
         book.part_seconds = 1.0
-        result = EpochResult(index, 4 * (index + 1), 200, 1.0, 0.5, 1.0, 200.0, 0.1)
-        if book.finish_epoch(result, {"val": Score(val, 1.0, 10), "test": Score(test, 1.0, 10)}):
+        result = EpochResult(index, 4 * (index + 1), 200, 1.0, 0.5, 1.0, 0.1)
+        if book.finish_epoch(result, {"val": Score(val, 1.0), "test": Score(test, 1.0)}):
             chosen.append(index + 1)
-    accuracy = book.record(Score(0.1, 1.0, 10), None, None)["accuracy"]
+    accuracy = book.record(Score(0.1, 1.0), None, None)["accuracy"]
     assert (accuracy["best"], accuracy["best_epoch"]) == (best, epoch)
     assert chosen == {"validation": [1, 2], "test": [1, 2, 3], "none": []}[best_on]
 

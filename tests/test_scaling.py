@@ -4,11 +4,12 @@ import json
 
 import bench_files
 import pytest
+import scaling_floors as scaling
 import torch
 from house import ROOT
 
 from fastresnet.bench.commands import run
-from fastresnet.bench.judging import costs, scaling
+from fastresnet.bench.judging import costs
 from fastresnet.bench.measuring import file
 from fastresnet.bench.measuring.cases import PARTS, scaled
 from fastresnet.bench.measuring.cases import scaling as cases

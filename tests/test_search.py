@@ -64,7 +64,7 @@ def test_a_wrong_space_is_refused_before_the_first_run(tmp_path, text, words):
 
 
 def test_more_trials_begin_with_the_same_draws():
-    some = {"optim.lr": space.Range(0.1, 0.4, None, True)}
+    some = {"optim.lr": space.Values((0.1, 0.4), lambda chance: chance.uniform(0.1, 0.4))}
     assert search.trials(some, 3) == search.trials(some, 9)[:4] and search.trials(some, 3)[0].settings == {}
 
 

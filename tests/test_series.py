@@ -273,7 +273,7 @@ def test_torchrun_is_refused_in_one_line(settings, monkeypatch, capsys):
     for name, value in world.items():
         monkeypatch.setenv(name, value)
     assert call(monkeypatch, "train", "--config=smoke", "--seeds=2") == 2
-    assert "error: several runs in one command share no work: start them w" in capsys.readouterr().err
+    assert "error: only training is shared by the processes that torchrun s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("how", "message"), [

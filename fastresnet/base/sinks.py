@@ -21,6 +21,11 @@ def for_path(text: object) -> str:
     return name or "unnamed"
 
 
+def slug(text: str) -> str:
+    """`1x NVIDIA H200` -> `1x-nvidia-h200`."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def _escape(letter: str) -> str:
     code = ord(letter)
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

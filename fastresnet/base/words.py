@@ -71,6 +71,13 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
     return ["  ".join(_cells(row, widths, right)).rstrip() for row in rows]
 
 
+def markdown(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Rows of cells, the head first, as the lines of a Markdown table; `right` as in `columns`."""
+    head, *body = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    rule = "".join(" ---: |" if place in right else " --- |" for place in range(len(rows[0])))
+    return [head, f"|{rule}", *body]
+
+
 def _cells(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> Iterator[str]:
     for place, (cell, width) in enumerate(zip(row, widths)):
         yield cell.rjust(width) if place in right else cell.ljust(width)

@@ -7,11 +7,8 @@ from fastresnet.beton.file import BetonError
 from fastresnet.beton.layout import Layout, open_beton
 from fastresnet.beton.pages import PageCheck, stored_digest
 from fastresnet.beton.reader import (
-    BetonInfo,
     check_digests,
-    describe,
     each_image,
-    inspect,
     jpeg_payloads,
     read,
     read_one,
@@ -23,7 +20,6 @@ from fastresnet.beton.writer import Writer, can_write, write
 
 __all__ = [
     "BetonError",
-    "BetonInfo",
     "Facts",
     "Layout",
     "PageCheck",
@@ -31,9 +27,7 @@ __all__ = [
     "Writer",
     "can_write",
     "check_digests",
-    "describe",
     "each_image",
-    "inspect",
     "jpeg_payloads",
     "open_beton",
     "read",

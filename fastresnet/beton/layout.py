@@ -68,6 +68,22 @@ class Layout:
         """Whether all images have one height and one width."""
         return bool((self.heights == self.heights[0]).all() and (self.widths == self.widths[0]).all())
 
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The greatest height and the greatest width, px."""
+        return int(self.heights.max()), int(self.widths.max())
+
+    @property
+    def nbytes_pixels(self) -> int:
+        """Decoded size of everything, bytes."""
+        return int((self.heights * self.widths).sum()) * CHANNELS
+
+    @property
+    def stored_as(self) -> dict[str, int]:
+        """How many images are stored as "jpg" and as "raw"."""
+        jpegs = int((self.modes == JPEG).sum())
+        return {"jpg": jpegs, "raw": len(self) - jpegs}
+
     def size_text(self, index: int) -> str:
         """The size of one image, as people say it."""
         return f"{self.widths[index]}x{self.heights[index]} px"

@@ -1,7 +1,6 @@
 """Reads a beton whole, with numpy alone; JPEGs on several threads. Needs no ffcv."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,50 +16,7 @@ from fastresnet.beton.pages import Page, PageCheck, Samples, each_page, stored_d
 from fastresnet.beton.sidecar import Facts, read_sidecar
 
 
-@dataclass(frozen=True)
-class BetonInfo:
-    """What a beton holds, without decoding it. Height and width are 0 where images differ in size."""
-
-    num_samples: int
-    height: int
-    width: int
-    uniform: bool
-    modes: dict[str, int]  # images stored as "jpg" and as "raw"
-    nbytes_pixels: int  # decoded size of everything, bytes
-    nbytes_file: int
-    page_size: int
-    max_height: int
-    max_width: int
-    labels: tuple[int, int]  # smallest and largest
-
-
-def inspect(path: str | Path) -> BetonInfo:
-    """Sizes and modes of a checked beton; BetonError when it is not one."""
-    return describe(open_beton(path))
-
-
-def describe(layout: Layout) -> BetonInfo:
-    """Sizes and modes of an opened beton."""
-    uniform = layout.uniform
-    jpegs = int((layout.modes == JPEG).sum())
-    return BetonInfo(
-        len(layout),
-        int(layout.heights[0]) * uniform,
-        int(layout.widths[0]) * uniform,
-        uniform,
-        {"jpg": jpegs, "raw": len(layout) - jpegs},
-        int((layout.heights * layout.widths).sum()) * CHANNELS,
-        layout.file.length,
-        layout.page_size,
-        int(layout.heights.max()),
-        int(layout.widths.max()),
-        (int(layout.labels.min()), int(layout.labels.max())),
-    )
-
-
-def verify(
-    path: str | Path, *, threads: int = 0, classes: int | None = None
-) -> tuple[BetonInfo, Facts | None]:
+def verify(path: str | Path, *, threads: int = 0, classes: int | None = None) -> tuple[Layout, Facts | None]:
     """Read, hash and decode everything, and compare it with the sidecar; BetonError names what is wrong.
 
     classes:  labels must lie in 0..classes-1 (None: in what the sidecar says)
@@ -75,7 +31,7 @@ def verify(
         check_digests(layout, facts, stored_digest(layout, check=check, threads=threads))
     _each_sample(layout, None, check, threads, skip=False)
     layout.file.check_unchanged()
-    return describe(layout), facts
+    return layout, facts
 
 
 def check_digests(layout: Layout, facts: Facts, stored: str) -> None:

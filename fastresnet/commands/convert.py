@@ -15,8 +15,7 @@ from fastresnet import beton, sources
 from fastresnet.base import words
 from fastresnet.base.sinks import for_terminal
 from fastresnet.data import conversion
-from fastresnet.settings.command_line import number, parse_args
-from fastresnet.settings.rule import Rule
+from fastresnet.settings.command_line import at_least_one, parse_args
 from fastresnet.settings.sections import SETTINGS
 
 SHORT = {  # option of this script: the setting it stands for
@@ -39,8 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         add(f"--{option}", type=rule.kind, choices=rule.choices or None, metavar=shown, help=what)
     add("--out", type=Path, help="folder of the betons (default: one under data.betons)")
     shrink = "shrink larger images to this longer side, which makes another data set"
-    side = number(Rule(kind=int, low=1))
-    add("--max-size", type=side, metavar="PX", help=shrink)
+    add("--max-size", type=at_least_one, metavar="PX", help=shrink)
     add("--verify", type=Path, metavar="BETON", help="read, hash and decode all of a beton")
 
 
@@ -79,13 +77,14 @@ def _meant(source: str, root: str | None, name: str) -> tuple[str, str | None]:
 
 def verified(path: Path) -> str:
     """One line about a beton of which every byte was read and is right; BetonError otherwise."""
-    info, facts = beton.verify(path)
-    size = f"{info.width}x{info.height}" if info.uniform else f"up to {info.max_width}x{info.max_height}"
-    stored = ", ".join(f"{count} {mode}" for mode, count in info.modes.items() if count)
+    layout, facts = beton.verify(path)
+    height, width = layout.largest
+    size = f"{width}x{height}" if layout.uniform else f"up to {width}x{height}"
+    stored = ", ".join(f"{count} {mode}" for mode, count in layout.stored_as.items() if count)
     compared = ", every byte as it was written" if facts else "no sidecar, so nothing to compare with"
-    labels = f"labels {info.labels[0]}..{info.labels[1]}"
+    labels = f"labels {layout.labels.min()}..{layout.labels.max()}"
     name = facts["name"] if facts else ""
-    sound = f"sound; {info.num_samples} images of {size} px ({stored}), {labels}; {name}{compared}"
+    sound = f"sound; {len(layout)} images of {size} px ({stored}), {labels}; {name}{compared}"
     return for_terminal(f"{path}: {sound}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from fastresnet import augment, beton, data, models
 from fastresnet.augment import Augment
 from fastresnet.base.pictures import Pixels
+from fastresnet.data import conversion
 from fastresnet.models import diagram, pretrained, summary
 from fastresnet.reports import dataview, plots
 from fastresnet.runs.progress import Heartbeat
@@ -121,9 +122,7 @@ def read_beton(path: Path) -> Shown:
         known = beside[0]
         return Shown(path.name, images, labels, known["class_names"], known["mean"], known["std"])
     names = [str(index) for index in range(int(labels.max()) + 1)]
-    facts = dataview.statistics(images, labels, names)
-    mean, std = ([value / 255 for value in facts[key]] for key in ("mean", "std"))
-    return Shown(path.name, images, labels, names, mean, std)
+    return Shown(path.name, images, labels, names, *conversion.statistics(images))
 
 
 def describe_model(cfg: Config, args: argparse.Namespace) -> None:

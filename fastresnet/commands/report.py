@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet.reports import finished, plots, run_page, runs_page
-from fastresnet.series import page as series_page
 from fastresnet.series import place
 from fastresnet.settings.command_line import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write report.html of one run or series, or a page and a picture of several runs."""
-    parser = Parser(description=__doc__)
+    parser = Parser(__doc__)
     what = "folders of runs or series: one gets its report.html anew"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=what)
     where = "page of several runs, a PNG beside it (default: runs/comparison.html)"
@@ -21,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if len(args.runs) == 1:
         (folder,) = args.runs
-        print(series_page.write(folder) if _is_series(folder) else run_page.write(folder))
+        print(place.write_page(folder) if _is_series(folder) else run_page.write(folder))
         return
     runs = [finished.read(path) for folder in args.runs for path in _runs_of(folder)]
     out = runs_page.write(runs, args.out)

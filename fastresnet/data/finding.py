@@ -88,6 +88,4 @@ def _part(images: ImageSet | FolderSet, facts: Facts) -> Part:
             "images of several sizes, or too many for memory, are streamed from a beton, and writing one"
             " needs ffcv: run scripts/setup.sh, or pip install ffcv"
         )
-    height, width = images.images.shape[1:3]
-    split = Split(images.images, images.labels, None, None, (height, width), images.images.nbytes)
-    return Part(split, facts, "all bytes, hashed as read")
+    return Part(Split.held(images.images, images.labels), facts, "all bytes, hashed as read")

@@ -17,6 +17,7 @@ from fastresnet.data.finding import find
 from fastresnet.data.reading import Found, Wanted
 from fastresnet.data.splits import Info, Splits, rgb
 from fastresnet.settings.config import Config
+from fastresnet.settings.keys import DEFAULT
 from fastresnet.settings.sections import Data
 from fastresnet.sources import SourceError
 
@@ -34,8 +35,9 @@ def prepare(cfg: Config, progress: Notes | None = None) -> Splits:
     data is missing or wrong.
     """
     notes = progress or (lambda line: None)
-    asked = {key for key in ("write_mode", "jpeg_quality") if _is_set(cfg, f"data.{key}")}
-    found = find(Wanted(cfg.data, frozenset(asked), _decoding_device(cfg), notes))
+    stored = ("write_mode", "jpeg_quality")
+    asked = frozenset(key for key in stored if cfg.provenance[f"data.{key}"] != DEFAULT)
+    found = find(Wanted(cfg.data, asked, _decoding_device(cfg), notes))
     if found["train"].facts["synthetic"]:
         print(BANNER, file=sys.stderr, flush=True)
     _tell_how_drawn(cfg, found["train"].facts, notes)
@@ -53,11 +55,6 @@ def cut_up(found: Found, subset: float | None, val_fraction: float, notes: Notes
     notes(f"data: {facts['name']} ({facts['source']}), {sizes} and {info['test_size']} test images")
     mean, std = rgb(facts["mean"]), rgb(facts["std"])
     return Splits(train, val, found["test"].split, mean, std, class_names, info)
-
-
-def _is_set(cfg: Config, key: str) -> bool:
-    """Whether somebody asked for this setting's value."""
-    return bool(cfg.provenance.get(key, "default") != "default")
 
 
 def _decoding_device(cfg: Config) -> torch.device | None:

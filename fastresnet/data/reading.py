@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import fastresnet.data.jpeg as jpeg
 from fastresnet import beton, sources
 from fastresnet.base.digest import Labels, content_digest
 from fastresnet.base.pictures import Pixels
 from fastresnet.base.sinks import for_terminal
 from fastresnet.beton import Facts, Layout, PageCheck
-from fastresnet.beton.layout import JPEG, RAW
+from fastresnet.beton.layout import RAW
 from fastresnet.data.conversion import HOST_MEMORY_SHARE, Notes, statistics
-from fastresnet.data.jpeg import decode
 from fastresnet.data.splits import Indices, Split
 from fastresnet.machine import memory
 from fastresnet.settings.sections import Data
@@ -85,11 +85,10 @@ def _check_name(layout: Layout, facts: Facts, split: Split) -> None:
 
 def _read_split(layout: Layout, wanted: Wanted, check: PageCheck | None, stream: bool) -> Split:
     """A beton as a Split: pixels in memory where they are of the size wanted and fit, else to be streamed."""
-    path, info, px = layout.path, beton.describe(layout), wanted.settings.image_size
-    shape = (info.max_height, info.max_width)
-    streams = stream or not info.uniform or bool(px and shape != (px, px))
-    if streams or info.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
-        return Split(None, layout.labels, path, None, shape, info.nbytes_pixels)
+    path, shape, px = layout.path, layout.largest, wanted.settings.image_size
+    streams = stream or not layout.uniform or bool(px and shape != (px, px))
+    if streams or layout.nbytes_pixels > HOST_MEMORY_SHARE * memory.free_bytes():
+        return Split(None, layout.labels, path, None, shape, layout.nbytes_pixels)
     images, labels, skipped, decoder = _pixels(layout, check, wanted)
     kept = None
     if len(skipped):
@@ -104,13 +103,14 @@ def _pixels(
 ) -> tuple[Pixels, Labels, Indices, str | None]:
     """Pixels and labels of a beton, the samples left out, and what decoded its JPEGs (None: it has none)."""
     on_error, workers = wanted.settings.on_error, wanted.settings.workers
-    jpegs = int((layout.modes == JPEG).sum())
-    if wanted.device is None or jpegs != len(layout) or on_error == "skip":
+    jpegs = layout.stored_as["jpg"]
+    decoder = None if wanted.device is None else jpeg.decoder()
+    if wanted.device is None or decoder is None or jpegs != len(layout) or on_error == "skip":
         whole = beton.read_whole(layout, check, threads=workers, on_error=on_error)
         return *whole, "pillow" if jpegs else None
     size = int(layout.heights[0]), int(layout.widths[0])
     payloads = beton.jpeg_payloads(layout, check, threads=workers)
-    decoded, _, decoder = decode(payloads, size, wanted.device, threads=workers)
+    decoded = jpeg.decode(payloads, size, wanted.device, decoder)
     return decoded.cpu().numpy(), layout.labels, np.arange(0), decoder
 
 

@@ -38,6 +38,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def held(cls, images: Pixels, labels: Labels) -> Split:
+        """A split in memory that comes from no beton."""
+        return cls(images, labels, None, None, (images.shape[1], images.shape[2]), images.nbytes)
+
     def take(self, indices: Indices) -> Split:
         """The part of the split at these places."""
         return replace(

@@ -54,20 +54,16 @@ def _results(record: dict[str, Any] | None) -> list[str]:
     if not record:
         return ["- There is no record of this run beside the checkpoint."]
     accuracy, data = record["accuracy"], record["data"]
-    rows = [
-        "| what | value |",
-        "| --- | --- |",
-        f"| test accuracy of the last weights, {data['test_size']:,} images | "
-        f"{words.percent(accuracy['test'])} |",
-    ]
+    tested = f"test accuracy of the last weights, {data['test_size']:,} images"
+    rows = [["what", "value"], [tested, words.percent(accuracy["test"])]]
     if accuracy.get("test_tta") is not None:
-        rows.append(f"| the same with test-time augmentation | {words.percent(accuracy['test_tta'])} |")
-    rows.append(f"| test loss | {record['loss']:.4f} nats |")
+        rows.append(["the same with test-time augmentation", words.percent(accuracy["test_tta"])])
+    rows.append(["test loss", f"{record['loss']:.4f} nats"])
     took = words.duration(record["seconds"]["train"])
-    rows.append(f"| training time | {took} on {hardware.short_name(record['hardware'])} |")
+    rows.append(["training time", f"{took} on {hardware.short_name(record['hardware'])}"])
     if record.get("flops_per_image"):
-        rows.append(f"| forward pass of one image | {record['flops_per_image'] / 1e9:.3f} GFLOP |")
-    return rows
+        rows.append(["forward pass of one image", f"{record['flops_per_image'] / 1e9:.3f} GFLOP"])
+    return words.markdown(rows)
 
 
 def _origin(record: dict[str, Any] | None) -> list[str]:

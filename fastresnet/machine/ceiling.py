@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from fastresnet.machine import timing
@@ -20,10 +23,17 @@ def matmul_ceiling(
     """
     device = torch.device(device)
     sizes = SIZES.get(device.type, USUAL_SIZES)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
+    with matmul_precision("tf32" if tf32 else "fp32"):
         return max(_rate(device, dtype, size, seconds / len(sizes)) for size in sizes)
+
+
+@contextlib.contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """PyTorch's global switch that tells tf32 from fp32, as `name` wants it; put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    try:
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -47,6 +47,15 @@ def described() -> World:
     return World(*map(int, numbers))
 
 
+def check_alone() -> None:
+    """Raises ValueError where torchrun started several processes: they share one run's training alone."""
+    if described().size > 1:
+        raise ValueError(
+            "only training is shared by the processes that torchrun starts (WORLD_SIZE tells of them), and "
+            "that of one run: start this command without torchrun, in one process"
+        )
+
+
 def local_batch_size(global_batch_size: int, place: World) -> int:
     """Images a process takes of each batch. Raises ValueError where the batch doesn't divide evenly."""
     if global_batch_size % place.size:

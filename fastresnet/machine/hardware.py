@@ -15,9 +15,10 @@ from typing import Any, TypedDict
 import torch
 
 from fastresnet.base.system import cores_usable, lines, output
-from fastresnet.machine import memory, nvml
+from fastresnet.machine import memory, nvml, software
 from fastresnet.machine.devices import mps_available
 from fastresnet.machine.precision import cpu_is_fast_at_bf16
+from fastresnet.machine.software import GitState
 
 
 class Cpu(TypedDict):
@@ -97,6 +98,19 @@ def describe() -> Hardware:
             "virtual_machine": in_virtual_machine(),
         },
     }
+
+
+class Circumstances(TypedDict):
+    """On what, and with what code, something was measured."""
+
+    hardware: Hardware
+    software: dict[str, str | None]
+    git: GitState
+
+
+def circumstances() -> Circumstances:
+    """Those of this process."""
+    return {"hardware": describe(), "software": software.versions(), "git": software.git_state()}
 
 
 def short_name(hardware: Hardware | Mapping[str, Any]) -> str:

@@ -35,21 +35,15 @@ def now(device: torch.device | str | None = None) -> float:
 
 
 class Stopwatch:
-    """Splits a stretch of time into named laps, with a synchronise at each boundary.
+    """Splits a stretch of time into named laps, `seconds`, with a synchronise at each boundary.
 
-    >>> with Stopwatch() as watch:
-    ...     _ = watch.lap("prepare")
-    ...     _ = watch.lap("train")
-    >>> sorted(watch.seconds)
-    ['prepare', 'train', 'wall']
-
-    A name used twice adds up. `seconds["wall"]` is set on leaving the block.
+    A name used twice adds up.
     """
 
     def __init__(self, device: torch.device | str | None = None) -> None:
         self.device = device
         self.seconds: dict[str, float] = {}
-        self._start = self._last = now(device)
+        self._last = now(device)
 
     def lap(self, name: str) -> float:
         """Book the time since the last boundary under `name`; returns those seconds."""
@@ -57,13 +51,6 @@ class Stopwatch:
         passed, self._last = moment - self._last, moment
         self.seconds[name] = self.seconds.get(name, 0.0) + passed
         return passed
-
-    def __enter__(self) -> Stopwatch:
-        self._start = self._last = now(self.device)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.seconds["wall"] = now(self.device) - self._start
 
 
 class Turns:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastresnet.base import files, words
 from fastresnet.models.summary import Block, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 760, 46, 18, 60, 74  # px
 # tints of Okabe and Ito's palette, by map size
@@ -28,30 +32,22 @@ class Box:
 
 
 def draw(summary: Summary, path: str | Path) -> None:
-    """Write the picture; the ending of `path` says how: .svg (drawn here) or .png (by matplotlib).
+    """Write the picture, as an .svg or a .png file. Raises ValueError for another ending of `path`."""
+    import matplotlib  # late: only pictures need it
 
-    Raises ValueError for another ending.
-    """
     path = Path(path)
-    if path.suffix == ".svg":
-        files.write_text(path, to_svg(summary))
-    elif path.suffix == ".png":
-        _write_png(summary, path)
-    else:
+    if path.suffix not in (".svg", ".png"):
         raise ValueError(f"{path}: a diagram is an .svg or a .png file, got {path.suffix or 'no ending'!r}")
+    text_stays_text = matplotlib.rc_context({"svg.fonttype": "none"})
+    with files.replacing(path) as temporary, text_stays_text:
+        _figure(summary).savefig(temporary, format=path.suffix[1:], metadata={"Date": None})
 
 
 def boxes(summary: Summary) -> list[Box]:
     """The blocks from input to output; neighbours that are alike share a box marked with their number."""
-    runs: list[list[Block]] = []
-    for block in summary.blocks:
-        if runs and _signature(runs[-1][0]) == _signature(block):
-            runs[-1].append(block)
-        else:
-            runs.append([block])
     sizes: list[int] = []
     result = []
-    for i, run in enumerate(runs):
+    for i, run in enumerate(list(alike) for _, alike in itertools.groupby(summary.blocks, _signature)):
         output = run[-1].layers[-1].output
         side = output[1] if len(output) == 3 else 0
         if side not in sizes:
@@ -82,60 +78,8 @@ def _box(run: list[Block], top: int, fill: str) -> Box:
     return Box(title, detail, figures, top, fill, run[0].residual)
 
 
-def _headings(summary: Summary) -> tuple[str, str]:
-    return (
-        f"{summary.title}, {summary.image_size}×{summary.image_size} px",
-        f"{summary.parameters:,} parameters, {summary.flops / 1e9:.3f} GFLOP a forward pass. "
-        "A curve on the left is a residual connection.",
-    )
-
-
-def to_svg(summary: Summary) -> str:
-    """The picture as the text of an SVG file; it needs nothing else and scales to its frame."""
-    drawn = boxes(summary)
-    height = drawn[-1].top + BOX_HEIGHT + GAP
-    title, subtitle = _headings(summary)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" font-family="Helvetica, Arial, sans-serif" fill="{INK}" role="img">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        _svg_text(LEFT, 30, title, 'font-size="18" font-weight="bold"'),
-        _svg_text(LEFT, 52, subtitle, f'font-size="12" fill="{FAINT}"'),
-    ]
-    for i, box in enumerate(drawn):
-        parts += _svg_box(box, is_last=i == len(drawn) - 1)
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _svg_text(x: int, y: int, text: str, style: str) -> str:
-    return f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>'
-
-
-def _svg_line(path: str) -> str:
-    return f'<path d="{path}" fill="none" stroke="{INK}" stroke-width="1.5"/>'
-
-
-def _svg_box(box: Box, is_last: bool) -> list[str]:
-    size, top, bottom, bend = WIDTH - 2 * LEFT, box.top, box.top + BOX_HEIGHT, LEFT - 34
-    parts = [
-        f'<rect x="{LEFT}" y="{top}" width="{size}" height="{BOX_HEIGHT}" rx="6" fill="{box.fill}" '
-        f'stroke="{INK}"/>',
-        _svg_text(LEFT + 12, top + 19, box.title, 'font-size="13" font-weight="bold"'),
-        _svg_text(LEFT + size - 12, top + 19, box.figures, 'font-size="12" text-anchor="end"'),
-        _svg_text(LEFT + 12, top + 37, box.detail, f'font-size="12" fill="{FAINT}"'),
-    ]
-    if box.residual:
-        parts.append(
-            _svg_line(f"M{LEFT} {top + 6} C{bend} {top + 6} {bend} {bottom - 6} {LEFT} {bottom - 6}")
-        )
-    if not is_last:
-        parts.append(_svg_line(f"M{WIDTH // 2} {bottom} v{GAP - 1} m-4 -6 l4 6 l4 -6"))
-    return parts
-
-
-def _write_png(summary: Summary, path: Path) -> None:
-    from matplotlib.figure import Figure  # late: only pictures need it
+def _figure(summary: Summary) -> Figure:
+    from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch
     from matplotlib.path import Path as Curve
 
@@ -145,9 +89,11 @@ def _write_png(summary: Summary, path: Path) -> None:
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
-    title, subtitle = _headings(summary)
+    title = f"{summary.title}, {summary.image_size}×{summary.image_size} px"
+    told = f"{summary.parameters:,} parameters, {summary.flops / 1e9:.3f} GFLOP a forward pass. "
+    told += "A curve on the left is a residual connection."
     axes.text(LEFT, 30, title, size=18, weight="bold", color=INK)
-    axes.text(LEFT, 52, subtitle, size=12, color=FAINT)
+    axes.text(LEFT, 52, told, size=12, color=FAINT)
     for i, box in enumerate(drawn):
         middle, bottom = WIDTH / 2, box.top + BOX_HEIGHT
         corner, size = (LEFT, box.top), WIDTH - 2 * LEFT
@@ -170,5 +116,4 @@ def _write_png(summary: Summary, path: Path) -> None:
         if i < len(drawn) - 1:
             arrow = dict(arrowstyle="->", color=INK, linewidth=1.5, shrinkA=0, shrinkB=0)
             axes.annotate("", (middle, bottom + GAP), (middle, bottom), arrowprops=arrow)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    return figure

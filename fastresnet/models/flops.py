@@ -50,14 +50,23 @@ def frozen_savings(model: nn.Module, frozen: Collection[str], image_size: int = 
 def _by_layer(model: nn.Module, image_size: int) -> dict[str, int]:
     """FLOPs of the forward pass of one image by the name of the layer, in the order in which they run."""
     costs: dict[str, int] = {}
-    ghost = on_meta(model)
-    for name, layer in ghost.named_modules():
+    for name, layer, output in layer_outputs(model, image_size):
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            costs[name] = costs.get(name, 0) + layer_flops(layer, output)
+    return costs
 
-            def count(layer: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
-                costs[name] = costs.get(name, 0) + layer_flops(layer, output)
 
-            layer.register_forward_hook(count)
+def layer_outputs(model: nn.Module, image_size: int = 32) -> list[tuple[str, nn.Module, Tensor]]:
+    """(name, layer, what it gives for one image, without data), in the order in which the layers run."""
+    found: list[tuple[str, nn.Module, Tensor]] = []
+    ghost = on_meta(model)
+
+    def note(layer: nn.Module, inputs: object, output: Tensor) -> None:
+        found.append((names[layer], layer, output))
+
+    names = {layer: name for name, layer in ghost.named_modules() if not list(layer.children())}
+    for layer in names:
+        layer.register_forward_hook(note)
     with torch.no_grad():
         ghost(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return costs
+    return found

@@ -53,7 +53,8 @@ class Average(ABC):
             torch._foreach_copy_(kept, live)
 
     @torch.no_grad()
-    def _write(self, model: nn.Module) -> None:
+    def copy_to(self, model: nn.Module) -> None:
+        """Write the averaged parameters and buffers into `model`, which has the shape of the one averaged."""
         targets = dict(_tensors(model))
         assert list(targets) == self.names, "averages go into a model of the same shape"
         torch._foreach_copy_(list(targets.values()), self.kept)
@@ -102,10 +103,6 @@ class Ema(Average):
         self.updates += 1
         self._move(1.0 - decay)
 
-    def copy_to(self, model: nn.Module) -> None:
-        """Write the averaged parameters and buffers into `model`, which has the shape of the one averaged."""
-        self._write(model)
-
 
 class TailAverage(Average):
     """The plain mean of the weights after each step later than `start_step`; until then the present ones."""
@@ -123,7 +120,7 @@ class TailAverage(Average):
         """Write the mean into `model`, or the present weights where the tail hasn't begun."""
         if not self.updates:
             self._move(1.0)
-        self._write(model)
+        super().copy_to(model)
 
 
 class Lookahead(Average):

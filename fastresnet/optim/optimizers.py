@@ -142,26 +142,10 @@ def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            name = (
-                "head"
-                if parameter is head
-                else "whiten_bias"
-                if parameter is whiten_bias
-                else "filters"
-                if parameter.ndim >= 2
-                else "biases"
-            )
+            name = "filters" if parameter.ndim >= 2 else "biases"
+            name = "whiten_bias" if parameter is whiten_bias else "head" if parameter is head else name
             groups[name].append(parameter)
-    _assert_partition(model, groups)
     return {name: members for name, members in groups.items() if members}
-
-
-def _assert_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -> None:
-    members = [id(parameter) for group in groups.values() for parameter in group]
-    wanted = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert len(members) == len(set(members)) and set(members) == wanted, (
-        "each trainable parameter is in exactly one group"
-    )
 
 
 def build(

@@ -33,14 +33,13 @@ def table(settings: Schedule, total_steps: int, steps_per_epoch: float) -> Table
     """The schedule that the settings describe, for a run of `total_steps` steps.
 
     A run of a single step takes it at the peak: the first or the last rate of a schedule may well be 0.
-    Raises ValueError for settings that don't go together.
+    Raises ValueError for a run without a step; settings that don't go together were refused before.
     """
     if total_steps < 1 or steps_per_epoch <= 0:
         raise ValueError(
             f"a schedule needs at least one step, got {total_steps} steps, {steps_per_epoch} an epoch "
             "(train.epochs or train.max_steps is too small)"
         )
-    _check(settings)
     make = cast(Maker, parts.find(parts.SCHEDULES, "schedule.name", settings.name))
     steps = max(1, total_steps - round(settings.tail_fraction * total_steps))
     factor, tail = make(settings, steps, steps_per_epoch), total_steps - steps
@@ -51,26 +50,6 @@ def table(settings: Schedule, total_steps: int, steps_per_epoch: float) -> Table
         return Table(factors)
     momentum = _two_phases(settings, steps, high, low, high)
     return Table(factors, _with_tail([momentum(step) for step in range(steps)], tail))
-
-
-def _check(settings: Schedule) -> None:
-    low, high = settings.momentum_low, settings.momentum_high
-    if (low, high) != (None, None):
-        if settings.name != "onecycle":
-            raise ValueError(
-                "schedule.momentum_low and schedule.momentum_high belong to schedule.name=onecycle, "
-                f"got {settings.name}"
-            )
-        if low is None or high is None or low > high:
-            raise ValueError(
-                "schedule.momentum_low and schedule.momentum_high go together, low at most high: "
-                f"got {low} and {high}"
-            )
-    if settings.name == "piecewise" and (settings.floor_factor or settings.tail_fraction):
-        raise ValueError(
-            "schedule.floor_factor and schedule.tail_fraction belong to schedules by share of the run; "
-            "with schedule.name=piecewise say it in schedule.points"
-        )
 
 
 def _floored(settings: Schedule, factor: float, progress: float) -> float:
@@ -127,7 +106,8 @@ def piecewise(settings: Schedule, total_steps: int, steps_per_epoch: float) -> F
 
     Two points at one epoch make a jump; the later one holds there.
     """
-    points = _checked(settings.points)
+    points = settings.points
+    assert points, "settings without any are refused"
 
     def factor(step: int) -> float:
         epoch = step / steps_per_epoch
@@ -159,13 +139,3 @@ def _anneal(kind: str, start: float, end: float, share: float) -> float:
 
 def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 1.0
-
-
-def _checked(points: object) -> list[tuple[float, float]]:
-    rule = "schedule.points must be a list of [epoch, factor] with epochs that don't fall"
-    if not isinstance(points, list) or not points or any(len(point) != 2 for point in points):
-        raise ValueError(f"{rule}, got {points!r}")
-    pairs = [(float(epoch), float(factor)) for epoch, factor in points]
-    if any(left > right for (left, _), (right, _) in zip(pairs, pairs[1:])):
-        raise ValueError(f"{rule}, got {points!r}")
-    return pairs

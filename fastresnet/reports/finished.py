@@ -12,8 +12,8 @@ from typing import Protocol, TypedDict, cast
 
 import numpy as np
 
-from fastresnet.machine.hardware import Hardware
-from fastresnet.machine.software import GitState
+from fastresnet.data import Info
+from fastresnet.machine.hardware import Circumstances
 
 
 class Row(TypedDict):
@@ -30,15 +30,6 @@ class Row(TypedDict):
     test_accuracy: float | None
     seconds: float
     images_per_second: float
-
-
-class DataFacts(TypedDict, total=False):
-    name: str
-    digest: str | None
-    synthetic: bool
-    train_size: int
-    val_size: int
-    test_size: int
 
 
 class Accuracy(TypedDict):
@@ -62,7 +53,7 @@ class Seconds(TypedDict):
     wall: float
 
 
-class Result(TypedDict):
+class Result(Circumstances):
     """What result.json holds; schemas/result.schema.json says it field by field."""
 
     schema_version: int
@@ -70,8 +61,7 @@ class Result(TypedDict):
     recipe: str
     config: dict[str, dict[str, object]]
     seed: int
-    git: GitState
-    data: DataFacts
+    data: Info
     accuracy: Accuracy
     loss: float | None
     seconds: Seconds
@@ -81,8 +71,6 @@ class Result(TypedDict):
     mfu: float | None
     peak_memory_bytes: int
     energy_joules: float | None
-    hardware: Hardware
-    software: dict[str, str | None]
     precision: str
     loader: str
     world_size: int

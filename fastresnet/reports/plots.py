@@ -38,7 +38,7 @@ DPI = 120
 
 
 @contextmanager
-def _figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+def drawing(path: str | Path, width: float, height: float) -> Iterator[Figure]:
     """A figure of `width` x `height` inches that is written to `path` when the block ends well."""
     from matplotlib.figure import Figure  # late: only pictures need it, and some images lack it
 
@@ -62,7 +62,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     """
     if not history:
         raise ValueError(f"{path}: no epoch was finished, so there are no curves to draw")
-    with _figure(path, 10, 4) as figure:
+    with drawing(path, 10, 4) as figure:
         loss, accuracy = figure.subplots(1, 2)
         for split, (name, colour, dash) in SPLITS.items():
             for axes, key, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
@@ -114,7 +114,7 @@ def lr_finder(
     path: str | Path,
 ) -> Path:
     """Loss against learning rate (logarithmic), raw and smoothed, with the suggested rates marked."""
-    with _figure(path, 7.5, 4.5) as figure:
+    with drawing(path, 7.5, 4.5) as figure:
         axes = figure.subplots()
         axes.plot(rates, losses, color=SKY, linewidth=0.8, alpha=0.7, label="loss of a step")
         axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="smoothed")
@@ -137,7 +137,7 @@ def confusion(
     values = counts_KK.astype(float)
     if shares:
         values = 100 * values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    with _figure(path, size + 0.8, size) as figure:
+    with drawing(path, size + 0.8, size) as figure:
         axes = figure.subplots()
         image = axes.imshow(values, cmap="viridis", vmin=0)
         ticks = np.arange(len(class_names))
@@ -167,7 +167,7 @@ def reliability(calibration: Mapping[str, Any], path: str | Path) -> Path:
     bins = [row for row in calibration["bins"] if row["count"]]
     middles = [(row["low"] + row["high"]) / 2 for row in bins]
     width = calibration["bins"][0]["high"] - calibration["bins"][0]["low"]
-    with _figure(path, 5.5, 6) as figure:
+    with drawing(path, 5.5, 6) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         axes.bar(
             middles,
@@ -208,7 +208,7 @@ def image_grid(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
-    with _figure(path, 1.45 * columns, (1.3 + 0.17 * lines) * rows + (0.4 if title else 0)) as figure:
+    with drawing(path, 1.45 * columns, (1.3 + 0.17 * lines) * rows + (0.4 if title else 0)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
@@ -223,7 +223,7 @@ def image_grid(
 
 def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path:
     """Test loss and accuracy of several runs over epochs; `runs` maps a run's name to its `per_epoch`."""
-    with _figure(path, 10, 4.2) as figure:
+    with drawing(path, 10, 4.2) as figure:
         loss, accuracy = figure.subplots(1, 2)
         colours = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
         for index, (name, history) in enumerate(runs.items()):
@@ -246,7 +246,7 @@ def class_rows(
 ) -> Path:
     """uint8 (H, W, 3) images, a row a class, with the class's text at its left."""
     columns = max(len(images) for _, images in rows)
-    with _figure(path, 1.9 + 0.75 * columns, 0.75 * len(rows) + 0.5) as figure:
+    with drawing(path, 1.9 + 0.75 * columns, 0.75 * len(rows) + 0.5) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes in grid.ravel():
             axes.axis("off")

@@ -83,7 +83,7 @@ def seeds(runs: Sequence[Finished]) -> str | None:
     accuracies = found[0].values("accuracy", "test") if found else []
     if len(found) > 1 or len(accuracies) < max(2, len(runs)):
         return None
-    test = words.percent(*_mean_and_sd(accuracies))
+    test = words.percent(*statistics.spread(accuracies)[:2])
     return f"{len(runs)} seeds: test {test} (mean ± standard deviation of a run)"
 
 
@@ -94,23 +94,15 @@ def spreads(found: Sequence[Group]) -> list[list[str]]:
 
 def _spread(group: Group) -> list[str]:
     test = group.values("accuracy", "test")
-    reach = statistics.confidence_interval(test).half_width if len(test) > 1 else None
+    mean, std, ci95 = statistics.spread(test)
     return [
         *group.settings.values(),
         f"{len(test)}" + (f" of {len(group.runs)}" if len(test) < len(group.runs) else ""),
-        words.percent(*_mean_and_sd(test)),
-        words.UNKNOWN if reach is None else f"±{100 * reach:.2f}",
-        words.percent(*_mean_and_sd(group.values("accuracy", "test_tta"))),
-        words.seconds(*_mean_and_sd(group.values("seconds", "train"))),
+        words.percent(mean, std),
+        words.UNKNOWN if ci95 is None else f"±{100 * ci95:.2f}",
+        words.percent(*statistics.spread(group.values("accuracy", "test_tta"))[:2]),
+        words.seconds(*statistics.spread(group.values("seconds", "train"))[:2]),
     ]
-
-
-def _mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """None for what so few values don't know."""
-    if not values:
-        return None, None
-    told = statistics.confidence_interval(values)
-    return told.mean, told.std if told.n > 1 else None
 
 
 def differing(runs: Sequence[Finished]) -> dict[str, list[str]]:

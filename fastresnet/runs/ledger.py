@@ -13,11 +13,10 @@ from typing import Any, cast
 
 import torch
 
-from fastresnet.machine import hardware, memory, software
+from fastresnet.machine import hardware, memory
 from fastresnet.machine.ceiling import matmul_ceiling
 from fastresnet.models.flops import flops_per_image
-from fastresnet.reports import finished
-from fastresnet.reports.finished import DataFacts, Result, Row
+from fastresnet.reports.finished import Accuracy, Result, Row, Seconds
 from fastresnet.runs import record
 from fastresnet.training import arithmetic
 from fastresnet.training.evaluation import Score
@@ -39,16 +38,8 @@ class Best:
         return accuracy is not None and (self.accuracy is None or accuracy > self.accuracy)
 
 
-@dataclass
-class Clock:
-    """Seconds by what they went into; init, train and eval include the earlier sessions of a resumed run."""
-
-    startup: float = 0.0
-    compile: float = 0.0
-    init: float = 0.0
-    train: float = 0.0
-    eval: float = 0.0
-    wall: float = 0.0
+def _no_seconds() -> Seconds:
+    return {"startup": 0.0, "compile": 0.0, "init": 0.0, "train": 0.0, "eval": 0.0, "wall": 0.0}
 
 
 @dataclass
@@ -61,17 +52,17 @@ class Ledger:
     experiment: Experiment
     history: list[Row] = field(default_factory=list)
     best: Best = field(default_factory=Best)
-    seconds: Clock = field(default_factory=Clock)
+    seconds: Seconds = field(default_factory=_no_seconds)
     part_seconds: float = 0.0
 
     def trained(self, seconds: float) -> None:
         """So many seconds more went into training the epoch that is under way."""
-        self.seconds.train += seconds
+        self.seconds["train"] += seconds
         self.part_seconds += seconds
 
     def finish_epoch(self, result: EpochResult, scores: Mapping[str, Score]) -> bool:
         """Add the row of an epoch, scored on the splits in `scores`. True where it is the best one so far."""
-        experiment, none = self.experiment, Score(math.nan, math.nan, 0)
+        experiment, none = self.experiment, Score(math.nan, math.nan)
         val, test = scores.get("val", none), scores.get("test", none)
         first = result.epoch * experiment.steps_per_epoch
         row: Row = {
@@ -98,31 +89,28 @@ class Ledger:
     def seconds_left(self, limit: int) -> float:
         """Expected training seconds up to step `limit`, at the speed so far."""
         done = self.experiment.trainer.steps_done
-        return self.seconds.train / max(done, 1) * (limit - done)
+        return self.seconds["train"] / max(done, 1) * (limit - done)
 
     def state_dict(self, since: float = 0.0) -> dict[str, Any]:
         """What a continuation needs: plain values. since: seconds of training that aren't entered yet."""
-        seconds = asdict(self.seconds) | {"train": self.seconds.train + since}
-        part = self.part_seconds + since
         return {
             "history": list(self.history),
             "best": asdict(self.best),
-            "seconds": seconds,
-            "part_seconds": part,
+            "seconds": {**self.seconds, "train": self.seconds["train"] + since},
+            "part_seconds": self.part_seconds + since,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; start-up and compiling are this session's own."""
         self.history, self.best = list(state["history"]), Best(**state["best"])
-        self.part_seconds = state["part_seconds"]
-        for name in ("init", "train", "eval"):
-            setattr(self.seconds, name, state["seconds"][name])
+        self.part_seconds, before = state["part_seconds"], state["seconds"]
+        self.seconds.update({"init": before["init"], "train": before["train"], "eval": before["eval"]})
 
     def record(self, plain: Score, with_tta: Score | None, energy_joules: float | None) -> Result:
         """The record of the run, finished with these scores of the last weights on the test set."""
         experiment, cfg, place = self.experiment, self.experiment.cfg, self.experiment.place
         work = arithmetic.work(experiment, 0, experiment.trainer.steps_done)
-        device, precision = experiment.device, experiment.precision
+        device, precision, seconds = experiment.device, experiment.precision, self.seconds
         ceiling = rate_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
         return {
             "schema_version": record.SCHEMA_VERSION,
@@ -130,19 +118,17 @@ class Ledger:
             "recipe": cfg.recipe,
             "config": cfg.to_dict(),
             "seed": cfg.run.seed,
-            "git": software.git_state(),
-            "data": cast(DataFacts, experiment.splits.info),
+            "data": experiment.splits.info,
             "accuracy": self._accuracy(plain, with_tta),
             "loss": _number(plain.loss),
-            "seconds": cast(finished.Seconds, asdict(self.seconds)),
-            "images_per_second": work.images / self.seconds.train,
+            "seconds": {**seconds},
+            "images_per_second": work.images / seconds["train"],
             "parameters": sum(value.numel() for value in experiment.model.parameters()),
             "flops_per_image": flops_per_image(experiment.model, experiment.image_size),
-            "mfu": work.flops / self.seconds.train / ceiling if ceiling else None,
+            "mfu": work.flops / seconds["train"] / ceiling if ceiling else None,
             "peak_memory_bytes": memory.peak_bytes(device),
             "energy_joules": energy_joules,
-            "hardware": hardware.describe(),
-            "software": software.versions(),
+            **hardware.circumstances(),
             "precision": precision.name,
             "loader": experiment.loader_name,
             "world_size": place.size,
@@ -151,7 +137,7 @@ class Ledger:
             "per_epoch": self.history,
         }
 
-    def _accuracy(self, plain: Score, with_tta: Score | None) -> finished.Accuracy:
+    def _accuracy(self, plain: Score, with_tta: Score | None) -> Accuracy:
         chosen = self.best.accuracy is not None
         return {
             "test": plain.accuracy,

@@ -108,7 +108,7 @@ class Session:
             self._open()
             where = self.folder.path / "checkpoints" if self.folder else None
             self.keeper = Keeper(self.experiment, self.ledger, where, self.progress.banner)
-            self.ledger.seconds.startup = self._since_began()
+            self.ledger.seconds["startup"] = self._since_began()
             with StopRequest() as self.stop:
                 with self.progress.busy("warming up"):
                     self._warm_up()
@@ -147,14 +147,14 @@ class Session:
             how = f"train.compile={experiment.compile_mode}, cuda_graph={graph}"
             self.progress.note(f"compiling the step ({how}) ...")
             experiment.warm_up()
-        self.ledger.seconds.compile = self._since_began() - self.ledger.seconds.startup
+        self.ledger.seconds["compile"] = self._since_began() - self.ledger.seconds["startup"]
 
     def _begin(self) -> None:
         experiment = self.experiment
         if self.payload is None:
             clock = timing.Stopwatch(experiment.device)
             experiment.initialise()
-            self.ledger.seconds.init = clock.lap("init")
+            self.ledger.seconds["init"] = clock.lap("init")
         else:
             origin = str(self.cfg.run.resume or self.where)
             self.keeper.restore(self.payload, origin)
@@ -221,7 +221,7 @@ class Session:
                 answers = {name: self.experiment.predict(name) for name in self.experiment.evaluation_splits}
             self.predictions = answers.get("test")
             scores = {name: evaluation.score(*both) for name, both in answers.items()}
-            self.ledger.seconds.eval += clock.lap("eval")
+            self.ledger.seconds["eval"] += clock.lap("eval")
         best = self.ledger.finish_epoch(result, scores)
         row = self.ledger.history[-1]
         self.progress.epoch(row, self.ledger.seconds_left(self.limit))
@@ -242,14 +242,14 @@ class Session:
         logits_NK, labels_N = self.predictions or experiment.predict("test")
         plain = evaluation.score(logits_NK, labels_N)
         with_tta = experiment.evaluate("test", tta=cfg.eval.tta) if cfg.eval.tta != "none" else None
-        self.ledger.seconds.eval += clock.lap("eval")
+        self.ledger.seconds["eval"] += clock.lap("eval")
         model = experiment.averaged_model or experiment.model
         names = experiment.splits.class_names
         if self.folder:
             if not self.folder.checkpoint("best").exists():
                 self.keeper.keep_best()
             self.keeper.flush()
-            self.ledger.seconds.wall = self._since_began()
+            self.ledger.seconds["wall"] = self._since_began()
             stored = self.folder.finished(experiment.trainer.steps_done)
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
             images = Pictures(experiment.splits.test, cfg.data.label_field)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import cast
 
 from fastresnet.base import files
+from fastresnet.reports import finished, runs_page
 from fastresnet.runs import folder as folders
 from fastresnet.runs import record
 from fastresnet.runs.folder import State
+from fastresnet.series import summary
 from fastresnet.series.plan import Plan
 from fastresnet.series.summary import SeriesResult
 from fastresnet.settings import config
@@ -85,6 +87,15 @@ def _named(plan: Plan, folder: Path) -> Place:
 def read(folder: Path) -> SeriesResult:
     """What series.json of a folder holds. Raises ValueError where it is missing or damaged."""
     return cast(SeriesResult, record.read(folder / NAME, "series"))
+
+
+def write_page(folder: Path) -> Path:
+    """Write report.html there. Raises ValueError where it is no series, damaged, or no epoch is finished."""
+    made = read(folder)
+    ended = sorted(made["runs"], key=lambda row: (made["values"].index(row["value"]), row["seed"]))
+    paths = [folder / row["name"] for row in ended]
+    runs = [finished.read(path) for path in paths if (path / "config.yaml").is_file()]
+    return runs_page.write(runs, folder / "report.html", summary.verdict(made))
 
 
 def _goes_on(place: Place, plan: Plan) -> bool:

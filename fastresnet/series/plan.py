@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastresnet.base import sinks, strict_yaml
-from fastresnet.machine import distributed
+from fastresnet.machine.distributed import check_alone
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE, known
 from fastresnet.settings.rule import Rule
@@ -61,8 +61,7 @@ def plan(cfg: Config, seeds: int | None = None, sweep: Mapping[str, Sequence[obj
     """
     if seeds is None and sweep is None:
         raise ValueError("a series needs a number of seeds, or a setting to sweep")
-    if distributed.described().size > 1:
-        raise ValueError("several runs in one command share no work: start them without torchrun")
+    check_alone()
     if cfg.run.resume is not None:
         told = "a series goes on by the same command: leave it out"
         raise ValueError(f"run.resume={cfg.run.resume} goes on with one run; {told}")

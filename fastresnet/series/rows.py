@@ -83,8 +83,8 @@ def summarise(
         statistics.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
     )
     failed = len(rows) - len(ended)
-    mean, std, ci95 = _interval(accuracy)
-    seconds_mean, seconds_std, seconds_ci95 = _interval(seconds)
+    mean, std, ci95 = statistics.spread(accuracy)
+    seconds_mean, seconds_std, seconds_ci95 = statistics.spread(seconds)
     return {
         "n": len(ended),
         "failed": failed,
@@ -143,11 +143,3 @@ def conditions(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean, standard deviation and half the 95 % interval of the mean; a single value has a mean alone."""
-    if not values:
-        return None, None, None
-    found = statistics.confidence_interval(values)
-    return (found.mean, found.std, found.half_width) if found.n > 1 else (found.mean, None, None)

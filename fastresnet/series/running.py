@@ -23,13 +23,13 @@ from fastresnet.data import Splits
 from fastresnet.machine import memory, timing
 from fastresnet.machine.devices import choose_device
 from fastresnet.reports import telling
-from fastresnet.reports.finished import DataFacts, Result
+from fastresnet.reports.finished import Result
 from fastresnet.runs import folder as folders
 from fastresnet.runs import record, start
 from fastresnet.runs.callbacks import Callback
 from fastresnet.runs.folder import State
 from fastresnet.runs.progress import Progress
-from fastresnet.series import page, place, summary
+from fastresnet.series import place, summary
 from fastresnet.series import plan as plans
 from fastresnet.series.place import Place
 from fastresnet.series.plan import Member, Plan
@@ -162,14 +162,14 @@ class Running:
     def _keep(self) -> None:
         """series.json and the page, as far as the runs are."""
         if self._read is not None:
-            info = cast(DataFacts, self._read[1].info)
+            info = self._read[1].info
         else:
             assert self.home.made is not None, "what went before has its data, too"
             info = self.home.made["data"]
         made = self.home.made = summary.assemble(self.plan, self.rows, info)
         record.write(self.home.folder / place.NAME, made)
         if self.plan.cfg.run.report and any(row["status"] == "ok" for row in self.rows):
-            page.write(self.home.folder)
+            place.write_page(self.home.folder)
 
     def _finish(self) -> Series:
         made = self.home.made

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from fastresnet.base import statistics, strict_yaml, words
-from fastresnet.machine import hardware, software
-from fastresnet.machine.hardware import Hardware
-from fastresnet.machine.software import GitState
-from fastresnet.reports.finished import DataFacts, Result
+from fastresnet.data import Info
+from fastresnet.machine import hardware
+from fastresnet.machine.hardware import Circumstances
+from fastresnet.reports.finished import Result
 from fastresnet.runs import record
 from fastresnet.series.plan import Member, Plan
 from fastresnet.series.rows import Row, Summary, accuracy_of, judgement, summarise
@@ -46,7 +46,7 @@ class Over(TypedDict):
     p_value: float | None
 
 
-class SeriesResult(TypedDict):
+class SeriesResult(Circumstances):
     """What series.json holds; schemas/series.schema.json says it field by field."""
 
     schema_version: int
@@ -62,10 +62,7 @@ class SeriesResult(TypedDict):
     groups: list[Group]
     summary: Group
     over: list[Over]
-    git: GitState
-    data: DataFacts
-    hardware: Hardware
-    software: dict[str, str | None]
+    data: Info
 
 
 def row_of(member: Member, result: Result | None, message: str = "") -> Ran:
@@ -89,7 +86,7 @@ def row_of(member: Member, result: Result | None, message: str = "") -> Ran:
     return row
 
 
-def assemble(plan: Plan, rows: Sequence[Ran], data: DataFacts) -> SeriesResult:
+def assemble(plan: Plan, rows: Sequence[Ran], data: Info) -> SeriesResult:
     """The series so far; `data`: what its runs are trained and tested on."""
     by_value = [[row for row in rows if row["value"] == value] for value in plan.values]
     groups = [_group(plan, value, some) for value, some in zip(plan.values, by_value)]
@@ -108,10 +105,8 @@ def assemble(plan: Plan, rows: Sequence[Ran], data: DataFacts) -> SeriesResult:
         "groups": groups,
         "summary": groups[first],
         "over": _over(by_value, first, 1 / data["test_size"]),
-        "git": software.git_state(),
         "data": data,
-        "hardware": hardware.describe(),
-        "software": software.versions(),
+        **hardware.circumstances(),
     }
 
 

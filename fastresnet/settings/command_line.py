@@ -25,6 +25,10 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg")
 class Parser(argparse.ArgumentParser):
     """argparse that raises a ConfigError of one line where it would print its usage and leave."""
 
+    def __init__(self, description: str | None, epilog: str | None = None) -> None:
+        kind = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, epilog=epilog, allow_abbrev=False, formatter_class=kind)
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (--help lists every option)")
 
@@ -39,6 +43,10 @@ def number(rule: Rule) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+at_least_one = number(Rule(kind=int, low=1))
+above_zero = number(Rule(kind=float, above=0))
 
 
 def picture(text: str) -> Path:
@@ -76,12 +84,7 @@ def parse_args(
 
 
 def _parser(description: str | None, default: str | None) -> Parser:
-    parser = Parser(
-        description=description,
-        allow_abbrev=False,
-        epilog=settings_table(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(description, settings_table())
     names = f"a YAML file, or one of {', '.join(recipes())} (default: {default or 'none'})"
     parser.add_argument("--config", default=default, metavar="NAME|PATH", help=names)
     shown = "print every setting and who set it, as YAML, and leave"

@@ -37,8 +37,17 @@ def _of_schedule(schedule: Schedule) -> Iterator[str]:
     if points and not _rising_pairs(points, jumps=True):
         told = strict_yaml.write(points)
         yield f"schedule.points must be [[epoch, factor], ...] with rising epochs, got {told}"
-    if (schedule.momentum_low is None) != (schedule.momentum_high is None):
-        yield "schedule.momentum_low and schedule.momentum_high come together: set both or neither"
+    low, high, name = schedule.momentum_low, schedule.momentum_high, schedule.name
+    both = "schedule.momentum_low and schedule.momentum_high"
+    if (low is None) != (high is None):
+        yield f"{both} come together: set both or neither"
+    if low is not None and high is not None and (name != "onecycle" or low > high):
+        yield f"{both} belong to schedule.name=onecycle, low at most high: got {name}, {low} and {high}"
+    if name == "piecewise" and (schedule.floor_factor or schedule.tail_fraction):
+        yield (
+            "schedule.floor_factor and schedule.tail_fraction belong to schedules by share of the run; with "
+            "schedule.name=piecewise say it in schedule.points"
+        )
 
 
 def _of_weights(model: Model, optim: Optim, train: Train) -> Iterator[str]:

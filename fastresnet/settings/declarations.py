@@ -6,53 +6,39 @@ Refuses to know any setting by name, and to read a value from anywhere.
 from __future__ import annotations
 
 import types
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+import typing
+from dataclasses import Field, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Union, cast, get_args, get_origin
 
 from fastargs import Config as Register
 from fastargs import Param, Section
 
 from fastresnet.settings.rule import Rule
 
+if TYPE_CHECKING:
+    from typing import Unpack  # Python 3.11's
+
 T = TypeVar("T")
 REGISTER = Register()  # our own: fastargs' default is shared by the whole process
 
 
-@dataclass(frozen=True, kw_only=True)
-class Notes:
-    """What a line says of a setting beside its type and default; see `setting`."""
+class Limits(TypedDict, total=False):
+    """What a line says of a setting's values beside their type; see Rule."""
 
-    help: str
-    unit: str
-    low: float | None
-    high: float | None
-    above: float | None
-    choices: str
+    low: float
+    high: float
+    above: float
     pattern: str
     hint: str
 
 
-def setting(
-    default: T,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    choices: str = "",
-    pattern: str = "",
-    hint: str = "",
-) -> T:
-    """The default of a field that is a setting, with what --help and messages say of it; see Rule.
+def setting(default: T, help: str, *, unit: str = "", choices: str = "", **limits: Unpack[Limits]) -> T:
+    """The default of a field that is a setting, with what --help and messages say of it.
 
     What texts are allowed is said by the annotation (`Literal["a", "b"]`); where there is no end of them by
     `pattern`, a regular expression, with examples in `choices`.
     """
-    notes = Notes(
-        help=help, unit=unit, low=low, high=high, above=above, choices=choices, pattern=pattern, hint=hint
-    )
-    metadata = {"notes": notes}
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices.split()), "limits": limits}
     if isinstance(default, list):
         return cast(T, field(default_factory=default.copy, metadata=metadata))
     return field(default=default, metadata=metadata)
@@ -71,7 +57,7 @@ class Setting(Param):  # type: ignore[misc]  # fastargs has no types
 
 def declare(name: str, section: type) -> dict[str, Setting]:
     """The settings of a section by full name (`optim.lr`), made from its class and told to fastargs."""
-    hints = get_type_hints(section)
+    hints = typing.get_type_hints(section)
     defaults = section()
     made = {one.name: _setting(one, hints[one.name], getattr(defaults, one.name)) for one in fields(section)}
     Section(name, section.__doc__, config_descriptor=REGISTER).params(**made)
@@ -79,23 +65,13 @@ def declare(name: str, section: type) -> dict[str, Setting]:
 
 
 def _setting(one: Field[Any], hint: object, default: object) -> Setting:
-    notes: Notes = one.metadata["notes"]
     optional = get_origin(hint) in (Union, types.UnionType)
     if optional:
         hint = next(part for part in get_args(hint) if part is not type(None))
     depth = 0
     while get_origin(hint) is list:
         hint, depth = get_args(hint)[0], depth + 1
-    choices = get_args(hint) if get_origin(hint) is Literal else tuple(notes.choices.split())
-    rule = Rule(
-        kind=str if choices else cast(type, hint),
-        depth=depth,
-        optional=optional,
-        low=notes.low,
-        high=notes.high,
-        above=notes.above,
-        choices=choices,
-        pattern=notes.pattern,
-        hint=notes.hint,
-    )
-    return Setting(rule, default, notes.help, notes.unit)
+    choices = get_args(hint) if get_origin(hint) is Literal else one.metadata["choices"]
+    kind, limits = str if choices else cast(type, hint), one.metadata["limits"]
+    rule = Rule(kind=kind, depth=depth, optional=optional, choices=choices, **limits)
+    return Setting(rule, default, one.metadata["help"], one.metadata["unit"])

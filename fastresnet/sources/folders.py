@@ -1,8 +1,11 @@
 """Folders of images by class, with train/ and test/ or without; one by one where sizes differ, else whole."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fastresnet.sources.flat as flat
 from fastresnet.base import pictures
@@ -10,7 +13,7 @@ from fastresnet.base.digest import Labels
 from fastresnet.base.pictures import PictureError
 from fastresnet.base.system import on_threads
 from fastresnet.sources.image_set import SPLIT_ALIASES, Drawn, FolderSet, ImageSet, SourceError
-from fastresnet.sources.request import Origin, Request, Source
+from fastresnet.sources.request import Origin, Request, Source, fingerprint
 
 
 def read(request: Request, split: str) -> ImageSet | FolderSet:
@@ -92,8 +95,12 @@ Listed = tuple[list[Path], Labels, tuple[str, ...], Drawn | None]
 
 def list_files(folder: Path, split: str, test_fraction: float) -> Listed:
     """(paths, labels, class names, how the test set was drawn) of a split; both have the same classes."""
-    if flat.classes(folder):
-        return _list_flat(folder, split, test_fraction)
+    if inside := flat.classes(folder):
+        files = fingerprint(folder, pictures.ENDINGS)
+        paths, labels, held, drawn = _cut(tuple(inside), test_fraction, files)
+        mine = held if split == "test" else ~held
+        here = [path for path, taken in zip(paths, mine) if taken]
+        return here, labels[mine], tuple(path.name for path in inside), drawn
     train = _class_folders(folder, "train")
     if not train:
         expected = "expected train/<class>/*.jpg and test/<class>/*.jpg, or <class>/*.jpg"
@@ -110,18 +117,19 @@ def list_files(folder: Path, split: str, test_fraction: float) -> Listed:
     return paths, labels, classes, None
 
 
-def _list_flat(folder: Path, split: str, test_fraction: float) -> Listed:
-    """The same of a folder of classes alone, of which a share of each class is the test set."""
-    inside = flat.classes(folder)
-    paths, labels = _labelled(inside)
-    held = flat.held_out(folder, paths, labels, test_fraction)
+@lru_cache(maxsize=1)  # for the other split; `files` tells whether they are still the same
+def _cut(
+    folders: tuple[Path, ...], test_fraction: float, files: str
+) -> tuple[list[Path], Labels, NDArray[np.bool_], Drawn]:
+    """All images of class folders, their labels, which of them are the test set, and how it was drawn."""
+    paths, labels = _labelled(folders)
+    held = flat.held_out(folders[0].parent, paths, labels, test_fraction)
     train, test = ([path for path, out in zip(paths, held) if out == wanted] for wanted in (False, True))
     drawn = {"fraction": test_fraction, "seed": flat.SEED, "duplicates": flat.duplicates(train, test)}
-    mine = held if split == "test" else ~held
-    return test if split == "test" else train, labels[mine], tuple(path.name for path in inside), drawn
+    return paths, labels, held, drawn
 
 
-def _labelled(folders: list[Path]) -> tuple[list[Path], Labels]:
+def _labelled(folders: Sequence[Path]) -> tuple[list[Path], Labels]:
     """The image files of class folders, and their labels."""
     found = [(path, label) for label, inner in enumerate(folders) for path in _pictures_in(inner)]
     return [path for path, _ in found], np.array([label for _, label in found], np.int64)

@@ -26,12 +26,10 @@ class Score:
 
     accuracy:  share of right answers, 0..1
     loss:      mean cross-entropy in nats, without label smoothing
-    count:     images
     """
 
     accuracy: float
     loss: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -168,4 +166,4 @@ def score(logits_NK: Tensor, labels_N: Tensor) -> Score:
     """Accuracy and mean cross-entropy of logits (N,K) fp32 against labels (N,) int64, on one device."""
     loss, hits = F.cross_entropy(logits_NK, labels_N), (logits_NK.argmax(1) == labels_N).sum()
     mean, count = torch.stack([loss, hits.to(loss.dtype)]).tolist()
-    return Score(count / len(labels_N), mean, len(labels_N))
+    return Score(count / len(labels_N), mean)

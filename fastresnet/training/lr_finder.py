@@ -6,19 +6,16 @@ back as it was. Writes nothing; `plots.lr_finder` draws the result.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fastresnet.optim.rates import scaled
 from fastresnet.training.experiment import Experiment
-from fastresnet.training.selection import Batch
 from fastresnet.training.trainer import Trainer
 
 Floats = npt.NDArray[np.float64]
@@ -66,11 +63,14 @@ def range_test(
         raise ValueError(
             f"a range test needs 0 < low < high and 10 steps or more, got {low:g}, {high:g}, {steps}"
         )
-    before = _state(experiment)
+    restore, groups = experiment.trainer.update.remember(), experiment.optimizer.param_groups
+    before = [dict(group) for group in groups]
     try:
         rates, losses, diverged = _climb(experiment, np.geomspace(low, high, steps), on_step)
     finally:
-        _restore(experiment, before)
+        restore()
+        for group, values in zip(groups, before):
+            group.update(values)
     if len(losses) < 10:
         raise ValueError(
             f"the loss left all bounds after {len(losses)} steps, at a rate of {rates[-1]:.2g}: "
@@ -100,7 +100,7 @@ def _climb(
     original.model.train()
     rates: list[float] = []
     losses: list[float] = []
-    batches = _endless(experiment)
+    batches = itertools.chain.from_iterable(map(experiment.train_loader.epoch, itertools.count()))
     for step, rate in enumerate(planned):
         trainer.totals.zero_()
         trainer.step(*next(batches))
@@ -115,31 +115,6 @@ def _climb(
         if step >= 10 and recent[-1] > DIVERGED * min(recent):
             return rates, losses, True
     return rates, losses, False
-
-
-def _endless(experiment: Experiment) -> Iterator[Batch]:
-    for epoch in itertools.count():
-        yield from experiment.train_loader.epoch(epoch)
-
-
-def _state(experiment: Experiment) -> tuple[Any, Any, list[dict[str, Any]]]:
-    groups = [
-        {key: value for key, value in group.items() if key != "params"}
-        for group in experiment.optimizer.param_groups
-    ]
-    return (
-        copy.deepcopy(experiment.model.state_dict()),
-        copy.deepcopy(experiment.optimizer.state_dict()),
-        copy.deepcopy(groups),
-    )
-
-
-def _restore(experiment: Experiment, before: tuple[Any, Any, list[dict[str, Any]]]) -> None:
-    model, optimizer, groups = before
-    experiment.model.load_state_dict(model)
-    experiment.optimizer.load_state_dict(optimizer)
-    for group, values in zip(experiment.optimizer.param_groups, groups):
-        group.update(values)
 
 
 def smooth(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:

@@ -43,7 +43,7 @@ class EpochResult:
     """One pass: `epoch` counts from 0, `step` is the number of steps done since the run began.
 
     `images`, `loss` (nats, a mean per image) and `accuracy` (share) cover the epoch from its beginning,
-    `seconds` and `images_per_second` this call alone; `lr` is the first group's rate in the last step.
+    `seconds` this call alone; `lr` is the first group's rate in the last step.
     """
 
     epoch: int
@@ -52,7 +52,6 @@ class EpochResult:
     loss: float
     accuracy: float
     seconds: float
-    images_per_second: float
     lr: float
 
 
@@ -174,27 +173,23 @@ class Trainer:
         if not skip:
             self.update.totals.zero_()
         limit = self.total_steps if limit is None else min(limit, self.total_steps)
-        trained, began = 0, timing.now(self.device)
+        began = timing.now(self.device)
         for images, labels in itertools.islice(batches, skip, None):
             if self.steps_done >= limit:
                 break
             self.step(images, labels)
-            trained += len(labels)
             if on_step is not None and on_step(self):
                 break
-        return self._result(epoch, trained, timing.now(self.device) - began)
+        return self._result(epoch, timing.now(self.device) - began)
 
-    def _result(self, epoch: int, trained: float, seconds: float) -> EpochResult:
-        here = torch.cat([self.update.totals, self.update.totals.new_tensor([trained])])
-        loss_sum, hits, images, trained = collectives.sum_over(here, self.place).tolist()
+    def _result(self, epoch: int, seconds: float) -> EpochResult:
+        loss_sum, hits, images = collectives.sum_over(self.update.totals.clone(), self.place).tolist()
         loss, accuracy = loss_sum / max(images, 1.0), hits / max(images, 1.0)
         if not math.isfinite(loss) or scale_is_lost(self.update.scaler):
             raise diverged(self, epoch, loss)
         agreement.same_weights(self.model, self.place, self.steps_done)
         lr = self.rates.base_lr(max(self.steps_done - 1, 0))
-        return EpochResult(
-            epoch, self.steps_done, int(images), loss, accuracy, seconds, trained / seconds, lr
-        )
+        return EpochResult(epoch, self.steps_done, int(images), loss, accuracy, seconds, lr)
 
     def check(self, epoch: int) -> None:
         """Raises Diverged, in every process, where the loss of the epoch so far or a weight isn't finite."""

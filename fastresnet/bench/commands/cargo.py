@@ -82,17 +82,8 @@ def pack(to: Path, wheels: Path | None, data: Path | None) -> Iterator[str]:
     yield f"{to / PACKAGES}: {', '.join(map(_distribution, found))}"
     if data is not None:
         betons = to / "betons"
-        convert = [
-            sys.executable,
-            str(CONVERT),
-            "--source",
-            "parquet",
-            "--root",
-            str(data),
-            "--out",
-            str(betons),
-        ]
-        if subprocess.run(convert, check=False).returncode:
+        words = [str(CONVERT), "--source=parquet", f"--root={data}", f"--out={betons}"]
+        if subprocess.run([sys.executable, *words], check=False).returncode:
             raise ValueError(f"--data {data}: no betons could be made of it (see above)")
         pieces = cut(sorted(betons.iterdir()), to)
         shutil.rmtree(betons)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from fastresnet.base import words
 from fastresnet.base.files import write_text
-from fastresnet.bench.commands.options import parser, share
 from fastresnet.bench.judging import comparison, telling
 from fastresnet.bench.judging.comparison import Comparison
 from fastresnet.bench.measuring import file
 from fastresnet.bench.pages import compare_page
+from fastresnet.settings.command_line import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises ConfigError for a wrong one."""
-    given = parser(__doc__)
+    given = Parser(__doc__)
     add = given.add_argument
     add("files", nargs="+", metavar="FILE", help="benchmark files; the first is the base")
     add("--html", type=Path, metavar="FILE", help="write one self-contained page")
@@ -50,6 +50,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.gate is not None and len(options.files) < 2:
         given.error("--gate needs a base and at least one other file")
     return options
+
+
+def share(text: str) -> float:
+    """`5%` or `0.05` -> 0.05."""
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0% and 100% (0.05 means 5%)")
+    return value
 
 
 def gate(compared: Comparison, allowed: float) -> int:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from fastresnet.settings.command_line import Parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render, or with --check compare."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--check", action="store_true", help="exit 1 where docs/index.html or README.md is stale"
     )

@@ -15,13 +15,13 @@ import torch
 from fastresnet.augment.dispatch import kernel_for
 from fastresnet.base import files
 from fastresnet.base.system import cores_usable
-from fastresnet.bench.commands.options import above_zero, at_least_one, parser
 from fastresnet.bench.contest import contest, outcome, tuning
 from fastresnet.bench.contest.contestants import DTYPES, SPEC
 from fastresnet.bench.measuring.cases.loading import RECIPES
-from fastresnet.machine import hardware, software
+from fastresnet.machine import hardware
 from fastresnet.machine.devices import choose_device
 from fastresnet.settings import config
+from fastresnet.settings.command_line import Parser, above_zero, at_least_one
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     batch = options.batch_size or int(config.load(RECIPES[device.type == "cuda"]).train.batch_size)
     result: dict[str, object] = {
         "benchmark": "loader",
-        "hardware": hardware.describe(),
-        "software": software.versions(),
-        "git": software.git_state(),
+        **hardware.circumstances(),
         "dtype": options.dtype,
         "images": options.images,
         "batch_size": batch,
@@ -47,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises ConfigError for a wrong one."""
-    given = parser(__doc__)
+    given = Parser(__doc__)
     add = given.add_argument
     add("--images", type=at_least_one, default=20_000, help="images in the set (20000)")
     add("--seconds", type=above_zero, default=10.0, help="measuring time for each loader (10)")

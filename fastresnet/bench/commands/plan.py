@@ -9,10 +9,9 @@ import argparse
 from collections.abc import Sequence
 
 from fastresnet.bench import places
-from fastresnet.bench.commands.options import at_least_one
 from fastresnet.bench.judging import costs, machines, plan
 from fastresnet.bench.measuring import file
-from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.command_line import at_least_one, parse_args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +29,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", required=True, help=f"{machines.KNOWN}, or a benchmark file")
-    parser.add_argument(
-        "--images", type=at_least_one, default=costs.TRAIN, help="training images (default: CIFAR-10's)"
-    )
+    told = "training images (default: CIFAR-10's)"
+    parser.add_argument("--images", type=at_least_one, default=costs.TRAIN, help=told)

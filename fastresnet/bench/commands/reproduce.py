@@ -19,22 +19,23 @@ from typing import Any
 from fastresnet.base import files, words
 from fastresnet.bench.protocol import record_page, reproduce, rival, runlog
 from fastresnet.bench.protocol.record_page import Published, Rival
-from fastresnet.machine import distributed, software
+from fastresnet.machine import software
 from fastresnet.machine.software import GitState
 from fastresnet.reports import telling
 from fastresnet.runs import record
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series import rows
 from fastresnet.series.rows import Row
-from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.command_line import number, parse_args
 from fastresnet.settings.config import Config
 from fastresnet.settings.reading import RECIPES
+from fastresnet.settings.rule import Rule
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What this command knows beside the settings."""
-    add = parser.add_argument
-    add("--runs", type=int, default=5, metavar="N", help="how many, fixed before the first (5)")
+    add, count = parser.add_argument, number(Rule(kind=int, low=1, high=100_000))
+    add("--runs", type=count, default=5, metavar="N", help="how many, fixed before the first (5)")
     add("--target", type=float, metavar="SHARE", help="accuracy to exceed (eval.target)")
     add("--versus", metavar="CMD", help="a rival's command, run in turn")
     add("--versus-name", metavar="NAME", help="what to call the rival (the command)")
@@ -42,7 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="the record's folder")
     add(
         "--seconds",
-        type=float,
+        type=number(Rule(kind=float, above=0)),
         metavar="S",
         help="stop before a run that would end later; the same command goes on",
     )
@@ -54,7 +55,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--commit", metavar="HASH", help="of this tree, where its git folder stayed behind")
     add(
         "--parallel",
-        type=int,
+        type=count,
         default=1,
         metavar="K",
         help="K runs at once: statistics of accuracy alone, no times",
@@ -85,19 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
     """The options, checked. Raises ValueError for what can't be."""
-    if distributed.described().size > 1:
-        raise ValueError(
-            "each run of a record is one process's: start it without torchrun (--parallel=K makes K at once)"
-        )
     target = asked.target if asked.target is not None else cfg.eval.target
-    for name in ("runs", "parallel"):
-        if getattr(asked, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(asked, name)}")
     if asked.parallel > 1 and (asked.versus or asked.seconds):
         wrong = "--versus has nothing to compare with" if asked.versus else "--seconds can't plan"
         raise ValueError(f"--parallel measures no times, so {wrong}: leave one out")
-    if asked.seconds is not None and not asked.seconds > 0:
-        raise ValueError(f"--seconds must be above 0, got {asked.seconds:g}")
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
     if asked.versus is not None:

@@ -24,7 +24,6 @@ from pathlib import Path
 from fastresnet.base import files, words
 from fastresnet.base.exits import Interrupted
 from fastresnet.bench import places
-from fastresnet.bench.commands.options import above_zero, at_least_one, parser
 from fastresnet.bench.judging.comparison import FEWEST_PROCESSES
 from fastresnet.bench.measuring import file, operators, processes, profiles
 from fastresnet.bench.measuring.cases import PARTS
@@ -34,6 +33,7 @@ from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, descr
 from fastresnet.bench.pages import picture
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device, make_current
+from fastresnet.settings.command_line import Parser, above_zero, at_least_one
 
 # of two checkouts that take turns; an even number cancels a steady drift
 ROUNDS = 6
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises ConfigError for a wrong one."""
-    given = parser(__doc__)
+    given = Parser(__doc__)
     add = given.add_argument
     add("--suite", choices=SUITES, default="quick", help="quick: 2 minutes; standard: about 12; full: hours")
     add("--only", type=parts, default=[], help=f"parts, with commas: {','.join(PARTS)}")

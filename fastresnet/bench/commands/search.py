@@ -26,17 +26,18 @@ from fastresnet.bench.protocol import pareto, reproduce, search, space
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series.rows import Row
-from fastresnet.settings.command_line import parse_args
+from fastresnet.settings.command_line import number, parse_args
+from fastresnet.settings.rule import Rule
 
 LOG = "trials.jsonl"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What this command knows beside the settings."""
-    add = parser.add_argument
+    add, count = parser.add_argument, number(Rule(kind=int, low=1, high=100_000))
     add("--space", type=Path, required=True, metavar="FILE", help="what is searched, as YAML")
-    add("--trials", type=int, default=20, metavar="N", help="draws from the space (20)")
-    add("--seeds", type=int, default=4, metavar="K", help="runs of a trial that lasts to the end (4)")
+    add("--trials", type=count, default=20, metavar="N", help="draws from the space (20)")
+    add("--seeds", type=count, default=4, metavar="K", help="runs of a trial that lasts to the end (4)")
     add("--price", type=float, default=search.PRICE, metavar="SHARE",
         help=f"accuracy that twice the cost must gain ({search.PRICE})")  # fmt: skip
     add("--target", type=float, metavar="SHARE", help="accuracy to reach, drawn in the picture (eval.target)")
@@ -50,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = asked.target if asked.target is not None else cfg.eval.target
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
-    if asked.trials < 1 or asked.seeds < 1:
-        raise ValueError(f"--trials and --seeds must be at least 1, got {asked.trials} and {asked.seeds}")
     cfg = reproduce.own_settings(cfg)
     tried = search.trials(space.read(asked.space, cfg), asked.trials)
     done: list[str] = []

@@ -57,9 +57,9 @@ def hold(
                 begin(contestant, one, say)
             for _ in range(ROUNDS):
                 for contestant, one in zip(contestants, own):
-                    if contestant.problem is None:
+                    if contestant.row["status"] == "ok":
                         contestant.measure(one, seconds / ROUNDS)
-    return [contestant.row() for contestant in contestants]
+    return [contestant.row for contestant in contestants]
 
 
 def setting_of(
@@ -73,13 +73,13 @@ def setting_of(
 
 def begin(contestant: Contestant, setting: Setting, say: Callable[[str], None]) -> None:
     """Open it and hold its batches to what all make; a failure is its problem, not the contest's."""
-    needs = contestant.package
+    needs, row = contestant.package, contestant.row
     try:
         if needs and importlib.util.find_spec(needs.split(".")[0]) is None:
-            contestant.problem = f"{needs} isn't installed"
+            row["status"] = f"{needs} isn't installed"
         else:
             check(contestant, setting, contestant.start(setting))
     except Exception as error:
-        contestant.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    ready = f"ready after {contestant.first_batch or 0:.1f} s, its batches agree"
-    say(f"{contestant.name}: {contestant.problem or ready}")
+        row["status"] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    ready = f"ready after {row['first_batch_seconds'] or 0:.1f} s, its batches agree"
+    say(f"{contestant.name}: {ready if row['status'] == 'ok' else row['status']}")

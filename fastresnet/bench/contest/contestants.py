@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -49,7 +49,12 @@ class Setting:
 
 
 class Row(TypedDict):
-    """What was measured of a contestant; figures are None where it could not run, and `status` says why."""
+    """What was measured of a contestant; figures are None where it could not run, and `status` says why.
+
+    host_cpu_cores:         busy while it was timed
+    images_per_cpu_second:  what a busy machine changes least
+    samples:                images/s
+    """
 
     name: str
     ours: bool
@@ -81,17 +86,21 @@ class Contestant:
     package: str | None = None
     at_once: bool = False
     on_device: bool = False
-    # images/s
-    samples: list[float] = field(default_factory=list)
-    batch_size: int | None = None
-    first_batch: float | None = None
-    # cores busy
-    cpu_use: float | None = None
-    # images: what a busy machine changes least
-    per_cpu_second: float | None = None
-    memory_mib: float | None = None
-    problem: str | None = None
     _batches: Generator[Batch, None, None] | None = None
+
+    def __post_init__(self) -> None:
+        self.row: Row = {
+            "name": self.name,
+            "ours": self.ours,
+            "status": "ok",
+            "batch_size": None,
+            "images_per_second": None,
+            "first_batch_seconds": None,
+            "host_cpu_cores": None,
+            "images_per_cpu_second": None,
+            "memory_mib": None,
+            "samples": [],
+        }
 
     def start(self, setting: Setting) -> Batch:
         """Open, take the first batch and note what that took, compiling included."""
@@ -100,9 +109,9 @@ class Contestant:
         opened = self.epochs(setting)
         self._batches = (batch for epoch in opened for batch in epoch)
         batch = next(self._batches)
-        self.first_batch = timing.now(setting.device) - began
-        self.memory_mib = (memory_bytes(setting.device) - before) / 2**20
-        self.batch_size = setting.batch_size
+        self.row["first_batch_seconds"] = timing.now(setting.device) - began
+        self.row["memory_mib"] = (memory_bytes(setting.device) - before) / 2**20
+        self.row["batch_size"] = setting.batch_size
         return batch
 
     def take(self, count: int) -> list[Batch]:
@@ -111,12 +120,14 @@ class Contestant:
         return [(x.clone(), y.clone()) for x, y in (next(self._batches) for _ in range(count))]
 
     def measure(self, setting: Setting, seconds: float) -> None:
-        """Samples of images a second for about `seconds`."""
+        """Samples of images a second for about `seconds` more."""
         cpu, began = cpu_seconds(), timing.now(setting.device)
         total = self._on_device(setting, seconds) if self.on_device else 0
         total = total or self._by_the_clock(setting, seconds)
         used = cpu_seconds() - cpu
-        self.cpu_use, self.per_cpu_second = used / (timing.now(setting.device) - began), total / used
+        self.row["host_cpu_cores"] = used / (timing.now(setting.device) - began)
+        self.row["images_per_cpu_second"] = total / used
+        self.row["images_per_second"] = quantiles(self.row["samples"])
 
     def _on_device(self, setting: Setting, seconds: float) -> int:
         """Images made; 0 where the host can't run ahead."""
@@ -128,7 +139,7 @@ class Contestant:
             made += len(next(self._batches)[1])
 
         found = sample_queued(call, setting.device, seconds)
-        self.samples += [setting.batch_size / took for took in found]
+        self.row["samples"] += [round(setting.batch_size / took, 1) for took in found]
         return made if found else 0
 
     def _by_the_clock(self, setting: Setting, seconds: float) -> int:
@@ -139,7 +150,7 @@ class Contestant:
             while time.perf_counter() - start < SAMPLE_SECONDS:
                 for _ in range(8 if setting.device.type == "cuda" else 1):
                     images += len(next(self._batches)[1])
-            self.samples.append(images / (timing.now(setting.device) - start))
+            self.row["samples"].append(round(images / (timing.now(setting.device) - start), 1))
             total += images
         return total
 
@@ -148,21 +159,6 @@ class Contestant:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-    def row(self) -> Row:
-        """What was measured, for the table and the file."""
-        return {
-            "name": self.name,
-            "ours": self.ours,
-            "status": self.problem or "ok",
-            "batch_size": self.batch_size,
-            "images_per_second": quantiles(self.samples) if self.samples else None,
-            "first_batch_seconds": self.first_batch,
-            "host_cpu_cores": self.cpu_use,
-            "images_per_cpu_second": self.per_cpu_second,
-            "memory_mib": self.memory_mib,
-            "samples": [round(value, 1) for value in self.samples],
-        }
 
 
 def cpu_seconds() -> float:

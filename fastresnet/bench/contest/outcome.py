@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from fastresnet.base import files
 from fastresnet.bench.contest.contestants import Row
+from fastresnet.reports import plots
 
 # resident at least so many times the rival
 CPU_TARGETS = (("ffcv", 4.0), ("torchvision", 20.0))
@@ -83,17 +83,13 @@ def _gpu_goals(rows: Sequence[Row], speeds: dict[str, float], best: Row) -> list
 
 def plot(rows: Sequence[Row], path: Path, title: str) -> None:
     """A bar a contestant on a logarithmic axis, with the 20th to 80th percentile."""
-    from matplotlib.figure import Figure
-
     shown = [(row, q) for row in rows if (q := row["images_per_second"]) is not None][::-1]
-    figure = Figure(figsize=(7, 0.5 * len(shown) + 1.4), layout="constrained")
-    axes = figure.add_subplot()
     middle = [q["median"] for _, q in shown]
     spread = [[q["median"] - q["p20"] for _, q in shown], [q["p80"] - q["median"] for _, q in shown]]
     colors = ["tab:blue" if row["ours"] else "tab:gray" for row, _ in shown]
-    bars = axes.barh([row["name"] for row, _ in shown], middle, xerr=spread, color=colors)
-    axes.bar_label(bars, [f" {value:,.0f}" for value in middle])
     limits = (min(middle) / 2, max(middle) * 6)
-    axes.set(xscale="log", xlabel="augmented images a second", title=title, xlim=limits)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=path.suffix[1:])
+    with plots.drawing(path, 7, 0.5 * len(shown) + 1.4) as figure:
+        axes = figure.add_subplot()
+        bars = axes.barh([row["name"] for row, _ in shown], middle, xerr=spread, color=colors)
+        axes.bar_label(bars, [f" {value:,.0f}" for value in middle])
+        axes.set(xscale="log", xlabel="augmented images a second", title=title, xlim=limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import TypedDict
 
 import torch
@@ -34,7 +34,7 @@ def tune(device: torch.device, images: int, batch_size: int) -> list[Tuned]:
     stored = augment.stored_for(torch.from_numpy(coordinates(images)[0]).to(device), SPEC, "triton")
     which = torch.randint(0, images, (batch_size,), device=device)
     found = [
-        _timed(_launch(stored, which, dtype, block, warps), dtype, batch_size, block, warps)
+        _timed(stored, which, dtype, block, warps)
         for dtype in DTYPES.values()
         for block in BLOCKS
         for warps in WARPS
@@ -42,39 +42,20 @@ def tune(device: torch.device, images: int, batch_size: int) -> list[Tuned]:
     return sorted(found, key=lambda row: -row["images_per_second"])
 
 
-def _launch(
-    stored: Stored, which: torch.Tensor, dtype: torch.dtype, block: int, warps: int
-) -> Callable[[], None]:
+def _timed(stored: Stored, which: torch.Tensor, dtype: torch.dtype, block: int, warps: int) -> Tuned:
     from fastresnet.augment.kernels import triton_augment
 
-    choices = augment.draw(SPEC, len(which), (SIZE, SIZE), 0, 0, stored.device)
-    out = torch.empty((len(which), SIZE, SIZE, 3), dtype=dtype, device=stored.device)
-
-    def call() -> None:
-        triton_augment.augment(
-            stored,
-            which,
-            choices,
-            mean=MEAN,
-            std=STD,
-            size=(SIZE, SIZE),
-            out_NHWC=out,
-            block=block,
-            warps=warps,
-        )
-
+    batch, size = len(which), (SIZE, SIZE)
+    choices = augment.draw(SPEC, batch, size, 0, 0, stored.device)
+    out = torch.empty((batch, *size, 3), dtype=dtype, device=stored.device)
+    launch = functools.partial(triton_augment.augment, mean=MEAN, std=STD, size=size, out_NHWC=out)
+    call = functools.partial(launch, stored, which, choices, block=block, warps=warps)
     call()  # compiles
-    return call
-
-
-def _timed(call: Callable[[], None], dtype: torch.dtype, batch: int, block: int, warps: int) -> Tuned:
-    samples = timing.time_calls(call, 20, "cuda", repeats=20)
-    seconds = quantiles(samples)["median"]
-    moved = batch * SIZE * SIZE * 3 * (1 + dtype.itemsize)
+    seconds = quantiles(timing.time_calls(call, 20, "cuda", repeats=20))["median"]
     return {
         "dtype": str(dtype),
         "block": block,
         "warps": warps,
         "images_per_second": batch / seconds,
-        "bytes_per_second": moved / seconds,
+        "bytes_per_second": out.numel() * (1 + dtype.itemsize) / seconds,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from fastresnet.bench.measuring.file import Benchmark, Row, median_of, number
+from fastresnet.bench.measuring.file import Benchmark, Row, good, median_of, number
 
 # a ceiling explains a difference when its own ratio covers at least this share of it, on a log scale
 NEAR = 0.5
@@ -20,11 +20,10 @@ WAITING = 0.3
 def ceilings(file: Benchmark) -> dict[str, float]:
     """The measured ceilings of a file's device: matmul-bf16 (FLOP/s), memory-copy (B/s), launch (s)."""
     found = {}
-    for row in file["cases"]:
-        if row["part"] == "ceilings" and row["status"] == "ok":
-            where, _, name = row["name"].partition("/")
-            if where == file["device"]:
-                found[name] = median_of(row)
+    for row in good(file, "ceilings"):
+        where, _, name = row["name"].partition("/")
+        if where == file["device"]:
+            found[name] = median_of(row)
     return found
 
 

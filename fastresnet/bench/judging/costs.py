@@ -8,7 +8,7 @@ compiler made all else disappear into them. Refuses to know how fast a machine r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,19 +16,15 @@ import numpy as np
 import torch
 
 from fastresnet import data
-from fastresnet.bench.judging import machines
 from fastresnet.bench.judging.machines import Machine
+from fastresnet.bench.measuring import experiments
 from fastresnet.bench.measuring.operators import Operations
 from fastresnet.models import flops_per_image
-from fastresnet.settings import config
 from fastresnet.settings.config import Config
-from fastresnet.settings.reading import recipes
 from fastresnet.training.arithmetic import work
 from fastresnet.training.evaluation import Tta
 from fastresnet.training.experiment import Experiment
 
-RECIPES = ("e1-94", "airbench94", "speed94", "speed95", "speed96", "rn18-94", "rn18-96", "rn18")
-PUBLISHED = "H200", "bf16"  # what docs/costs.md says the seconds of
 TRAIN, TEST = 50_000, 10_000  # CIFAR-10's images
 PROBES = (4, 8)  # images of the two tiny batches
 
@@ -72,14 +68,7 @@ class Probe(NamedTuple):
 
 def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
     """Count one run of `cfg` on so many images of CIFAR-10's size, none of which is read."""
-    quiet = {
-        "run.device": "cpu",
-        "train.compile": "off",
-        "train.cuda_graph": False,
-        "train.precision": "bf16" if precision in ("bf16", "fp16") else "fp32",
-    }
-    experiment = Experiment(cfg.replace({**quiet, "data.loader": "resident"}), splits=blank(images))
-    try:
+    with counting(cfg, images, "bf16" if precision in ("bf16", "fp16") else "fp32") as experiment:
         launches, moved, fused = 0, 0.0, 0.0
         by_size: dict[int, list[Probe]] = {}
         for step in range(experiment.total_steps):
@@ -93,9 +82,14 @@ def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
         flops, steps = work(experiment).flops, experiment.total_steps
         views = Tta(cfg.eval.tta, cfg.eval.tta_share).views
         evaluation = views * TEST * flops_per_image(experiment.model, experiment.image_size)
-    finally:
-        experiment.close()
     return Cost(cfg.recipe, cfg.train.epochs, steps, flops, evaluation, moved, fused, launches)
+
+
+def counting(cfg: Config, images: int, precision: str = "fp32") -> AbstractContextManager[Experiment]:
+    """The experiment of `cfg`, eager and on the CPU, on so many blank images; it ends with the block."""
+    plain = {"run.device": "cpu", "train.compile": "off", "train.cuda_graph": False}
+    plain |= {"train.precision": precision, "data.loader": "resident"}
+    return experiments.opened(cfg.replace(plain), blank(images))
 
 
 def _probe(experiment: Experiment, count: int, size: int) -> Probe:
@@ -122,32 +116,7 @@ def _at(batch: int, small: float, large: float) -> float:
 
 def blank(images: int = TRAIN) -> data.Splits:
     """A set of CIFAR-10's shape, of so many training images, whose pages nobody touches."""
-    train, test = (
-        data.Split(np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int64), None, None, (32, 32), n * 3072)
-        for n in (images, TEST)
-    )
+    shapes = ((n, 32, 32, 3) for n in (images, TEST))
+    train, test = (data.Split.held(np.zeros(s, np.uint8), np.zeros(s[0], np.int64)) for s in shapes)
     half = (0.5, 0.5, 0.5)
     return data.Splits(train, None, test, half, half, tuple("0123456789"), {"name": "blank"})
-
-
-def table(costs: Iterable[Cost]) -> str:
-    """Markdown: a row a recipe."""
-    heads = ["recipe", "epochs", "steps", "PFLOP", "TB, fused", "TB, each for itself", "operations a step"]
-    heads += ["arithmetic", "memory, fused", "launches by the host"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" + " ---: |" * (len(heads) - 1)]
-    machine, precision = machines.find(PUBLISHED[0]), PUBLISHED[1]
-    for cost in costs:
-        seconds = cost.seconds(machine, precision)
-        cells = [f"`{cost.recipe}`", f"{cost.epochs:g}", f"{cost.steps:,}", f"{cost.flops / 1e15:.3f}"]
-        cells += [f"{cost.bytes_fused / 1e12:.2f}", f"{cost.bytes / 1e12:.2f}"]
-        cells += [f"{cost.launches / cost.steps:,.0f}"]
-        cells += [
-            f"{seconds[name]:.2f} s" for name in ("arithmetic", "memory, fused", "launches by the host")
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def all_recipes() -> list[Cost]:
-    """The racing recipes' costs, in order."""
-    return [of(config.load(name)) for name in RECIPES if f"{name}.yaml" in recipes()]

@@ -18,7 +18,7 @@ from fastresnet.bench.judging import bounds, costs
 from fastresnet.bench.judging.costs import Cost
 from fastresnet.bench.judging.machines import Machine
 from fastresnet.bench.measuring.cases.variant import estimate_traffic
-from fastresnet.bench.measuring.file import Benchmark, median_of
+from fastresnet.bench.measuring.file import Benchmark, good, median_of
 from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic
 from fastresnet.training.experiment import Experiment
@@ -62,13 +62,8 @@ def precision_for(cfg: Config, machine: Machine) -> str:
 
 def predict(cfg: Config, machine: Machine, precision: str, share: float, images: int = costs.TRAIN) -> Plan:
     """The plan of a run of `cfg`, each step at its own image size, at `share` of the floor's speed."""
-    quiet = {"run.device": "cpu", "train.compile": "off", "train.cuda_graph": False}
-    quiet |= {"train.precision": "fp32", "data.loader": "resident"}
-    experiment = Experiment(cfg.replace(quiet), splits=costs.blank(images))
-    try:
-        return _predict(experiment, machine, precision, share, graphs=bool(cfg.train.cuda_graph))
-    finally:
-        experiment.close()
+    with costs.counting(cfg, images) as experiment:
+        return _predict(experiment, machine, precision, share, graphs=cfg.train.cuda_graph)
 
 
 def _predict(experiment: Experiment, machine: Machine, precision: str, share: float, graphs: bool) -> Plan:
@@ -113,11 +108,9 @@ def share_for(kind: str, results: Sequence[Benchmark]) -> Share:
 def shares(file: Benchmark) -> list[float]:
     """Of the floor's speed, what each eager channels-last training step of a file reaches, at most 1."""
     found = []
-    for row in file["cases"]:
-        plain = {"work": "step", "compile": "off", "memory_format": "channels_last"}
-        if row["part"] != "step" or row["status"] != "ok" or not plain.items() <= row["settings"].items():
-            continue
-        least = bounds.floors(file, row)
+    plain = {"work": "step", "compile": "off", "memory_format": "channels_last"}
+    for row in good(file, "step"):
+        least = bounds.floors(file, row) if plain.items() <= row["settings"].items() else {}
         if least:
             found.append(min(max(least.values()) / median_of(row), 1.0))
     return found

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from statistics import fmean
-from typing import TypedDict
 
 from fastresnet.base import words
 from fastresnet.bench.judging.comparison import Comparison, Entry
 from fastresnet.bench.judging.significance import Ratio
 from fastresnet.bench.measuring.file import value_of
-
-
-class RatioData(TypedDict):
-    """A ratio as JSON has it: null where an interval isn't known."""
-
-    ratio: float
-    low: float | None
-    high: float | None
-    p_slower: float | None
-
-
-class EntryData(TypedDict):
-    """An entry as JSON has it."""
-
-    median: float | None
-    verdict: str
-    why: str
-    ratio: RatioData | None
-
-
-class ComparisonData(TypedDict):
-    """A comparison as JSON has it."""
-
-    base: str
-    files: list[str]
-    warnings: list[str]
-    cases: dict[str, list[EntryData]]
 
 
 def told(entry: Entry) -> list[str]:
@@ -63,19 +36,10 @@ def table(compared: Comparison, *, markdown: bool = False) -> str:
         base = told(entries[0])
         rows.append([name, base[0] if base[0] != "-" else base[2]])
         rows[-1] += [cell for entry in entries[1:] for cell in told(entry)]
-    lines = _markdown(compared.warnings, rows) if markdown else _plain(compared.warnings, rows)
+    warnings = [f"> {text}\n" if markdown else f"! {text}" for text in compared.warnings]
+    lines = warnings + (words.markdown(rows) if markdown else words.columns(rows))
     lines += ["", *(f"{part}: {text}" for part, text in averages(compared).items())]
     return "\n".join(lines) + "\n~ noisy: spread or drift of the samples, or processes that differ\n"
-
-
-def _markdown(warnings: list[str], rows: list[list[str]]) -> list[str]:
-    head, *body = (["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |"] for row in rows)
-    rule = ["|" + " --- |" * len(rows[0])]
-    return [f"> {text}\n" for text in warnings] + head + rule + [line for lines in body for line in lines]
-
-
-def _plain(warnings: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"! {text}" for text in warnings] + words.columns(rows)
 
 
 def averages(compared: Comparison) -> dict[str, str]:
@@ -92,8 +56,8 @@ def averages(compared: Comparison) -> dict[str, str]:
     return {part: ", ".join(texts) for part, texts in found.items()}
 
 
-def as_data(compared: Comparison) -> ComparisonData:
-    """The comparison as plain data."""
+def as_data(compared: Comparison) -> dict[str, object]:
+    """The comparison as plain data for JSON: null where an interval isn't known."""
     return {
         "base": compared.labels[0],
         "files": compared.labels,
@@ -102,21 +66,12 @@ def as_data(compared: Comparison) -> ComparisonData:
     }
 
 
-def _entry(entry: Entry) -> EntryData:
-    quantiles = entry.row["quantiles"] if entry.row else None
+def _entry(entry: Entry) -> dict[str, object]:
+    quantiles, ratio = entry.row["quantiles"] if entry.row else None, entry.ratio
+    unknown = {} if ratio is None or ratio.judged else dict.fromkeys(("low", "high", "p_slower"))
     return {
         "median": quantiles["median"] if quantiles else None,
         "verdict": entry.verdict,
         "why": entry.why,
-        "ratio": _ratio(entry.ratio) if entry.ratio else None,
-    }
-
-
-def _ratio(ratio: Ratio) -> RatioData:
-    known = ratio.judged
-    return {
-        "ratio": ratio.ratio,
-        "low": ratio.low if known else None,
-        "high": ratio.high if known else None,
-        "p_slower": ratio.p_slower if known else None,
+        "ratio": None if ratio is None else asdict(ratio) | unknown,
     }

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastresnet import data, sources
-from fastresnet.bench.measuring.file import DataFacts, Figure
+from fastresnet import data
+from fastresnet.bench.measuring.file import Figure
 from fastresnet.bench.measuring.harness import sample
-from fastresnet.bench.measuring.operations import DTYPES, convolution, copying, matmul_precision
+from fastresnet.bench.measuring.operations import DTYPES, convolution, copying
+from fastresnet.data.conversion import load_both
+from fastresnet.data.finding import without_betons
+from fastresnet.data.preparation import cut_up
 from fastresnet.machine import precision
-from fastresnet.machine.ceiling import matmul_ceiling
+from fastresnet.machine.ceiling import matmul_ceiling, matmul_precision
 from fastresnet.settings import config
-from fastresnet.sources import synthetic
+from fastresnet.settings.sections import Data
 
 SUITES = ("quick", "standard", "full")
 
@@ -92,35 +95,16 @@ class Context:
     def splits(self) -> data.Splits:
         """What the benchmarks train on: the real set where it is found, else a synthetic one, marked."""
         if self._splits is None:
-            self._splits = tiny_splits() if self.tiny else data.prepare(self.config("rn18.yaml"), self.say)
+            cfg = self.config("rn18.yaml")
+            self._splits = drawn(cfg.data) if self.tiny else data.prepare(cfg, self.say)
         return self._splits
 
-    def data_info(self) -> DataFacts | None:
+    def data_info(self) -> data.Info | None:
         """What the cases trained on, for the result file; None where none needed data."""
-        if self._splits is None:
-            return None
-        info = self._splits.info
-        return {
-            "name": info["name"],
-            "digest": info["digest"],
-            "synthetic": info["synthetic"],
-            "train_size": info["train_size"],
-            "test_size": info["test_size"],
-        }
+        return None if self._splits is None else self._splits.info
 
 
-def tiny_splits() -> data.Splits:
-    """A few synthetic images, straight from memory: no file is read or written."""
-    few = sources.Request(counts={"train": 256, "test": 64})
-    sets = [synthetic.read(few, split) for split in sources.SPLITS]
-    train, test = (data.Split(s.images, s.labels, None, None, (32, 32), s.images.nbytes) for s in sets)
-    first = sets[0]
-    info: data.Info = {
-        "name": first.name,
-        "digest": first.digest,
-        "synthetic": True,
-        "train_size": len(train),
-        "test_size": len(test),
-    }
-    half, quarter = (0.5,) * 3, (0.25,) * 3
-    return data.Splits(train, None, test, half, quarter, tuple(first.class_names), info)
+def drawn(settings: Data) -> data.Splits:
+    """A synthetic set straight from memory: no file is read or written."""
+    sets = load_both("synthetic", None, settings, lambda line: None)
+    return cut_up(without_betons(sets), None, 0.0, lambda line: None)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from fastresnet.base import words
 from fastresnet.base.statistics import Quantiles
+from fastresnet.data import Info
 from fastresnet.machine import meters
-from fastresnet.machine.hardware import Hardware
-from fastresnet.machine.software import GitState, SpeedSettings
+from fastresnet.machine.hardware import Circumstances
+from fastresnet.machine.software import SpeedSettings
 from fastresnet.runs import record
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.11's
 
 Figure = float | str | bool | None
 
 
-class _Row(TypedDict):
+class Row(TypedDict):
+    """One case, measured or not.
+
+    id:         part/name, the same on every machine
+    settings:   what was run: two rows compare only where these agree
+    samples:    raw, in the unit, in the order measured
+    processes:  how many of the samples each fresh process gave, in order; without it, one process gave all
+    quantiles:  of the samples; the median of several processes is the geometric mean of theirs
+    figures:    what follows from the samples, and what was seen beside them
+    """
+
     id: str
     part: str
     name: str
@@ -32,20 +45,7 @@ class _Row(TypedDict):
     figures: dict[str, Figure]
     condition: meters.Condition
     seconds: float
-
-
-class Row(_Row, total=False):
-    """One case, measured or not.
-
-    id:         part/name, the same on every machine
-    settings:   what was run: two rows compare only where these agree
-    samples:    raw, in the unit, in the order measured
-    processes:  how many of the samples each fresh process gave, in order; without it, one process gave all
-    quantiles:  of the samples; the median of several processes is the geometric mean of theirs
-    figures:    what follows from the samples, and what was seen beside them
-    """
-
-    processes: list[int]
+    processes: NotRequired[list[int]]
 
 
 class Condition(TypedDict):
@@ -56,17 +56,12 @@ class Condition(TypedDict):
     throttle: list[str]
 
 
-class DataFacts(TypedDict):
-    """What was trained on."""
+class Benchmark(Circumstances):
+    """One machine, one date. With fewer cases or processes done than planned, it was cut short.
 
-    name: str
-    digest: str
-    synthetic: bool
-    train_size: int
-    test_size: int
+    turns:  the same in files whose processes took turns on the machine, one of each file a round
+    """
 
-
-class _Benchmark(TypedDict):
     schema_version: int
     kind: str
     suite: str
@@ -75,26 +70,15 @@ class _Benchmark(TypedDict):
     seconds: float
     budget_seconds: float
     device: str
-    hardware: Hardware
-    software: Mapping[str, str | None]
     speed_settings: SpeedSettings
-    git: GitState
-    data: DataFacts | None
+    data: Info | None
     condition: Condition
     harness: dict[str, float]
     cases: list[Row]
-
-
-class Benchmark(_Benchmark, total=False):
-    """One machine, one date. With fewer cases or processes done than planned, it was cut short.
-
-    turns:  the same in files whose processes took turns on the machine, one of each file a round
-    """
-
-    cases_planned: int
-    processes_planned: int
-    processes_done: int
-    turns: str
+    cases_planned: NotRequired[int]
+    processes_planned: NotRequired[int]
+    processes_done: NotRequired[int]
+    turns: NotRequired[str]
 
 
 def read(path: str | Path) -> Benchmark:
@@ -113,6 +97,11 @@ def observations(row: Row) -> list[list[float]]:
     for count in row.get("processes", [len(row["samples"])]):
         found.append([next(samples) for _ in range(count)])
     return found
+
+
+def good(file: Benchmark, part: str) -> list[Row]:
+    """The rows of a part that went well."""
+    return [row for row in file["cases"] if row["part"] == part and row["status"] == "ok"]
 
 
 def number(row: Row, name: str) -> float | None:

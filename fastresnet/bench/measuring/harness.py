@@ -83,12 +83,7 @@ class Case:
 
 
 def sample(
-    function: Callable[[], object],
-    device: torch.device,
-    seconds: float,
-    *,
-    fewest: int = FEWEST,
-    most: int = MOST,
+    function: Callable[[], object], device: torch.device, seconds: float, *, fewest: int = FEWEST
 ) -> list[float]:
     """Seconds a call of `function`, one entry a sample, for about `seconds` but at least `fewest` samples.
 
@@ -101,7 +96,7 @@ def sample(
     chunk = GPU_CHUNK if device.type == "cuda" and once < LONG_CALL else CPU_CHUNK
     samples: list[float] = []
     with keeping(samples):
-        while len(samples) < most and (len(samples) < fewest or turns.clock() - began < seconds):
+        while len(samples) < MOST and (len(samples) < fewest or turns.clock() - began < seconds):
             samples += timing.time_calls(function, chunk, device, repeats=repeats)
             if turns.pass_on(LEAST_TURN):
                 function()  # the caches are another's now
@@ -125,12 +120,12 @@ def _repeats(once: float) -> int:
 
 
 @contextlib.contextmanager
-def keeping(samples: Sequence[object], least: int = 1) -> Iterator[None]:
-    """Let the end of the time end the block, where at least so many samples were taken by then."""
+def keeping(samples: Sequence[object]) -> Iterator[None]:
+    """Let the end of the time end the block, where a sample was taken by then."""
     try:
         yield
     except OutOfTime:
-        if len(samples) < least:
+        if not samples:
             raise
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -25,17 +24,6 @@ def check_format(device: torch.device, name: str) -> None:
         raise NotAvailable("training in fp16 needs a GPU")
     if name == "bf16" and device.type == "cpu" and not precision.cpu_is_fast_at_bf16():
         raise NotAvailable("this CPU has no bf16 instructions")
-
-
-@contextlib.contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """PyTorch's global switch that tells tf32 from fp32, as `name` wants it; put back afterwards."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def product(device: torch.device, name: str, size: int) -> tuple[float, Callable[[], object]]:

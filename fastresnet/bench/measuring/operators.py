@@ -26,7 +26,7 @@ from fastresnet import data
 from fastresnet.base import files, words
 from fastresnet.bench.measuring import experiments
 from fastresnet.bench.measuring.context import Context
-from fastresnet.machine import hardware, software, timing
+from fastresnet.machine import hardware, timing
 from fastresnet.training.experiment import Experiment
 
 STEPS = 3  # profiled, and as many timed without the profiler before and after them
@@ -255,11 +255,6 @@ def table(found: Operators) -> str:
     """Aligned columns, a line a row, and what they sum up to."""
     lines = [["", "ms", "share", "calls", "FLOP/s", "of rate", "B/s", "of memory"]]
     lines += [_cells(row, found) for row in found.rows]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    body = [
-        "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:]))])
-        for name, *cells in lines
-    ]
     head = (
         f"{found.recipe} on {found.device}, {found.precision}, eager: a step of {found.batch_size} images of "
         f"{found.image_size} px takes {words.amount(found.step_seconds, 's')}"
@@ -269,7 +264,7 @@ def table(found: Operators) -> str:
         f"operations sum up to {words.percent(found.explained, digits=0)} of the step; "
         f"ceilings: products {rate}, copies {copied}"
     )
-    return "\n".join([head, *body, last])
+    return "\n".join([head, *words.columns(lines, range(1, len(lines[0]))), last])
 
 
 def _cells(row: Row, found: Operators) -> list[str]:
@@ -286,6 +281,5 @@ def _cells(row: Row, found: Operators) -> list[str]:
 
 def write(path: Path, found: Operators) -> None:
     """The same as JSON, with the machine and the versions."""
-    facts = {"hardware": hardware.describe(), "software": software.versions(), "git": software.git_state()}
-    content = {"kind": "operators", **asdict(found), "explained": found.explained, **facts}
+    content = {"kind": "operators", **asdict(found), "explained": found.explained, **hardware.circumstances()}
     files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

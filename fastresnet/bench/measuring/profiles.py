@@ -102,27 +102,17 @@ def table(title: str, rows: list[tuple[str, float, int]], wall: float, steps: in
     """Markdown: shares by kind of work, with the gaps in which nothing ran, then the top operations."""
     busy = sum(seconds for _, seconds, _ in rows)
     total = max(wall, busy)
-    lines = [
-        f"# Profile: {title}",
-        "",
-        f"{1e3 * wall / steps:.1f} ms a step while profiled ({time.strftime('%Y-%m-%d')}).",
-        "",
-        "| kind of work | share |",
-        "| --- | ---: |",
-    ]
+    took = f"{1e3 * wall / steps:.1f} ms a step while profiled ({time.strftime('%Y-%m-%d')})."
     shares = _by_kind(rows) | {"gaps (launch, waiting)": max(wall - busy, 0.0)}
+    kinds = [["kind of work", "share"]]
     for kind, seconds in sorted(shares.items(), key=lambda x: -x[1]):
-        lines.append(f"| {kind} | {words.percent(seconds / total)} |")
-    lines += [
-        "",
-        "| operation | kind | ms a step | calls a step | share |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
+        kinds.append([kind, words.percent(seconds / total)])
+    top = [["operation", "kind", "ms a step", "calls a step", "share"]]
     for name, seconds, calls in rows[:TOP]:
-        short = name.replace("|", "/")[:90]
-        figures = f"{1e3 * seconds / steps:.2f} | {calls / steps:.0f} | {words.percent(seconds / total)}"
-        lines.append(f"| `{short}` | {kind_of(name)} | {figures} |")
-    return "\n".join(lines) + "\n"
+        figures = [f"{1e3 * seconds / steps:.2f}", f"{calls / steps:.0f}", words.percent(seconds / total)]
+        top.append([f"`{name[:90]}`", kind_of(name), *figures])
+    tables = [*words.markdown(kinds, [1]), "", *words.markdown(top, [2, 3, 4])]
+    return "\n".join([f"# Profile: {title}", "", took, "", *tables, ""])
 
 
 def _by_kind(rows: list[tuple[str, float, int]]) -> dict[str, float]:

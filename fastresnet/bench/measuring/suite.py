@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastresnet.base import words
+from fastresnet.base.sinks import slug
 from fastresnet.bench import places
 from fastresnet.bench.measuring import harness
 from fastresnet.bench.measuring.cases import PARTS
@@ -60,7 +61,7 @@ class Suite:
     def file(self) -> Benchmark:
         """All that was measured so far."""
         now = datetime.datetime.now(datetime.timezone.utc)
-        device = self.context.device
+        device, here = self.context.device, hardware.circumstances()
         seen = {reason for row in self.rows for reason in row["condition"].get("throttle") or []}
         return {
             "schema_version": record.SCHEMA_VERSION,
@@ -71,10 +72,10 @@ class Suite:
             "seconds": round(timing.turns().clock() - self.began, 1),
             "budget_seconds": self.budget,
             "device": device.type,
-            "hardware": hardware.describe(),
-            "software": software.versions(),
+            "hardware": here["hardware"],
+            "software": here["software"],
+            "git": here["git"],
             "speed_settings": software.speed_settings(),
-            "git": software.git_state(),
             "data": self.context.data_info(),
             "condition": {"before": self.before, "after": meters.condition(device), "throttle": sorted(seen)},
             "harness": self.overhead,
@@ -111,8 +112,7 @@ def add_speedups(rows: Sequence[Row]) -> None:
 
 def default_name(file: Benchmark) -> Path:
     """benchmarks/results/<machine>-<suite>-<date>.json"""
-    letters = (c if c.isalnum() else " " for c in hardware.short_name(file["hardware"]).lower())
-    machine = "-".join("".join(letters).split())
+    machine = slug(hardware.short_name(file["hardware"]))
     return places.RESULTS / f"{machine}-{file['suite']}-{file['date'][:10]}.json"
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from fastresnet.base import words
 from fastresnet.bench.judging import bounds
 from fastresnet.bench.judging.comparison import Comparison
-from fastresnet.bench.measuring.file import Benchmark, Row, figure, median_of, number
+from fastresnet.bench.measuring.file import Benchmark, Row, figure, good, median_of, number
 from fastresnet.bench.pages import tables
 from fastresnet.machine import hardware
 from fastresnet.reports import charts
@@ -23,16 +23,12 @@ def pictures(compared: Comparison) -> list[Markup]:
     return [by_batch(compared), roofline(compared), to_accuracy(compared), energy(compared)]
 
 
-def _good(file: Benchmark, part: str) -> list[Row]:
-    return [row for row in file["cases"] if row["part"] == part and row["status"] == "ok"]
-
-
 def by_batch(compared: Comparison) -> Markup:
     """Images a second over the batch size: a line a file, model and precision with several batch sizes."""
     found: list[Series] = []
     for file, label in zip(compared.files, compared.labels):
         lines: dict[tuple[str, str], dict[float, float]] = {}
-        for row in _good(file, "step"):
+        for row in good(file, "step"):
             s = row["settings"]
             if s["work"] == "step" and s["memory_format"] == "channels_last" and s["compile"] == "off":
                 place = lines.setdefault((str(s["model"]), str(s["precision"])), {})
@@ -57,7 +53,7 @@ def roofline(compared: Comparison) -> Markup:
     found: list[Series] = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         limits = bounds.ceilings(file)
-        steps = [row for row in _good(file, "step") if number(row, "bytes")]
+        steps = [row for row in good(file, "step") if number(row, "bytes")]
         rates = [rate for name, rate in limits.items() if name.startswith("matmul")]
         if not steps or not rates or "memory-copy" not in limits:
             continue
@@ -82,7 +78,7 @@ def to_accuracy(compared: Comparison) -> Markup:
     """Accuracy's error over seconds, one point a recipe and file."""
     found = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
-        rows = _good(file, "accuracy")
+        rows = good(file, "accuracy")
         points = [(median_of(row), 100 * (1 - figure(row, "accuracy"))) for row in rows]
         told = [f"{label}, {_reached(row)}" for row in rows]
         found.append(Series(label, points, index % charts.COLORS, line=False, labels=told))
@@ -100,7 +96,7 @@ def energy(compared: Comparison) -> Markup:
     levels = []
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         best: dict[str, float] = {}
-        for row in _good(file, "step"):
+        for row in good(file, "step"):
             joules = number(row, "joules_per_image")
             if joules and row["settings"]["work"] == "step":
                 model = str(row["settings"]["model"])

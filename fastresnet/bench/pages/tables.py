@@ -44,13 +44,11 @@ def markdown(head: Sequence[str], rows: Sequence[Row]) -> str:
     """A Markdown table, or a sentence where there are no rows."""
     if not rows:
         return NOTHING
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows])
+    return "\n".join(words.markdown([head, *([_markdown(cell) for cell in row] for row in rows)]))
 
 
 def _markdown(cell: Cell) -> str:
     text = cell.text + (f" ({cell.note})" if cell.note else "")
-    text = text.replace("|", "/")
     return f"[{text}]({cell.link})" if cell.link else text
 
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastresnet.base import files
 from fastresnet.bench.protocol.search import Gain, Objective, Trial
+from fastresnet.reports import plots
 from fastresnet.series.rows import Row, accuracy_of
 
 
@@ -46,29 +46,19 @@ def draw(
     tried: Sequence[Trial], found: Mapping[int, Gain], target: float | None, objective: Objective, path: Path
 ) -> Path:
     """Cost against accuracy, a point a trial with its gain's error; the front a line, the target dashed."""
-    import matplotlib  # late: reading a log needs no pictures
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    done = [trial for trial in tried if trial.rows]
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for trial in done:
-        error = found[trial.number].error if trial.number in found else 0.0
-        axes.errorbar(
-            trial.cost(objective), 100 * trial.accuracy(), yerr=100 * error, fmt="o", ms=4, color="0.6", lw=1
-        )
-    best = front(done, objective)
-    axes.plot([t.cost(objective) for t in best], [100 * t.accuracy() for t in best], "o-", color="C0")
-    for trial in best:
-        place = trial.cost(objective), 100 * trial.accuracy()
-        axes.annotate(str(trial.number), place, xytext=(4, -10), textcoords="offset points", fontsize=8)
-    if target is not None:
-        axes.axhline(100 * target, color="C3", linestyle="--", linewidth=1)
-    axes.set_xlabel("seconds of a run" if objective == "seconds" else "FLOPs of a run")
-    axes.set_ylabel("accuracy (%), ± standard error of the gain")
-    axes.set_title(f"{len(done)} trials and the front of those that nothing beats")
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format=path.suffix[1:])
-    pyplot.close(figure)
+    places = {t.number: (t.cost(objective), 100 * t.accuracy()) for t in tried if t.rows}
+    best = [(trial.number, places[trial.number]) for trial in front(tried, objective)]
+    with plots.drawing(path, 7, 4.5) as figure:
+        axes = figure.subplots()
+        for number, (cost, accuracy) in places.items():
+            error = 100 * found[number].error if number in found else 0.0
+            axes.errorbar(cost, accuracy, yerr=error, fmt="o", ms=4, color="0.6", lw=1)
+        axes.plot([cost for _, (cost, _) in best], [high for _, (_, high) in best], "o-", color="C0")
+        for number, place in best:
+            axes.annotate(str(number), place, xytext=(4, -10), textcoords="offset points", fontsize=8)
+        if target is not None:
+            axes.axhline(100 * target, color="C3", linestyle="--", linewidth=1)
+        axes.set_xlabel("seconds of a run" if objective == "seconds" else "FLOPs of a run")
+        axes.set_ylabel("accuracy (%), ± standard error of the gain")
+        axes.set_title(f"{len(places)} trials and the front of those that nothing beats")
     return path

@@ -95,7 +95,7 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
     experiment.model.train()
     classes = len(experiment.splits.class_names)
     for epoch, steps in first_of_each_kind(experiment, last_step).items():
-        with closing(_of_epochs(experiment, range(epoch, epoch + 1))) as batches:
+        with closing(experiment.batches(epoch)) as batches:
             numbered = zip(range(epoch * experiment.steps_per_epoch, max(steps) + 1), batches)
             for step, (images, labels) in numbered:
                 if step in steps:
@@ -173,7 +173,7 @@ def _train(experiment: Experiment, last_step: int) -> float:
 
 def _of_epochs(experiment: Experiment, epochs: range) -> Generator[Batch, None, None]:
     for epoch in epochs:
-        yield from experiment.train_loader.epoch(epoch, experiment.trainer.buffers)
+        yield from experiment.batches(epoch)
 
 
 class _Clocked:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from fastresnet.base import words
 from fastresnet.bench.protocol import protocol
 from fastresnet.bench.protocol.runlog import RunLog
-from fastresnet.machine import hardware, memory, software
+from fastresnet.machine import hardware, memory
 from fastresnet.runs import record
 from fastresnet.series.rows import Row, Summary, conditions, judgement, mean_of, summarise
 
@@ -60,8 +60,7 @@ def assemble(
         "energy_joules": mean_of(row.get("energy_joules") for row in own),
         "peak_memory_bytes": memory.peak_bytes(experiment.device),
         "precision": experiment.precision.name,
-        "hardware": hardware.describe(),
-        "software": software.versions(),
+        **hardware.circumstances(),
         "git": {"commit": header["commit"], "dirty": header["dirty"]},
         "data": {key: facts[key] for key in ("name", "digest", "synthetic", "train_size", "test_size")},
         "rivals": [{**rival, "runs": beside, "summary": summarise(beside, target, planned)}] if rival else [],
@@ -105,17 +104,14 @@ def _warnings(made: dict[str, Any]) -> list[str]:
 
 
 def _sides_table(made: dict[str, Any]) -> str:
-    lines = [
-        "| who | runs | failed | accuracy ± sd | mean within (95 %) | seconds ± sd | mean within (95 %) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        _side(made["recipe"], made["summary"]),
-        *(_side(rival["name"], rival["summary"]) for rival in made["rivals"]),
-    ]
-    return "\n".join(lines)
+    within = "mean within (95 %)"
+    heads = ["who", "runs", "failed", "accuracy ± sd", within, "seconds ± sd", within]
+    rivals = [_side(rival["name"], rival["summary"]) for rival in made["rivals"]]
+    return "\n".join(words.markdown([heads, _side(made["recipe"], made["summary"]), *rivals]))
 
 
-def _side(name: str, summary: Summary) -> str:
-    cells = [
+def _side(name: str, summary: Summary) -> list[str]:
+    return [
         name,
         str(summary["n"]),
         str(summary["failed"]),
@@ -124,7 +120,6 @@ def _side(name: str, summary: Summary) -> str:
         _number(summary["seconds_mean"], summary["seconds_std"]),
         "unknown" if summary["seconds_ci95"] is None else f"±{_number(summary['seconds_ci95'])}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _target(made: dict[str, Any]) -> str:
@@ -155,17 +150,12 @@ def _arithmetic(made: dict[str, Any]) -> str:
 def _runs_table(runs: Sequence[Row]) -> str:
     named = {name for row in runs for name in row["seconds"]}
     parts = [name for name in ("init", "augment", "train", "eval", "total") if name in named]
-    lines = [
-        f"| seed | accuracy | with TTA | {' | '.join(f'{part} (s)' for part in parts)} |",
-        f"|{' --- |' * (3 + len(parts))}",
-    ]
+    rows = [["seed", "accuracy", "with TTA", *(f"{part} (s)" for part in parts)]]
     for row in runs:
         plain = words.percent(row["accuracy"]) if row["status"] == "ok" else "diverged"
         seconds = [_number(row["seconds"].get(part)) for part in parts]
-        lines.append(
-            f"| {' | '.join([str(row['seed']), plain, words.percent(row['accuracy_tta']), *seconds])} |"
-        )
-    return "\n".join(lines)
+        rows.append([str(row["seed"]), plain, words.percent(row["accuracy_tta"]), *seconds])
+    return "\n".join(words.markdown(rows))
 
 
 def _number(value: float | None, spread: float | None = None) -> str:

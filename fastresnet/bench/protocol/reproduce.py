@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import itertools
 import multiprocessing
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from fastresnet.base.sinks import slug
 from fastresnet.bench import places
 from fastresnet.bench.protocol import protocol, rival, runlog
 from fastresnet.bench.protocol.runlog import RunLog
@@ -119,25 +120,10 @@ def folders(cfg: Config, out: Path | None, header: dict[str, Any]) -> tuple[Path
         begun = (folder / runlog.NAME).exists() and runlog.difference(folder / runlog.NAME, header) is None
         if begun and not (folder / runlog.DIRTY).exists():
             return folder, places.RECORDS / folder.name
-    fresh = next(each for each in _names(f"{header['date']}-{name}") if not _taken(each))
-    return places.UNFINISHED_RECORDS / fresh, places.RECORDS / fresh
-
-
-def _names(first: str) -> Iterator[str]:
-    yield first
-    number = 2
-    while True:
-        yield f"{first}-{number}"
-        number += 1
-
-
-def _taken(name: str) -> bool:
-    return (places.UNFINISHED_RECORDS / name).exists() or (places.RECORDS / name).exists()
-
-
-def slug(text: str) -> str:
-    """`1x NVIDIA H200` -> `1x-nvidia-h200`."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    homes, first = (places.UNFINISHED_RECORDS, places.RECORDS), f"{header['date']}-{name}"
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    fresh = next(each for each in names if not any((home / each).exists() for home in homes))
+    return homes[0] / fresh, homes[1] / fresh
 
 
 # ---- the runs ----------------------------------------------------------------------------------------------

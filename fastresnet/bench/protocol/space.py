@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +21,18 @@ from fastresnet.settings.config import Config
 
 
 @dataclass(frozen=True)
-class Choices:
-    """One of some values."""
+class Values:
+    """What a setting may be.
 
-    values: tuple[Any, ...]
+    ends:  values that are tried on the recipe before the first run
+    draw:  one value
+    """
 
-    def ends(self) -> tuple[Any, ...]:
-        return self.values
-
-    def draw(self, chance: random.Random) -> Any:
-        return chance.choice(self.values)
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number from low to high, both included: in steps (whole numbers by default), or of any size."""
-
-    low: float
-    high: float
-    step: float | None
-    log: bool
-
-    def ends(self) -> tuple[Any, ...]:
-        return self.low, self.high
-
-    def draw(self, chance: random.Random) -> float:
-        if self.log:
-            return math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
-        if self.step is None:
-            return chance.uniform(self.low, self.high)
-        count = math.floor((self.high - self.low) / self.step + 1e-9)
-        return self.low + self.step * chance.randint(0, count)
+    ends: tuple[Any, ...]
+    draw: Callable[[random.Random], Any]
 
 
-Space = Mapping[str, Choices | Range]
+Space = Mapping[str, Values]
 
 
 def read(path: Path, cfg: Config) -> Space:
@@ -61,26 +40,23 @@ def read(path: Path, cfg: Config) -> Space:
 
     Each end is tried on the recipe at once, so that a wrong key or value shows before the first run.
     """
-    try:
-        told = strict_yaml.read(path)
-    except strict_yaml.YamlError as error:
-        raise ValueError(str(error)) from None
+    told = strict_yaml.read(path)
     if not told:
         raise ValueError(f"{path}: the space is empty: name a setting and what it may be")
-    space: dict[str, Choices | Range] = {}
+    space: dict[str, Values] = {}
     for key, values in told.items():
         try:
             space[key] = _parsed(values)
-            for value in space[key].ends():
+            for value in space[key].ends:
                 cfg.replace({key: value}, origin=path.name)
         except ValueError as error:
             raise ValueError(f"{path}: {key}: {error}") from None
     return space
 
 
-def _parsed(values: Any) -> Choices | Range:
+def _parsed(values: Any) -> Values:
     if isinstance(values, list) and values:
-        return Choices(tuple(values))
+        return Values(tuple(values), lambda chance: chance.choice(values))
     if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= {"low", "high", "log", "step"}:
         raise ValueError(f"must be a list of choices or {{low, high, log, step}}, got {values!r}")
     low, high, log = values["low"], values["high"], bool(values.get("log"))
@@ -92,7 +68,16 @@ def _parsed(values: Any) -> Choices | Range:
     step = values.get("step", 1 if whole else None)
     if step is not None and not (isinstance(step, (int, float)) and step > 0):
         raise ValueError(f"step must be a number above 0, got {step!r}")
-    return Range(low, high, step, log)
+    return Values((low, high), partial(_number, low, high, step, log))
+
+
+def _number(low: float, high: float, step: float | None, log: bool, chance: random.Random) -> float:
+    """A number from low to high, both included: in steps (whole numbers by default), or of any size."""
+    if log:
+        return math.exp(chance.uniform(math.log(low), math.log(high)))
+    if step is None:
+        return chance.uniform(low, high)
+    return low + step * chance.randint(0, math.floor((high - low) / step + 1e-9))
 
 
 def draw(space: Space, chance: random.Random) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from statistics import fmean, stdev
 
 from fastresnet import data
@@ -41,24 +41,19 @@ def cases(context: Context) -> list[Case]:
 def _case(context: Context, recipe: str, changes: dict[str, object], runs: int) -> Case:
     name = recipe + ("/short" if changes else "")
     settings = {"recipe": recipe, "runs": runs, **changes}
-    return Case(PART, name, settings, _runs(context, recipe, changes, runs), weight=4)
+    return Case(PART, name, settings, partial(_runs, context, recipe, changes, runs), weight=4)
 
 
-def _runs(
-    context: Context, recipe: str, changes: dict[str, object], runs: int
-) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        cfg = context.config(recipe, changes)
-        splits = context.splits() if context.tiny else data.prepare(cfg)
-        found: list[tuple[float, float]] = []
-        with experiments.opened(cfg, splits) as experiment, keeping(found):
-            experiment.warm_up()
-            experiment.evaluate("test", cfg.eval.tta)
-            for seed in range(runs):
-                found.append(_one_run(experiment, cfg, seed))
-        return Measured([seconds for seconds, _ in found], _figures(cfg, [hit for _, hit in found], runs))
-
-    return measure
+def _runs(context: Context, recipe: str, changes: dict[str, object], runs: int, seconds: float) -> Measured:
+    cfg = context.config(recipe, changes)
+    splits = context.splits() if context.tiny else data.prepare(cfg)
+    found: list[tuple[float, float]] = []
+    with experiments.opened(cfg, splits) as experiment, keeping(found):
+        experiment.warm_up()
+        experiment.evaluate("test", cfg.eval.tta)
+        for seed in range(runs):
+            found.append(_one_run(experiment, cfg, seed))
+    return Measured([took for took, _ in found], _figures(cfg, [hit for _, hit in found], runs))
 
 
 def _one_run(experiment: Experiment, cfg: Config, seed: int) -> tuple[float, float]:

@@ -7,24 +7,20 @@ one launch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Measured, NotAvailable, sample
-from fastresnet.bench.measuring.operations import (
-    FORMATS,
-    check_format,
-    convolution,
-    copying,
-    matmul_precision,
-    product,
-)
+from fastresnet.bench.measuring.operations import FORMATS, check_format, convolution, copying, product
+from fastresnet.machine.ceiling import matmul_precision
 
 PART = "ceilings"
 # by kind of device: rows and columns of a matrix, images of a convolution, MiB that are copied
 SIZES = {"cuda": (8192, 512, 1024), "mps": (4096, 64, 128), "cpu": (1536, 64, 128)}
 TINY = (256, 8, 4)
+Operation = Callable[[torch.device, str, int], tuple[float, Callable[[], object]]]
 
 
 def cases(context: Context) -> list[Case]:
@@ -40,24 +36,20 @@ def _of_device(device: torch.device, tiny: bool) -> list[Case]:
     where = device.type if device.index in (None, 0) else f"{device.type}{device.index}"
 
     def case(
-        name: str, settings: Mapping[str, object], unit: str, measure: Callable[[float], Measured]
+        name: str, settings: Mapping[str, object], unit: str, measure: Callable[..., Measured], *given: object
     ) -> Case:
-        return Case(PART, f"{where}/{name}", settings, measure, unit, weight=0.3)
+        return Case(PART, f"{where}/{name}", settings, partial(measure, device, *given), unit, weight=0.3)
 
-    products = [
-        case(f"matmul-{name}", {"size": size}, "FLOP/s", _arithmetic(device, name, product, size))
-        for name in FORMATS
-    ]
-    convolutions = [
-        case(f"conv3x3-{name}", {"channels": 256}, "FLOP/s", _arithmetic(device, name, convolution, images))
-        for name in ("fp32", "bf16")
-    ]
+    moved = {"megabytes": megabytes}
     return [
-        *products,
-        *convolutions,
-        case("memory-copy", {"megabytes": megabytes}, "B/s", _memory(device, megabytes)),
-        case("host-to-device", {"megabytes": megabytes}, "B/s", _upload(device, megabytes)),
-        case("launch", {"operation": "add to 1 number"}, "s", _launch(device)),
+        *(case(f"matmul-{n}", {"size": size}, "FLOP/s", _arithmetic, n, product, size) for n in FORMATS),
+        *(
+            case(f"conv3x3-{n}", {"channels": 256}, "FLOP/s", _arithmetic, n, convolution, images)
+            for n in ("fp32", "bf16")
+        ),
+        case("memory-copy", moved, "B/s", _memory, megabytes),
+        case("host-to-device", moved, "B/s", _upload, megabytes),
+        case("launch", {"operation": "add to 1 number"}, "s", _launch),
     ]
 
 
@@ -65,47 +57,28 @@ def _rates(work: float, function: Callable[[], object], device: torch.device, se
     return Measured([work / t for t in sample(function, device, seconds)])
 
 
-def _arithmetic(
-    device: torch.device,
-    name: str,
-    operation: Callable[[torch.device, str, int], tuple[float, Callable[[], object]]],
-    size: int,
-) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        check_format(device, name)
-        with matmul_precision(name), torch.inference_mode():
-            flops, call = operation(device, name, size)
-            return _rates(flops, call, device, seconds)
-
-    return measure
+def _arithmetic(device: torch.device, name: str, operation: Operation, size: int, seconds: float) -> Measured:
+    check_format(device, name)
+    with matmul_precision(name), torch.inference_mode():
+        flops, call = operation(device, name, size)
+        return _rates(flops, call, device, seconds)
 
 
-def _memory(device: torch.device, megabytes: int) -> Callable[[float], Measured]:
+def _memory(device: torch.device, megabytes: int, seconds: float) -> Measured:
     """Bytes a second that a copy reads and writes."""
-
-    def measure(seconds: float) -> Measured:
-        moved, call = copying(device, megabytes)
-        return _rates(moved, call, device, seconds)
-
-    return measure
+    moved, call = copying(device, megabytes)
+    return _rates(moved, call, device, seconds)
 
 
-def _upload(device: torch.device, megabytes: int) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        if device.type == "cpu":
-            raise NotAvailable("a CPU's data is in its memory already")
-        source = torch.ones(megabytes * 2**18, pin_memory=device.type == "cuda")
-        target = torch.empty_like(source, device=device)
-        return _rates(megabytes * 2**20, lambda: target.copy_(source, non_blocking=True), device, seconds)
-
-    return measure
+def _upload(device: torch.device, megabytes: int, seconds: float) -> Measured:
+    if device.type == "cpu":
+        raise NotAvailable("a CPU's data is in its memory already")
+    source = torch.ones(megabytes * 2**18, pin_memory=device.type == "cuda")
+    target = torch.empty_like(source, device=device)
+    return _rates(megabytes * 2**20, lambda: target.copy_(source, non_blocking=True), device, seconds)
 
 
-def _launch(device: torch.device) -> Callable[[float], Measured]:
+def _launch(device: torch.device, seconds: float) -> Measured:
     """Seconds of one small operation among many: what the host needs to queue it, or a CPU to dispatch it."""
-
-    def measure(seconds: float) -> Measured:
-        x = torch.zeros(1, device=device)
-        return Measured(sample(lambda: x.add_(1), device, seconds))
-
-    return measure
+    x = torch.zeros(1, device=device)
+    return Measured(sample(lambda: x.add_(1), device, seconds))

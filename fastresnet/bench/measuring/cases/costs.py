@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fastresnet.base.statistics import quantiles
@@ -48,80 +48,61 @@ def cases(context: Context, recipe: str) -> list[Case]:
     quick = context.suite == "quick"
     start = {"what": "process start to the first step's end"}
     found = [
-        Case(PART, "evaluate", {"recipe": recipe}, _evaluation(context, recipe)),
-        Case(PART, "checkpoint", {"recipe": recipe}, _checkpoint(context, recipe), weight=0.3),
-        Case(PART, "start-up", start, _start_up(context, 1 if quick else 3)),
+        Case(PART, "evaluate", {"recipe": recipe}, partial(_evaluation, context, recipe)),
+        Case(PART, "checkpoint", {"recipe": recipe}, partial(_checkpoint, context, recipe), weight=0.3),
+        Case(PART, "start-up", start, partial(_start_up, context, 1 if quick else 3)),
     ]
-    what = "speednet, forward and backward"
-    return found + [
-        Case(PART, f"compile-{state}", {"what": what, "cache": state}, _compile(context, state), weight=2)
-        for state in ("cold", "warm")
-        if not quick
-    ]
+    for state in () if quick else ("cold", "warm"):
+        settings = {"what": "speednet, forward and backward", "cache": state}
+        found.append(Case(PART, f"compile-{state}", settings, partial(_compile, context, state), weight=2))
+    return found
 
 
-def _evaluation(context: Context, recipe: str) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        batch = 64 if context.tiny else 500
-        cfg = context.config(recipe, {"train.compile": "off", "eval.batch_size": batch})
-        with experiments.opened(cfg, context.splits()) as experiment:
-            count = 1000 if context.on_gpu else 1
-            batches = list(itertools.islice(experiment.eval_loaders["test"].epoch(0), count))
-
-            def run() -> None:
-                evaluation.predict(
-                    experiment.model, batches, precision=experiment.precision, device=experiment.device
-                )
-
-            samples = sample(run, context.device, seconds)
-        images = sum(len(labels) for _, labels in batches)
-        return Measured(samples, {"images_per_second": images / quantiles(samples)["median"]})
-
-    return measure
+def _evaluation(context: Context, recipe: str, seconds: float) -> Measured:
+    batch = 64 if context.tiny else 500
+    cfg = context.config(recipe, {"train.compile": "off", "eval.batch_size": batch})
+    with experiments.opened(cfg, context.splits()) as experiment:
+        count = 1000 if context.on_gpu else 1
+        batches = list(itertools.islice(experiment.eval_loaders["test"].epoch(0), count))
+        precision, device = experiment.precision, experiment.device
+        run = partial(evaluation.predict, experiment.model, batches, precision=precision, device=device)
+        samples = sample(run, context.device, seconds)
+    images = sum(len(labels) for _, labels in batches)
+    return Measured(samples, {"images_per_second": images / quantiles(samples)["median"]})
 
 
-def _checkpoint(context: Context, recipe: str) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        cfg = context.config(recipe, {"train.compile": "off"})
-        with experiments.opened(cfg, context.splits()) as experiment, tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "last.pt"
+def _checkpoint(context: Context, recipe: str, seconds: float) -> Measured:
+    cfg = context.config(recipe, {"train.compile": "off"})
+    with experiments.opened(cfg, context.splits()) as experiment, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "last.pt"
 
-            def run() -> None:
-                trained = {"model": experiment.model.state_dict(), "trainer": experiment.trainer.state_dict()}
-                checkpoint.save(path, trained)
+        def run() -> None:
+            trained = {"model": experiment.model.state_dict(), "trainer": experiment.trainer.state_dict()}
+            checkpoint.save(path, trained)
 
-            samples = sample(run, context.device, seconds)
-            return Measured(samples, {"bytes_written": float(path.stat().st_size)})
-
-    return measure
+        samples = sample(run, context.device, seconds)
+        return Measured(samples, {"bytes_written": float(path.stat().st_size)})
 
 
-def _start_up(context: Context, count: int) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        command = [sys.executable, "-c", START_SCRIPT, context.device.type]
-        samples: list[float] = []
-        for _ in range(count):
-            began = time.perf_counter()
-            _child(command, {})
-            samples.append(time.perf_counter() - began)
-        return Measured(samples)
-
-    return measure
+def _start_up(context: Context, count: int, seconds: float) -> Measured:
+    command = [sys.executable, "-c", START_SCRIPT, context.device.type]
+    samples: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        _child(command, {})
+        samples.append(time.perf_counter() - began)
+    return Measured(samples)
 
 
-def _compile(context: Context, state: str) -> Callable[[float], Measured]:
+def _compile(context: Context, state: str, seconds: float) -> Measured:
     """Seconds that torch.compile takes with an empty cache, or with one that an earlier process filled."""
-
-    def measure(seconds: float) -> Measured:
-        with tempfile.TemporaryDirectory() as folder:
-            caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
-            command = [sys.executable, "-c", COMPILE_SCRIPT, context.device.type]
-            samples = [float(_child(command, caches))]
-            if state == "warm":
-                samples = [float(_child(command, caches)) for _ in range(3)]
-        return Measured(samples)
-
-    return measure
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        command = [sys.executable, "-c", COMPILE_SCRIPT, context.device.type]
+        samples = [float(_child(command, caches))]
+        if state == "warm":
+            samples = [float(_child(command, caches)) for _ in range(3)]
+    return Measured(samples)
 
 
 def _child(command: list[str], environment: dict[str, str]) -> str:

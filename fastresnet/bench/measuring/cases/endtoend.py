@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from statistics import median
 
 import torch
@@ -26,6 +27,7 @@ PART = "endtoend"
 # short runs that should fit into a case's time, the one that warms up and those without a loader among them
 RUNS = 10
 FEWEST = 5
+EAGER: dict[str, object] = {"train.compile": "off", "train.cuda_graph": False}
 
 
 def cases(context: Context) -> list[Case]:
@@ -33,51 +35,45 @@ def cases(context: Context) -> list[Case]:
     context.splits()  # found or converted here, before any case's time
     recipes = ["rn18.yaml", "speed94.yaml"] if context.on_gpu else ["cpu.yaml"]
     found = [_case(context, recipe) for recipe in recipes]
-    found += [_repeating(context, recipes[0])] if context.suite != "quick" else []
+    if context.suite != "quick":
+        name, settings = f"deterministic/{recipes[0]}", {"recipe": recipes[0], **EAGER}
+        found.append(Case(PART, name, settings, partial(_repeating, context, recipes[0])))
     return found + costs.cases(context, recipes[0])
 
 
 def _case(context: Context, recipe: str) -> Case:
     changes: dict[str, object] = {}
     if context.suite == "quick":
-        changes |= {"train.compile": "off", "train.cuda_graph": False}
+        changes |= EAGER
     if not context.on_gpu and not context.tiny:
         changes |= {"train.batch_size": 125}
-    measure = _runs(context, recipe, changes)
+    measure = partial(_runs, context, recipe, changes)
     return Case(PART, f"run/{recipe}", {"recipe": recipe, **changes}, measure, weight=2)
 
 
-def _runs(context: Context, recipe: str, changes: dict[str, object]) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        cfg = experiments.shortened(context, context.config(recipe, changes), seconds / RUNS)
-        with experiments.opened(cfg, context.splits()) as experiment:
-            experiments.warm(experiment)
-            waiting = 1 - _without_loader(experiment) / experiments.train(experiment)
-            samples = _samples(experiment, seconds)
-            return Measured(samples, _figures(context, experiment, samples, waiting))
-
-    return measure
+def _runs(context: Context, recipe: str, changes: dict[str, object], seconds: float) -> Measured:
+    cfg = experiments.shortened(context, context.config(recipe, changes), seconds / RUNS)
+    with experiments.opened(cfg, context.splits()) as experiment:
+        experiments.warm(experiment)
+        waiting = 1 - _without_loader(experiment) / experiments.train(experiment)
+        samples = _samples(experiment, seconds)
+        return Measured(samples, _figures(context, experiment, samples, waiting))
 
 
-def _repeating(context: Context, recipe: str) -> Case:
+def _repeating(context: Context, recipe: str, seconds: float) -> Measured:
     """Eager steps by algorithms that repeat bit for bit, in turn with the usual ones: what that costs."""
-    changes: dict[str, object] = {"train.compile": "off", "train.cuda_graph": False}
-
-    def measure(seconds: float) -> Measured:
-        cfg = experiments.shortened(context, context.config(recipe, changes), seconds / RUNS)
-        usual, exact = list[float](), list[float]()
-        began = time.perf_counter()
-        with experiments.opened(cfg, context.splits()) as experiment, _as_before():
-            while len(exact) <= FEWEST or time.perf_counter() - began < seconds:
-                for exactly, samples in ((False, usual), (True, exact)):
-                    precision.repeat_exactly(exactly)
-                    precision.apply_globally(experiment.precision, experiment.device)
-                    samples.append(experiments.train(experiment) / experiment.total_steps)
-        del usual[0], exact[0]  # they warmed up
-        plain = median(usual)
-        return Measured(exact, {"usual_step_seconds": plain, "cost": median(exact) / plain - 1})
-
-    return Case(PART, f"deterministic/{recipe}", {"recipe": recipe, **changes}, measure)
+    cfg = experiments.shortened(context, context.config(recipe, EAGER), seconds / RUNS)
+    usual, exact = list[float](), list[float]()
+    began = time.perf_counter()
+    with experiments.opened(cfg, context.splits()) as experiment, _as_before():
+        while len(exact) <= FEWEST or time.perf_counter() - began < seconds:
+            for exactly, samples in ((False, usual), (True, exact)):
+                precision.repeat_exactly(exactly)
+                precision.apply_globally(experiment.precision, experiment.device)
+                samples.append(experiments.train(experiment) / experiment.total_steps)
+    del usual[0], exact[0]  # they warmed up
+    plain = median(usual)
+    return Measured(exact, {"usual_step_seconds": plain, "cost": median(exact) / plain - 1})
 
 
 @contextlib.contextmanager

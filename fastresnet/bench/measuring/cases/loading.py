@@ -7,7 +7,9 @@ launch between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import itertools
+from collections.abc import Generator, Mapping
+from functools import partial
 
 from fastresnet.base.statistics import quantiles
 from fastresnet.bench.measuring import experiments
@@ -40,19 +42,16 @@ def cases(context: Context) -> list[Case]:
 
 def _case(context: Context, kind: str, name: str, batch: int, augmentation: Mapping[str, object]) -> Case:
     changes = {**augmentation, "data.loader": kind, "train.batch_size": batch, "train.compile": "off"}
-    return Case(PART, f"{kind}/{name}", changes, _measure(context, kind, changes), weight=0.7)
+    return Case(PART, f"{kind}/{name}", changes, partial(_measure, context, kind, changes), weight=0.7)
 
 
-def _measure(context: Context, kind: str, changes: Mapping[str, object]) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        cfg = context.config("rn18.yaml", {"train.epochs": 1000.0, **changes})
-        try:
-            with experiments.opened(cfg, context.splits()) as experiment:
-                return _of_loader(experiment, kind, seconds)
-        except (ImportError, ValueError) as error:  # no ffcv, no beton, no torchvision here
-            raise NotAvailable(" ".join(str(error).split())) from error
-
-    return measure
+def _measure(context: Context, kind: str, changes: Mapping[str, object], seconds: float) -> Measured:
+    cfg = context.config("rn18.yaml", {"train.epochs": 1000.0, **changes})
+    try:
+        with experiments.opened(cfg, context.splits()) as experiment:
+            return _of_loader(experiment, kind, seconds)
+    except (ImportError, ValueError) as error:  # no ffcv, no beton, no torchvision here
+        raise NotAvailable(" ".join(str(error).split())) from error
 
 
 def _of_loader(experiment: Experiment, kind: str, seconds: float) -> Measured:
@@ -80,7 +79,5 @@ def _of_loader(experiment: Experiment, kind: str, seconds: float) -> Measured:
 
 def _endless(loader: Loader) -> Generator[Batch, None, None]:
     """Batch after batch, epoch after epoch."""
-    epoch = 0
-    while True:
+    for epoch in itertools.count():
         yield from loader.epoch(epoch)
-        epoch += 1

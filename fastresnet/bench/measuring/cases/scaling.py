@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -59,20 +59,17 @@ def _case(context: Context, kind: str, count: int) -> Case:
         "train.precision": context.fast_precision(),
     }
     settings = {"recipe": recipe, "processes": count, "kind": kind, **changes}
-    measure = _measure(context, recipe, changes, count)
+    measure = partial(_measure, context, recipe, changes, count)
     return Case(PART, f"{kind}/{count}", settings, measure, estimate=lambda: START + 2.0 * count)
 
 
 def _measure(
-    context: Context, recipe: str, changes: dict[str, object], count: int
-) -> Callable[[float], Measured]:
-    def measure(seconds: float) -> Measured:
-        quiet = {"run.device": context.device.type, "data.loader": "resident", "data.kernel": "auto"}
-        told = _told({"recipe": recipe, "changes": {**quiet, **changes}, "seconds": seconds}, count)
-        batch = int(str(changes["train.batch_size"]))
-        return Measured(told["step"], _figures(told, batch, count, context.on_gpu))
-
-    return measure
+    context: Context, recipe: str, changes: dict[str, object], count: int, seconds: float
+) -> Measured:
+    quiet = {"run.device": context.device.type, "data.loader": "resident", "data.kernel": "auto"}
+    told = _told({"recipe": recipe, "changes": {**quiet, **changes}, "seconds": seconds}, count)
+    batch = int(str(changes["train.batch_size"]))
+    return Measured(told["step"], _figures(told, batch, count, context.on_gpu))
 
 
 def _told(asked: Asked, count: int) -> Told:

@@ -22,7 +22,7 @@ from fastresnet.bench.measuring.harness import Disagrees, Measured, NotAvailable
 from fastresnet.bench.measuring.operations import DTYPES, check_format
 from fastresnet.machine import memory, meters
 from fastresnet.machine.precision import Precision, apply_globally, resolve
-from fastresnet.models.flops import on_meta
+from fastresnet.models.flops import layer_outputs
 from fastresnet.settings import config
 from fastresnet.training import trainer
 from fastresnet.training.step import StepOptions
@@ -251,18 +251,7 @@ def estimate_traffic(
     size:   height and width of the images in px
     work:   forward passes that the arithmetic amounts to, above 1 where weights are updated
     """
-    outputs, layers = 0, 0
-
-    def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        nonlocal outputs, layers
-        outputs, layers = outputs + output.numel(), layers + 1
-
-    ghost = on_meta(model)
-    for layer in ghost.modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
-        ghost(torch.empty(1, 3, size, size, device="meta"))
+    sizes = [output.numel() for _, _, output in layer_outputs(model, size)]
     weights = sum(p.numel() for p in model.parameters())
     update = 5 * 4 * weights if work > 1 else 0  # weight and momentum read and written, gradient read
-    return 2.0 * work * outputs * batch * width + work * weights * width + update, work * layers
+    return 2.0 * work * sum(sizes) * batch * width + work * weights * width + update, work * len(sizes)

@@ -17,12 +17,13 @@ from torch import nn
 from fastresnet import models
 from fastresnet.base import words
 from fastresnet.bench.judging import machines
-from fastresnet.bench.judging.costs import PUBLISHED, Cost
+from fastresnet.bench.judging.costs import Cost
 from fastresnet.models.flops import flops_per_image
 from fastresnet.optim.sharing import flops as newton_schulz_flops
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
 
+PUBLISHED = "H200", "bf16"  # what docs/costs.md and docs/scaling.md say the seconds of
 GPUS = (1, 8, 64, 512)
 OF_A_HOST = 8  # GPUs
 # bytes/s that a GPU sends in an all-reduce: NVLink 4 in one direction (NVIDIA H100 and H200 data sheets), and
@@ -90,7 +91,7 @@ def table(costs: Iterable[Cost]) -> str:
     """Markdown: a row for each recipe and number of GPUs."""
     heads = ["recipe", "GPUs", "images a GPU", "arithmetic", "launches", "exchange"]
     heads += ["whole run, captured", "eager"]
-    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    rows = [heads]
     for cost in costs:
         cfg = config.load(f"{cost.recipe}.yaml")
         sent = 4 * sum(p.numel() for p in _learning(cfg))
@@ -101,8 +102,8 @@ def table(costs: Iterable[Cost]) -> str:
             for queued in (False, True):
                 what, least = found.least(queued=queued)
                 cells.append(f"{least * cost.steps:.2f} s ({what})")
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append(cells)
+    return "\n".join([*words.markdown(rows, range(1, len(heads))), ""])
 
 
 def imagenet_table(batch: int = 256, epochs: int = 18) -> str:
@@ -113,16 +114,15 @@ def imagenet_table(batch: int = 256, epochs: int = 18) -> str:
     sent = 4 * sum(p.numel() for p in model.parameters())
     heads = ["GPUs", "batch", "arithmetic", "exchange", f"{epochs} epochs", "images/s to decode"]
     heads += ["JPEG bytes/s a host"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
+    rows = [heads]
     for gpus in GPUS:
         step = max(arithmetic, exchange_seconds(sent, gpus))
         rate = batch * gpus / step
         took = words.duration(epochs * IMAGENET / rate)
         by_host = rate / max(1, gpus / OF_A_HOST) * IMAGE_BYTES
         cells = [str(gpus), f"{batch * gpus:,}", _micro(arithmetic), _micro(exchange_seconds(sent, gpus))]
-        cells += [took, f"{rate:,.0f}", f"{by_host / 1e9:.1f} GB"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([*cells, took, f"{rate:,.0f}", f"{by_host / 1e9:.1f} GB"])
+    return "\n".join([*words.markdown(rows, range(len(heads))), ""])
 
 
 def muon_table() -> str:
@@ -131,12 +131,12 @@ def muon_table() -> str:
     shapes = [p.shape for p in _learning(cfg) if p.ndim == 4]
     work = [newton_schulz_flops(shape, cfg.optim.muon_steps) for shape in shapes]
     sent = 4 * sum(shape.numel() for shape in shapes)
-    lines = ["| GPUs | saved | one all-gather |", "| ---: | ---: | ---: |"]
+    rows = [["GPUs", "saved", "one all-gather"]]
     for gpus in GPUS[1:]:
         saved = (sum(work) - max(max(work), sum(work) / gpus)) / _matrix_rate()
         # an all-gather is half an all-reduce: each byte travels once
-        lines.append(f"| {gpus} | {_micro(saved)} | {_micro(exchange_seconds(sent, gpus) / 2)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([str(gpus), _micro(saved), _micro(exchange_seconds(sent, gpus) / 2)])
+    return "\n".join([*words.markdown(rows, range(3)), ""])
 
 
 def _micro(seconds: float) -> str:
