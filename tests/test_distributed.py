@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import betons_by_hand
+import numpy as np
 import observed
 import pytest
 import torch
@@ -23,7 +24,7 @@ from fastresnet.machine import distributed, precision
 from fastresnet.machine.distributed import World
 from fastresnet.ranks import collectives
 from fastresnet.ranks.joining import join
-from fastresnet.runs import start
+from fastresnet.runs import checkpoint, start
 from fastresnet.settings import config
 from fastresnet.sources import synthetic
 from fastresnet.training import assembly, experiment
@@ -34,6 +35,7 @@ OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 SETTINGS = [
     "--data.train=train.beton", "--data.test=test.beton", "--train.batch_size=50", "--train.epochs=2",
     "--run.dir=run", "--run.report=false", "--run.threads=1", "--train.checkpoint_every=1 steps",
+    "--train.precision=fp32",
 ]  # fmt: skip
 
 # What each process says and learns, in one start of torchrun; alone, what one process learns.
@@ -43,6 +45,7 @@ import pathlib
 import time
 from dataclasses import asdict
 import torch
+import torch.distributed as dist
 from brittle import net
 from drawn import splits
 from torch import nn
@@ -71,6 +74,7 @@ def raised(call, *arguments):
         return str(error)
 
 def say(place):
+    groups = dist.group.WORLD, collectives.Vote(place)._group
     rows = torch.full((place.rank + 1, 2), float(place.rank))
     net = nn.Linear(2, 2)
     torch.manual_seed(0)
@@ -80,6 +84,7 @@ def say(place):
     said = {
         "main": place.is_main,
         "on this host": place.local_size,
+        "days of patience": [group._get_backend(cpu).options._timeout.days for group in groups],
         "gathered": collectives.gather_rows(rows, place)[:, 0].tolist(),
         "total": collectives.sum_over(torch.tensor([1.0 + place.rank]), place).item(),
         "gradient": x.grad.tolist(),
@@ -234,9 +239,10 @@ def torchrun(*words, cwd, processes=2, options=()):
     return subprocess.CompletedProcess(child.args, child.returncode, *said)
 
 
-def alone(*words, cwd):
+def alone(*words, cwd, **more):
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), check=False)
+    env = environment(**more)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
 def with_betons(folder):
@@ -398,6 +404,7 @@ def test_what_processes_send_arrives_and_what_differs_is_named_on_all_of_them(to
     assert all(told == said[0] for told in said)
     assert said[0] == {
         "on this host": count,
+        "days of patience": [7, 7],
         "gathered": [float(rank) for rank in range(count) for _ in range(rank + 1)],
         "total": sum(range(1, count + 1)),
         "gradient": [sum(range(1, count + 1))] * 2,
@@ -456,6 +463,16 @@ def test_two_processes_train_one_model_and_write_one_record(trained):
     assert result["per_epoch"][-1]["train_loss"] < result["per_epoch"][0]["train_loss"]
 
 
+def test_all_processes_evaluate_with_the_statistics_that_are_kept(trained):
+    run = trained[0] / "run"
+    model, facts = checkpoint.load_model(run)
+    images, _ = synthetic.draw("test", 61, 16)
+    mean, std = (torch.tensor(facts[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with np.load(run / "predictions.npz") as kept, torch.no_grad():
+        theirs = model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+        assert np.allclose(kept["logits"], theirs, atol=1e-3)
+
+
 # ---- what befalls them -------------------------------------------------------------------------------------
 
 
@@ -499,6 +516,17 @@ def test_broken_images_of_one_rank_end_the_job_in_one_line_that_names_them(tmp_p
     assert "it began in step 8 (batch 2 of epoch 2, " in line
     told = ": on rank 1 the images of its batch are not finite; it comes again with "
     assert line.endswith(f"{told}fastresnet train --run.resume=run in 2 processes")
+
+
+@pytest.mark.slow(25)
+def test_what_one_process_began_goes_on_with_two(tmp_path):
+    (with_betons(tmp_path) / "killed.py").write_text(KILLED)
+    assert alone("killed.py", *SETTINGS, cwd=tmp_path, RANK="1").returncode == -signal.SIGKILL
+    done = torchrun(*TRAIN, cwd=tmp_path)
+    said = done.stderr + done.stdout
+    assert done.returncode == 0 and "with 2 in place of 1 processes: the same batches" in said, said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 12 and result["world_size"] == 2
 
 
 @pytest.mark.slow(25)
