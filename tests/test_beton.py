@@ -67,7 +67,7 @@ def writer(writers: list[beton.Writer]) -> beton.Writer:
     return writers[-1]
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(15)
 def test_all_write_modes_read_as_ffcv_reads_them(writer: beton.Writer, tmp_path: Path) -> None:
     sets = {mode: smooth(40, 32) for mode in ("raw", "jpg", "proportion")} | {"smart": smooth(12, 160)}
     for mode, (images, labels) in sets.items():

@@ -225,7 +225,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2_and_leaves_nothing(
 # ---- the wheel ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(45)
+@pytest.mark.slow(25)
 def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
     """Built, installed without dependencies beside this interpreter's packages, used in an empty folder."""
     source = tmp_path / "source"

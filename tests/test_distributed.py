@@ -389,11 +389,11 @@ def together(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """What one process learns."""
+    """What one process learns, this one."""
     folder = tmp_path_factory.mktemp("one")
-    (folder / "together.py").write_text(TOGETHER)
-    done = alone("together.py", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(TOGETHER, {"__name__": "together"})
     return torch.load(folder / "1.pt", weights_only=True)
 
 

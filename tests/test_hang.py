@@ -146,7 +146,7 @@ sys.exit(exits.exit_code(lambda: start.train("smoke.yaml", {settings!r}) and Non
 """
 
 
-@pytest.mark.slow(15)
+@pytest.mark.slow(20)
 def test_a_run_whose_loader_hangs_ends_and_goes_on_to_the_same_bits(tmp_path):
     import torch
     from drawn import betons

@@ -30,7 +30,7 @@ def test_the_extra_that_the_notebook_names_exists():
     assert ".[notebook]" in NOTEBOOK.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow(20)
 def test_the_tour_runs_on_drawn_images(tmp_path):
     code = "\n\n".join("".join(cell["source"]) for cell in CODE)
     smaller = code

@@ -24,7 +24,7 @@ def tiny(*arguments, out):
     return ["--scale", "tiny", "--device", "cpu", "--budget", "600", "--out", str(out), *arguments]
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow(15)
 @pytest.mark.parametrize("only, least", [("ceilings,loader,step", 6), ("endtoend,accuracy", 3)])
 def test_the_tiny_suite_writes_a_valid_file_with_every_part(tmp_path, monkeypatch, capsys, only, least):
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,7 @@ def test_a_small_net_learns_what_a_linear_model_does_not() -> None:
     linear = float((np.argmax(test_flat[:, ::3] @ ridge, 1) == test_labels).mean())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.AvgPool2d(2)]
         for width, before in zip((16, 32, 64), (3, 16, 32)):
             layers += [
                 nn.Conv2d(before, width, 3, padding=1),
