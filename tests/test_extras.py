@@ -3,13 +3,17 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from drawn import splits
+from pyarrow import parquet
 
 from fastresnet import augment, loading
 from fastresnet.augment import Augment
 from fastresnet.augment.extras import EXTRAS, erasing, grayscale, trivial
+from fastresnet.base import pictures
+from fastresnet.data.own import splits_of
 from fastresnet.settings import ConfigError, config
 from fastresnet.training.experiment import Experiment
 
@@ -175,3 +179,30 @@ def test_an_entry_is_a_name_and_a_share(extras, words):
         config.load("rn18.yaml", {"train.extras": extras})
     with pytest.raises(ValueError, match="train.extras knows erasing, .*, got 'erasin'"):
         augment.from_settings(config.load("rn18.yaml", {"train.extras": ["erasin 0.5"]}).train)
+
+
+def shown(root, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of a split of the real CIFAR-10 with their labels."""
+    rows = parquet.read_table(next(root.glob(f"{split}-00000*"))).slice(0, count).to_pylist()
+    images = np.stack([pictures.decode(row["img"]["bytes"]) for row in rows])
+    return images, np.array([row["label"] for row in rows])
+
+
+@pytest.mark.slow
+def test_where_real_images_are_few_a_trivial_change_does_no_harm(cifar_root):
+    """Two standard deviations on 2,000 images are some two points; docs/recipes.md has what extras gain."""
+    changes = {"model.stage_widths": [16, 32, 32], "model.head_scale": 1 / 32, "train.batch_size": 100}
+    changes |= {"optim.weight_decay": 2e-4, "train.resolutions": None, "train.epochs": 24.0}
+    data = splits_of((shown(cifar_root, "train", 1000), shown(cifar_root, "test", 2000)))
+
+    def accuracy(*extras: str) -> float:
+        experiment = Experiment(
+            config.load("cpu.yaml", {**changes, "train.extras": list(extras)}), splits=data
+        )
+        experiment.initialise()
+        for epoch in range(experiment.num_epochs):
+            experiment.fit_epoch(epoch)
+        return experiment.evaluate("test").accuracy
+
+    plain, changed = accuracy(), accuracy("trivial 0.5")
+    assert plain > 0.45 and changed > plain - 0.02, (plain, changed)

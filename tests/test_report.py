@@ -43,6 +43,13 @@ def test_a_page_rebuilt_without_the_data_lists_the_worst_without_pictures(run):
     assert "Most confidently wrong" in text and "<img" not in text and "ant" in text
 
 
+def test_a_run_in_a_folder_named_like_its_recipe_is_called_that_once(run):
+    found = finished.read(run[0])
+    recipe = found.record["recipe"]
+    assert replace(found, path=Path(recipe)).name == recipe
+    assert replace(found, path=Path("mine")).name == f"{recipe} mine"
+
+
 def test_photographs_are_shown_small(run):
     path, _ = run
     photographs = np.zeros((60, 300, 400, 3), np.uint8)

@@ -107,7 +107,8 @@ class Finished:
     @property
     def name(self) -> str:
         recipe = self.record["recipe"] if self.record else self.path.absolute().parent.name
-        return f"{recipe} {self.path.absolute().name}"
+        folder = self.path.absolute().name
+        return recipe if recipe == folder else f"{recipe} {folder}"
 
     def best(self) -> tuple[float, int] | None:
         """The highest test accuracy and its epoch, counted from 1; None where it never was measured."""

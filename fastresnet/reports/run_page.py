@@ -163,7 +163,7 @@ def _curves(run: Finished) -> list[Markup]:
     found = [
         drawn("loss", "Loss", loss_of(run.record)),
         drawn("accuracy", "Accuracy", "in %; training: of augmented images, while they are learned", 100.0),
-        alone("lr", "Learning rate", "first group's", "at the end of each epoch"),
+        alone("lr", "Learning rate", "first parameter group", "at the end of each epoch"),
         alone("images_per_second", "Throughput", "training", "images a second"),
     ]
     return [one for one in found if one]
@@ -210,7 +210,7 @@ def _shades(judged: Evaluation | None) -> np.ndarray | None:
 
 def _reliability(judged: Evaluation) -> Markup:
     calibration = judged["calibration"]
-    title = f"Calibration: ECE (expected calibration error) {words.percent(calibration['ece'])},"
+    title = f"Calibration: ECE (expected calibration error) {words.percent(calibration['ece'])}"
     return charts.reliability(calibration["bins"], title)
 
 
