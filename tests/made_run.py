@@ -64,7 +64,10 @@ def write_run(path, *, finished=True, synthetic=False, epochs=4):
             "loss": 0.4, "images_per_second": 501.5, "flops_per_image": 1.1e9, "mfu": 0.417,
             "seconds": {"startup": 1.0, "compile": 0.0, "train": 8.0, "eval": 1.0, "wall": 130.0},
             "peak_memory_bytes": 10**9, "energy_joules": None, "software": {"python": "3.11", "torch": "2.6"},
-            "hardware": {"gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}}, "per_epoch": rows,
+            "hardware": {
+                "gpu": None, "memory_bytes": 0, "gpus": [], "cpu": {"model": "some CPU", "cores_usable": 2}
+            },
+            "per_epoch": rows,
         }  # fmt: skip
         (path / "result.json").write_text(json.dumps(record))
     return path, rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)

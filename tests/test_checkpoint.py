@@ -4,12 +4,15 @@ import os
 import pickle
 import random
 import resource
+import sys
 import zipfile
 
 import pytest
 import torch
 
 from fastresnet import models
+from fastresnet.base import digest
+from fastresnet.models import pretrained
 from fastresnet.runs import checkpoint
 from fastresnet.settings import config
 
@@ -68,7 +71,7 @@ class _Evil:
 
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
     torch.save(payload(metrics=_Evil()), tmp_path / "evil.pt")
-    checkpoint._seal(tmp_path / "evil.pt")
+    digest.seal(tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="refused.*more than tensors and plain values"):
         checkpoint.load(tmp_path / "evil.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Evil()))
@@ -146,11 +149,11 @@ def test_one_changed_bit_anywhere_is_noticed(tmp_path, share):
 def test_a_forged_seal_opens_no_door(tmp_path):
     path, choice = tmp_path / "last.pt", random.Random(0)
     checkpoint.save(path, payload())
-    whole = path.read_bytes()[: -checkpoint.SEAL_BYTES]
+    whole = path.read_bytes()[: -digest.SEAL_BYTES]
     for _ in range(60):
         path.write_bytes(whole)
         flipped(path, choice.randrange(len(whole)))
-        checkpoint._seal(path)
+        digest.seal(path)
         try:
             checkpoint.load_model(path)
         except ValueError as error:
@@ -159,7 +162,7 @@ def test_a_forged_seal_opens_no_door(tmp_path):
 
 def sealed(path, changes):
     torch.save({"format_version": checkpoint.FORMAT_VERSION, **payload(**changes)}, path)
-    checkpoint._seal(path)
+    digest.seal(path)
     return path
 
 
@@ -188,7 +191,7 @@ def test_a_file_larger_than_the_free_memory_is_refused_unread(tmp_path):
 def test_an_archive_that_unpacks_to_more_than_it_is_large_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 24))
-    checkpoint._seal(tmp_path / "bomb.pt")
+    digest.seal(tmp_path / "bomb.pt")
     with pytest.raises(ValueError, match="would unpack to more than it is large"):
         checkpoint.load(tmp_path / "bomb.pt")
 
@@ -196,13 +199,13 @@ def test_an_archive_that_unpacks_to_more_than_it_is_large_is_refused(tmp_path):
 def test_the_checkpoint_before_stays_until_the_new_one_is_proven(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.save(path, payload())
-    before, seal = path.read_bytes(), checkpoint._seal
+    before, seal = path.read_bytes(), digest.seal
 
     def seal_on_a_bad_disk(temporary):
         seal(temporary)
         flipped(temporary, 5000)
 
-    monkeypatch.setattr(checkpoint, "_seal", seal_on_a_bad_disk)
+    monkeypatch.setattr(digest, "seal", seal_on_a_bad_disk)
     with pytest.raises(ValueError, match="damaged"):
         checkpoint.save(path, payload(epoch=4))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
@@ -232,3 +235,48 @@ def test_many_missing_weights_are_counted():
         checkpoint.load_weights(model, {key: saved["model"][key] for key in names[5:]}, "here")
     with pytest.raises(ValueError, match=f"lacks {names[0]}, {names[1]}, {names[2]} \\(check"):
         checkpoint.load_weights(model, {key: saved["model"][key] for key in names[3:]}, "here")
+
+
+def nested(depth):
+    deep: list = []
+    for _ in range(depth):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model": {"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}}, "no larger than the file"),
+        ({"averaged": {"conv1.weight": torch.zeros(1).expand(10**9)}}, "averaged must hold tensors by name"),
+        ({"model": {"conv1.weight": torch.eye(4).to_sparse()}}, "model must hold tensors by name|refused"),
+        ({"model": {"conv1.weight": torch.empty(4, device="meta")}}, "model must hold tensors by name"),
+        ({"accuracy": {"odd": nested(5000)}}, "nested too deeply"),
+    ],
+)
+def test_tensors_without_numbers_of_their_own_and_nests_are_refused(tmp_path, monkeypatch, changes, message):
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)  # to write the nest
+    path = sealed(tmp_path / "a.pt", changes)
+    sys.setrecursionlimit(limit)
+    with pytest.raises(ValueError, match=message) as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_run_starts_from_a_damaged_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, payload())
+    model = models.build(config.from_dict(payload()["config"]).model, len(CLASSES), 32)
+    assert pretrained.load_into(model, path).loaded
+    flipped(path, path.stat().st_size // 2)
+    with pytest.raises(
+        ValueError, match="model.pretrained: .*last.pt: damaged, its bytes don't fit its seal"
+    ):
+        pretrained.load_into(model, path)
+
+
+def test_names_in_a_checkpoint_hold_nothing_that_a_terminal_obeys(tmp_path):
+    names = ["\x1b[2Jcat", "dog", "cow"]
+    checkpoint.save(tmp_path / "a.pt", payload(class_names=names))
+    assert checkpoint.load(tmp_path / "a.pt")["class_names"] == ["\\x1b[2Jcat", "dog", "cow"]

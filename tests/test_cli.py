@@ -13,6 +13,7 @@ from fastresnet.base.exits import exit_code
 from fastresnet.settings.keys import ConfigError
 
 ROOT = Path(__file__).parent.parent
+PRINTING = "sys.exit(exits.exit_code(lambda: print(*sys.argv[1:])))"
 
 
 def raises(error):
@@ -85,3 +86,32 @@ def test_every_script_helps_and_refuses_an_unknown_option_in_one_line(script, ca
     code, out, err = call_script(f"scripts/{script}", "--no-such-option")
     assert code == 2 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_the_end_of_memory_is_one_line(capsys):
+    assert exit_code(raises(MemoryError())) == 1
+    assert capsys.readouterr() == ("", "error: out of memory\n")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        ("> /dev/full", 2, "error: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_an_output_that_is_full_or_closed_is_no_traceback(redirected, code, said):
+    command = f"{sys.executable} -c 'import sys; from fastresnet.base import exits; {PRINTING}' {redirected}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_name_that_is_no_utf8_can_be_printed_where_only_utf8_may_be():
+    code = "import sys; from fastresnet.base import exits; " + PRINTING
+    done = subprocess.run(
+        [sys.executable, "-c", code, b"\xff.png"],
+        capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\udcff.png\n", b"")

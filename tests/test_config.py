@@ -208,6 +208,7 @@ def test_a_wrong_recipe_is_refused_with_file_key_and_mistake(recipe, text, messa
     assert said == message or message is None and "broken YAML: line 1: could not determine" in said
 
 
+WHOLE = "a whole number between 1 and 1,000,000"
 FITS = "(train.accumulate=0 finds parts that fit)"
 
 
@@ -218,8 +219,8 @@ FITS = "(train.accumulate=0 finds parts that fit)"
     ("--optim.lr=inf", "--optim.lr must be a number above 0, got 'inf'"),
     ("--optim.nesterov=False", "--optim.nesterov must be true or false, got 'False'"),
     ("--optim.nesterov", "--optim.nesterov needs a value: --optim.nesterov=true, for example"),
-    ("--train.batch_size=[", f"--train.batch_size must be a whole number at least 1, got '[' {FITS}"),
-    ("--train.batch_size=1.5", f"--train.batch_size must be a whole number at least 1, got 1.5 {FITS}"),
+    ("--train.batch_size=[", f"--train.batch_size must be {WHOLE}, got '[' {FITS}"),
+    ("--train.batch_size=1.5", f"--train.batch_size must be {WHOLE}, got 1.5 {FITS}"),
     ("train.epochs=2", "a setting is given as --section.key=value, got 'train.epochs=2'"),
 ])  # fmt: skip
 def test_a_wrong_word_on_the_command_line_is_refused(word, message):
@@ -303,3 +304,44 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 def test_reading_settings_needs_no_torch():
     code = "import sys, fastresnet.settings.config as c; c.load('rn18'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {width: !!bool maybe}",
+        'model: {width: !!float ""}',
+        "run: {dir: !!timestamp abc}",
+        "!!set a: 1",
+        "run: {seed: !!int ''}",
+        "run: !!binary 5",
+    ],
+)
+def test_a_tag_before_what_cannot_be_one_is_one_line(recipe, text):
+    said = complaint(recipe("r.yaml", text))
+    assert said.startswith("r.yaml: ") and "\n" not in said
+
+
+def test_what_a_recipe_is_called_stays_a_name_of_one_folder(recipe):
+    hostile = recipe("r.yaml", 'recipe: "/tmp/x\\e]0;owned"')
+    assert load(hostile).recipe == "tmp-x-0-owned"
+    assert load(recipe("..\n run:\x1b.yaml", "train: {epochs: 2}")).recipe == "run-"
+
+
+def test_the_name_of_a_file_adds_no_line_to_the_settings_that_are_kept(recipe, tmp_path):
+    odd = load(recipe("a\nrun: {seed: 7}\n.yaml", "train: {epochs: 2}"))
+    odd.dump(tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml").run.seed == 0
+
+
+@pytest.mark.parametrize("word", ["--run.dir=", "--data.root=", "--run.dir=\udcff", "--run.dir=a\0b"])
+def test_text_that_no_file_can_keep_or_be_called_by_is_refused(word):
+    said = complaint(None, [word])
+    assert "must be text (not empty, in UTF-8) or null, got " in said
+
+
+@pytest.mark.parametrize(
+    "key", ["train.max_steps", "data.synthetic_train", "optim.lr_base_batch", "eval.every"]
+)
+def test_a_number_that_no_floating_point_number_holds_is_refused(key):
+    assert f"--{key} must be at least " in complaint(None, [f"--{key}={10**400}"])

@@ -1,6 +1,7 @@
 """From settings to data: the order of auto, betons found or refused, subset, validation, facts."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,7 +263,7 @@ def test_images_of_several_sizes_or_too_many_stay_in_the_beton(images, tmp_path,
 
 def test_images_of_another_size_than_wanted_are_left_to_be_streamed(images: Images, tmp_path: Path) -> None:
     folder = str(write_betons(tmp_path / "mine", images))
-    for size, held in ((0, True), (8, True), (6, False)):
+    for size, held in ((0, True), (8, True), (12, False)):
         splits = data.prepare(settings(root=folder, image_size=size))
         assert (splits.train.images is not None, splits.test.images is not None) == (held, held)
 
@@ -312,3 +313,45 @@ def test_the_real_cifar10_has_the_known_statistics(cifar_root: Path) -> None:
     assert splits.info["digest"] == sources.CIFAR10_DIGESTS["train"] and splits.info["name"] == "cifar10"
     assert np.allclose(splits.mean, (0.49139968, 0.48215841, 0.44653091), atol=1e-6)
     assert np.allclose(splits.std, (0.24703223, 0.24348513, 0.26158784), atol=1e-6)
+
+
+def test_a_sidecar_that_is_a_pipe_or_was_forged_is_refused_before_any_training(
+    images: Images, tmp_path: Path
+):
+    folder = write_betons(tmp_path / "mine", images)
+    sidecar = beton.sidecar_path(folder / "train.beton")
+    sidecar.unlink()
+    os.mkfifo(sidecar)
+    with pytest.raises(beton.BetonError, match="it is a pipe, a device or a folder"):
+        data.prepare(settings(root=str(folder)))
+    drawn = {"fraction": 0.2, "seed": 0, "duplicates": float("inf")}
+    for wrong in ({"mode": 5}, {"quality": "x"}, {"origin": []}, {"test_drawn": drawn}):
+        sidecar.unlink()
+        write_betons(folder, images, **wrong)
+        with pytest.raises(beton.BetonError, match="wrong type|three numbers"):
+            data.prepare(settings(root=str(folder)))
+
+
+def test_a_text_of_a_sidecar_that_no_utf8_holds_does_not_reach_the_record(images: Images, tmp_path: Path):
+    folder = write_betons(tmp_path / "mine", images, source="\ud800\x1b[2J")
+    assert data.prepare(settings(root=str(folder))).info["source"] == "\\ud800\\x1b[2J"
+
+
+def test_a_beton_that_changes_between_its_reading_and_its_hashing_is_an_error(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = write_betons(tmp_path / "mine", images, sidecar=False)
+    path, read = folder / "train.beton", beton.read_whole
+
+    def then_changed(layout, *more, **how):
+        found = read(layout, *more, **how)
+        if layout.path == path:
+            content = bytearray(path.read_bytes())
+            content[betons_by_hand.PAGE] ^= 1
+            path.write_bytes(content)
+            os.utime(path, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(beton, "read_whole", then_changed)
+    with pytest.raises(beton.BetonError, match="changed or removed while it was in use"):
+        data.prepare(settings(root=str(folder)))

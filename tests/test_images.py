@@ -138,3 +138,9 @@ def test_an_empty_folder_and_a_missing_file_are_named(tmp_path):
         images.find([str(tmp_path)])
     with pytest.raises(ValueError, match="no such file"):
         images.find([str(tmp_path / "x.png")])
+
+
+def test_a_strip_that_would_be_blown_up_to_gigabytes_is_refused(tmp_path):
+    path = save(tmp_path / "strip.png", np.zeros((1, 1_000_000, 3), np.uint8))
+    with pytest.raises(ValueError, match="strip.png: a strip of 1000000x1 px, more than 100 times as long"):
+        images.read(path, 224)

@@ -189,3 +189,14 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     where = "[2 cores Test CPU, fp32, batch 64](benchmarks/results/loaders/here.json)"
     assert f"| resident | {where} | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |" in readme
     assert f"| dali | {where} | dali isn't installed | - | - | - | - | - |" in readme
+
+
+def test_names_in_a_record_bring_no_html_into_the_readme(repository):
+    made = a_record()
+    made["rivals"][0]["name"] = made["recipe"] = "<img src=x onerror=alert(1)>|\n# owned"
+    record.write(repository / "benchmarks" / "records" / "x" / "record.json", made)
+    assert command.main(["--root", str(repository)]) == 0
+    readme = (repository / "README.md").read_text()
+    assert (
+        "&lt;img src=x onerror=alert(1)&gt;/" in readme and "<img" not in readme and "\n# owned" not in readme
+    )

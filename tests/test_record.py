@@ -140,3 +140,15 @@ def test_at_a_terminal_a_run_ends_with_what_was_reached_where_to_look_and_what_i
     assert said in told and "accuracy  95.12 %, 95.40 % with" in told and "15,400 images/s" in told
     assert f"report    {tmp_path}/report.html" in told
     assert f"fastresnet evaluate --checkpoint={tmp_path}" in told
+
+
+def test_a_record_nested_too_deeply_for_the_checker_is_refused_in_one_line(tmp_path):
+    deep = json.dumps(a_result()).replace('"config": {', '"config": {"x": ' + "[" * 900 + "]" * 900 + ", ", 1)
+    (tmp_path / "r.json").write_text(deep)
+    with pytest.raises(record.RecordError, match="can't be read as JSON"):
+        record.read(tmp_path / "r.json")
+
+
+def test_texts_of_a_record_hold_nothing_that_a_terminal_obeys(tmp_path):
+    record.write(tmp_path / "r.json", a_result() | {"recipe": "\x1b[2Jx\u202e"})
+    assert record.read(tmp_path / "r.json")["recipe"] == "\\x1b[2Jx\\u202e"

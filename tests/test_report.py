@@ -236,3 +236,41 @@ def test_strips_draw_equal_values_and_none():
     assert charts.strips([("a", [])], title="t", x_label="x") == ""
     drawn = charts.strips([("a<b", [5.0, 5.0]), ("none", [])], title="t", x_label="x")
     assert drawn.count("<circle") == 2 and "a&lt;b" in drawn and "nan" not in drawn
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record.update(accuracy={}),
+        lambda record: record.pop("git"),
+        lambda record: record["seconds"].pop("train"),
+        lambda record: record["per_epoch"][0].update(train_loss="low"),
+        lambda record: record.update(hardware=[]),
+        lambda record: record.update(seed="3"),
+    ],
+)
+def test_a_record_that_lacks_something_is_one_line_and_exit_2(tmp_path, monkeypatch, capsys, spoil):
+    path, _ = write_run(tmp_path / "run")
+    record = json.loads((path / "result.json").read_text())
+    spoil(record)
+    (path / "result.json").write_text(json.dumps(record))
+    assert call(monkeypatch, "report", path) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "result.json" in err
+
+
+@pytest.mark.parametrize("row", ['{"epoch": 1, "lr": "x"}', '{"epoch": null}', '{"epoch": NaN}', "[1]"])
+def test_a_row_of_a_run_under_way_that_is_none_is_refused(tmp_path, row):
+    path, _ = write_run(tmp_path / "run", finished=False)
+    (path / "metrics.jsonl").write_text(row + "\n")
+    with pytest.raises(ValueError, match="metrics.jsonl is damaged"):
+        finished.read(path)
+
+
+@pytest.mark.parametrize("changes", [{"logits": np.array([["a"]])}, {"labels": np.array(["a"])}])
+def test_predictions_that_are_no_numbers_are_damaged(tmp_path, changes):
+    path, _ = write_run(tmp_path / "run")
+    stored = dict(np.load(path / "predictions.npz"))
+    np.savez(path / "predictions.npz", **(stored | changes))
+    with pytest.raises(ValueError, match="predictions.npz: damaged"):
+        finished.predictions(path)

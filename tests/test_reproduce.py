@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from drawn import splits
 
+from fastresnet.base import exits
 from fastresnet.base.sinks import slug
 from fastresnet.bench import places
 from fastresnet.bench.commands import reproduce as command
@@ -377,3 +378,28 @@ def test_the_rivals_first_run_is_said_to_be_one_before_our_data_is_read(quick, m
     monkeypatch.setattr(rival, "run", once)
     run(tmp_path, "--versus=true")
     assert seen == ["rival, run 1 of 2", "rival, run 2 of 2"]
+
+
+def test_two_processes_never_log_into_one_folder(quick, tmp_path):
+    with runlog.claimed(tmp_path / "out"), pytest.raises(ValueError, match="another process logs its runs"):
+        run(tmp_path)
+    assert quick.asked == [] and run(tmp_path) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda log: log.write_text('{"kind": "begin"}\n{"seed": 0}\n'), "was begun with other values"),
+        (lambda log: log.write_bytes(log.read_bytes() + b"\xff\n"), "isn't UTF-8"),
+        (lambda log: log.write_text(log.read_text() + '{"seed": 0}\n'), "line 3 is no run's"),
+        (lambda log: (log.parent / "record.json").write_text("{"), "record.json: damaged"),
+        (lambda log: (log.parent / "record.json").write_text("[]"), "record.json: damaged"),
+    ],
+)
+def test_a_damaged_log_or_record_is_refused_in_one_line(tmp_path, spoil, words):
+    log = runlog.RunLog(tmp_path, HEADER)
+    log.add("own", row(0.5))
+    spoil(log.path)
+    with pytest.raises(ValueError, match=words) as caught:
+        runlog.RunLog(tmp_path, HEADER)
+    assert exits.is_ours(caught.value) and "\n" not in str(caught.value)

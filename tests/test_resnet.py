@@ -111,7 +111,7 @@ class Trap:
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"conv1.weight": Trap()}))
-    with pytest.raises(ValueError, match="evil.pt: holds more than weights"):
+    with pytest.raises(ValueError, match="evil.pt: refused, it holds more than tensors"):
         build(pretrained=str(tmp_path / "evil.pt"))
     assert "never" not in capsys.readouterr().out
 

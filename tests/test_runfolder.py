@@ -58,7 +58,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path, name):
     (tmp_path / name).write_text("")
     with pytest.raises(ValueError, match="already holds a run"):
         RunFolder(tmp_path)
-    RunFolder(tmp_path, continued=True).close()
+    RunFolder(tmp_path, allowed=State).close()
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path):
@@ -167,3 +167,25 @@ def test_a_record_that_finds_no_room_is_a_failure_of_the_run(tmp_path, monkeypat
     monkeypatch.setattr(record, "write", full)
     with pytest.raises(RuntimeError, match="result.json not written .No space left on device.: the same"):
         folder.write_result({"per_epoch": []}, ANSWERS, report=False)
+
+
+def test_a_run_that_another_process_ended_meanwhile_is_not_taken_for_stopped(tmp_path):
+    """Between the look at the folder and its lock the data is read, which takes a while."""
+    RunFolder(tmp_path).close()
+    (tmp_path / "checkpoints/last.pt").touch()
+    cfg = config.load("smoke.yaml", {"run.dir": str(tmp_path)})
+    RunFolder.of(cfg, tmp_path, print).close()
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="already holds a run"):
+        RunFolder.of(cfg, tmp_path, print)
+    RunFolder.of(cfg.replace({"run.resume": "auto"}), tmp_path, print).close()
+    assert (tmp_path / "result.json").exists()
+
+
+def test_two_runs_of_one_instant_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    taken = tmp_path / "runs" / "x"
+    monkeypatch.setattr("fastresnet.runs.folder.free", lambda recipe, ending: taken)
+    cfg = config.load("smoke.yaml")
+    first, second = RunFolder.of(cfg, None, print), RunFolder.of(cfg, None, print)
+    assert first.path != second.path

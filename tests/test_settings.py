@@ -50,8 +50,8 @@ def test_every_setting_explains_itself_and_its_default_obeys_its_rule():
         (Rule(kind=float), math.inf, "must be a number, got inf"),
         (Rule(kind=float), "1e", "must be a number, got '1e'"),
         (Rule(kind=str, choices=("a", "b")), "c", "must be one of a, b, got 'c'"),
-        (Rule(kind=str), 3, "must be text, got 3"),
-        (Rule(kind=str, optional=True), 3, "must be text or null, got 3"),
+        (Rule(kind=str), 3, "must be text (not empty, in UTF-8), got 3"),
+        (Rule(kind=str, optional=True), 3, "must be text (not empty, in UTF-8) or null, got 3"),
         (
             Rule(kind=int, depth=1, optional=True, low=1),
             [0],

@@ -420,3 +420,55 @@ def test_validation_and_training_share_no_image_and_lose_none() -> None:
     train, held = split_validation(labels, 0.2, seed=0)
     assert sorted([*train, *held]) == list(range(100)) and (np.bincount(labels[held]) == 2).all()
     assert len(split_validation(labels, 0.0, seed=0)[1]) == 0
+
+
+# ---- what strangers may hand in ----------------------------------------------------------------------------
+
+
+def test_a_text_where_parquet_should_hold_bytes_never_opens_the_file_it_names(images, tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    elsewhere = tmp_path / "secret.png"
+    elsewhere.write_bytes(png(images["train"][0][0]))
+    kind = arrow.struct([("bytes", arrow.string()), ("path", arrow.string())])
+    rows = arrow.array([{"bytes": str(elsewhere), "path": None}], kind)
+    (tmp_path / "set").mkdir()
+    parquet.write_table(arrow.table({"img": rows, "label": [0]}), tmp_path / "set" / "train.parquet")
+    with pytest.raises(ValueError, match="needs an image column"):
+        sources.load("parquet", "train", Request(root=tmp_path / "set"))
+
+
+def test_parquet_that_unpacks_to_more_than_memory_is_refused_on_the_way(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    many = arrow.table({"img": [bytes(100_000)] * 2000, "label": [0] * 2000})
+    parquet.write_table(many, tmp_path / "train.parquet")
+    assert (tmp_path / "train.parquet").stat().st_size < 1 << 20
+    with pytest.raises(ValueError, match="train.parquet needs .* of memory"):
+        sources.load("parquet", "train", Request(root=tmp_path, memory=30 << 20))
+
+
+def test_a_pipe_among_shards_and_deep_metadata_hold_nothing_up(images, tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="no Parquet shard for the train split"):
+        sources.load("parquet", "train", Request(root=tmp_path))
+    (tmp_path / "train.parquet").unlink()
+    table = arrow.table({"img": [png(images["train"][0][0])], "label": [0]})
+    deep = table.replace_schema_metadata({"huggingface": "[" * 100_000})
+    parquet.write_table(deep, tmp_path / "train.parquet")
+    assert sources.load("parquet", "train", Request(root=tmp_path)).class_names == ("0",)
+
+
+@pytest.mark.parametrize("labels", [[[1], [2, 3]], 5, [1.5], ["a"], [2**70], None])
+def test_labels_of_a_batch_that_are_no_whole_numbers_are_refused(labels, images, tmp_path):
+    root = write_python_batches(tmp_path / "batches", images)
+    content = {b"data": np.zeros((1, 3072), np.uint8), b"labels": labels}
+    (root / "data_batch_1").write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(SourceError, match="whole.number"):
+        sources.load("batches", "train", Request(root=root))
+
+
+@pytest.mark.parametrize("names", [5, {b"a": 1}, b"abc"])
+def test_names_of_classes_that_are_no_list_count_as_none(names, images, tmp_path):
+    root = write_python_batches(tmp_path / "batches", images)
+    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, 2))
+    assert sources.load("batches", "train", Request(root=root)).class_names == tuple("0123456789")

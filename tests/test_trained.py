@@ -14,6 +14,9 @@ from made_run import CLASSES, call, write_checkpoint
 from PIL import Image
 
 from fastresnet import data
+from fastresnet.base import files
+from fastresnet.commands import predict
+from fastresnet.commands.export import FORMATS
 from fastresnet.inference import export, gradcam, judging, model_card, trained
 from fastresnet.machine import precision
 from fastresnet.reports import metrics
@@ -302,3 +305,42 @@ def test_evaluation_of_a_run_s_checkpoint_repeats_the_run_s_own_record(tmp_path,
     again = json.loads(capsys.readouterr().out)
     assert (again["precision"], again["top1"]) == ("bf16", record["accuracy"]["test"])
     assert again["loss"] == pytest.approx(record["loss"], rel=1e-5)  # summed in fp32 there
+
+
+def test_predict_takes_more_images_than_it_holds_at_a_time_and_no_endless_stream(
+    weights, pixels, tmp_path, monkeypatch, capsys
+):
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    monkeypatch.setattr(predict, "GRID", 5)
+    grid = tmp_path / "grid.pdf"
+    assert call(monkeypatch, "predict", "--checkpoint", weights, tmp_path, "--grid", grid, "--json") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in told] == [str(tmp_path / f"{number}.png") for number in range(6)]
+    whole = trained.load(weights).probabilities(pixels)
+    assert np.allclose([row["probability"] for row in told], whole.max(axis=1)) and grid.exists()
+    monkeypatch.setattr(predict, "LARGEST", 100)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(200))))
+    assert call(monkeypatch, "predict", "--checkpoint", weights, "-") == 2
+    assert "which no picture takes" in capsys.readouterr().err
+
+
+def test_a_card_of_a_run_whose_record_is_damaged_is_refused_in_one_line(weights, monkeypatch, capsys):
+    (weights.parents[1] / "result.json").write_text("{")
+    assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "card") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind, needs", [("torch", "torch"), ("safetensors", "safetensors")])
+def test_an_export_that_fails_leaves_the_old_file_and_nothing_else(
+    weights, tmp_path, monkeypatch, kind, needs
+):
+    pytest.importorskip(needs)
+    network, out = trained.load(weights), tmp_path / "export"
+    path = FORMATS[kind](network, out, "nhwc")
+    before = path.read_bytes()
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError):
+        FORMATS[kind](network, out, "nhwc")
+    assert path.read_bytes() == before and [file.name for file in out.iterdir()] == [path.name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import io
 import os
 import signal
 import socket
@@ -32,28 +33,33 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
     """Call a command's main; the exit code of its process (what `main` gives, None counts as 0).
 
     A ValueError that our own code raised, and any OSError, is the user's input: one line, exit 2.
-    A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1.
+    A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1; so is the end of
+    memory.
     Anything else keeps its traceback, exit 1; SystemExit passes through.
     """
+    _ready_outputs()
     try:
         code = main(*arguments, **keywords)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt as stop:
         if _speaks_for_all():
-            print(str(stop) or "interrupted", file=sys.stderr)
+            print(for_terminal(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left (`| head`): nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritable()
         return FAILED
     except OSError as error:
+        _drop_unwritable()
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return one_line(named, USER_ERROR)
+    except MemoryError:
+        return one_line("out of memory", FAILED)
     except (ValueError, RuntimeError) as error:
         ending = USER_ERROR if isinstance(error, ValueError) else FAILED
         if isinstance(error, OfAll) and not _speaks_for_all():
             return ending
-        if _is_ours(error, main):
+        if is_ours(error, Path(main.__code__.co_filename).parent):
             return one_line(str(error), ending)
         traceback.print_exc()
         return FAILED
@@ -73,16 +79,35 @@ def one_line(message: str, code: int) -> int:
     return code
 
 
-def _is_ours(error: BaseException, main: Callable[..., object]) -> bool:
-    """Whether a `raise` in the package or beside the script made it: what a library raises is our bug."""
+def _ready_outputs() -> None:
+    """Names that are no UTF-8 are shown as codes; an output that was closed at the start takes words too."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_unwritable() -> None:
+    """What standard output can't take is thrown away: Python would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_ours(error: BaseException, beside: Path = PACKAGE) -> bool:
+    """Whether a `raise` in the package, or in a file of this folder, made it.
+
+    What a library raises is our bug.
+    """
     last = error.__traceback__
     assert last is not None
     while last.tb_next is not None:
         last = last.tb_next
     code = last.tb_frame.f_code
     by_raise = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"  # not by a C function called there
-    homes = (PACKAGE, Path(main.__code__.co_filename).parent)
-    return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in homes)
+    return by_raise and any(Path(code.co_filename).is_relative_to(home) for home in (PACKAGE, beside))
 
 
 class OfAll(Exception):

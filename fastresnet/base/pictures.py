@@ -109,7 +109,7 @@ def _opened(source: Path | bytes, name: str, formats: tuple[str, ...]) -> Iterat
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_large from None
-    except (OSError, SyntaxError, EOFError, ValueError, MemoryError) as error:
+    except Exception as error:  # damaged bytes make Pillow raise what it likes
         raise PictureError(f"{name} is not a readable image: " * bool(name) + _reason(error)) from None
 
 

@@ -4,8 +4,10 @@ Refuses to guess what was meant: what is no plain text there is shown as its esc
 """
 
 import re
+from typing import Any
 
 LONGEST_NAME = 80  # characters of a file or folder name made from a stranger's word
+IN_MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "/"})
 
 
 def for_terminal(text: object) -> str:
@@ -19,6 +21,20 @@ def for_path(text: object) -> str:
     """As one name inside a folder: no separator, no leading dot, nothing that a shell or a terminal reads."""
     name = re.sub(r"[^\w.+=-]+", "-", str(text), flags=re.ASCII).lstrip(".-")[:LONGEST_NAME]
     return name or "unnamed"
+
+
+def for_markdown(text: object) -> str:
+    """In a line or a cell of Markdown: neither HTML nor another cell."""
+    return for_terminal(text).translate(IN_MARKDOWN)
+
+
+def harmless(value: Any) -> Any:
+    """Plain data from a stranger's file, its texts as `for_terminal` has them: they are told and kept so."""
+    if isinstance(value, str):
+        return for_terminal(value)
+    if isinstance(value, dict):
+        return {harmless(key): harmless(item) for key, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
 def slug(text: str) -> str:

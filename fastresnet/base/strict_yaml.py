@@ -65,6 +65,8 @@ def parse(text: str) -> Any:
         raise YamlError(f"{line}{error.problem}") from None
     except RecursionError:
         raise YamlError("it is nested too deeply to be read") from None
+    except (LookupError, AttributeError, TypeError):  # PyYAML checks no text that a tag stands before
+        raise YamlError("a tag (!!bool, !!set) stands before what can't be one") from None
     except (yaml.YAMLError, ValueError) as error:
         raise YamlError(" ".join(str(error).split())) from None
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from fastresnet.base.sinks import for_markdown
+
 UNKNOWN = "-"
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -73,7 +75,7 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
 
 def markdown(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """Rows of cells, the head first, as the lines of a Markdown table; `right` as in `columns`."""
-    head, *body = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    head, *body = ["| " + " | ".join(map(for_markdown, row)) + " |" for row in rows]
     rule = "".join(" ---: |" if place in right else " --- |" for place in range(len(rows[0])))
     return [head, f"|{rule}", *body]
 

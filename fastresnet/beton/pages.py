@@ -147,6 +147,7 @@ def stored_digest(
     """Digest of labels and stored bytes of these samples (None: all), the same in any order.
 
     Where images are stored raw it is their content digest; JPEGs are hashed as they are stored, not decoded.
+    BetonError where the file was changed since it was opened: then others may have been read before.
     """
     wanted = np.ones(len(layout), bool)
     if samples is not None:
@@ -160,6 +161,7 @@ def stored_digest(
         digests.extend(sample_digests(labels, [payload for _, payload in chosen], wide))
 
     each_page(layout, work, check, threads)
+    layout.file.check_unchanged()
     return combined(digests)
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from fastresnet.base import files
-from fastresnet.base.sinks import for_terminal
+from fastresnet.base.sinks import harmless
 from fastresnet.beton.file import BetonError
 from fastresnet.beton.layout import Layout
 from fastresnet.beton.pages import Checksums, PageCheck, ends
@@ -42,6 +43,7 @@ LISTS = ("class_names", "mean", "std")
 KINDS: dict[str, type] = {key: str for key in TEXTS} | {key: list for key in LISTS}
 DRAWN = {"fraction", "seed", "duplicates"}  # what `test_drawn` holds, if anything
 KINDS |= {"count": int, "synthetic": bool, "checksums": dict}
+MAY_HOLD: dict[str, type] = {"mode": str, "quality": int, "origin": dict, "counted": int}
 
 
 def sidecar_path(path: str | Path) -> Path:
@@ -66,9 +68,8 @@ def read_sidecar(layout: Layout) -> tuple[Facts, PageCheck] | None:
             f"{file} belongs to another beton than {layout.path.name} (count, labels or bytes differ);"
             " convert again"
         )
-    content["name"] = for_terminal(content["name"])
-    content["class_names"] = [for_terminal(name) for name in content["class_names"]]
-    return cast(Facts, content), PageCheck(layout, sums["pages"])
+    told = harmless({key: content[key] for key in content if key != "origin"})
+    return cast(Facts, {**content, **told}), PageCheck(layout, sums["pages"])
 
 
 def write_sidecar(path: str | Path, facts: Facts, sums: Checksums) -> None:
@@ -86,6 +87,8 @@ def _seal(content: dict[str, Any]) -> str:
 def _content(file: Path) -> dict[str, Any] | None:
     """All that a sidecar says, checked as far as it goes without the beton; None where there is none."""
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is a pipe, a device or a folder")
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
@@ -94,6 +97,7 @@ def _content(file: Path) -> dict[str, Any] | None:
     wrong = [
         key for key in KINDS if not isinstance(content, dict) or not isinstance(content.get(key), KINDS[key])
     ]
+    wrong = wrong or [key for key, kind in MAY_HOLD.items() if not isinstance(content.get(key, kind()), kind)]
     if wrong:
         raise BetonError(
             f"{file}: {wrong[0]} is missing or of the wrong type; convert again, or delete the file"
@@ -122,4 +126,4 @@ def _are_facts(content: dict[str, Any]) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

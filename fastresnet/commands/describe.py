@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fastresnet import augment, beton, data, models
 from fastresnet.augment import Augment
+from fastresnet.base import parts
 from fastresnet.base.pictures import Pixels
 from fastresnet.data import conversion
 from fastresnet.models import diagram, pretrained, summary
@@ -42,16 +44,18 @@ class Shown:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What this command takes beside the settings."""
-    add, count = parser.add_argument, number(Rule(kind=int, low=1))
+    add, count = parser.add_argument, number(Rule(kind=int, low=1, high=10**6))
     add("what", choices=("data", "model"), help="what to describe")
     where = "where pictures go (default: runs/description)"
     add("--out", type=Path, default="runs/description", metavar="FOLDER", help=where)
     add("--json", action="store_true", help="print everything as JSON and nothing else")
     add("--split", choices=("train", "val", "test"), default="train", help="data: which images")
     add("--beton", type=Path, metavar="FILE", help="data: this beton instead of the recipe's data")
-    add("--images", type=count, default=10, metavar="N", help="data: images of each class (default: 10)")
+    shown = number(Rule(kind=int, low=1, high=100))
+    add("--images", type=shown, default=10, metavar="N", help="data: images of each class (default: 10)")
     add("--classes", type=count, metavar="N", help="model: number of classes (default: of data.name)")
-    size, what = number(Rule(kind=int, low=8)), "model: height and width of the images (default: 32)"
+    what = "model: height and width of the images (default: 32)"
+    size = number(Rule(kind=int, low=8, high=65535))
     add("--size", type=size, metavar="PX", help=what)
 
 
@@ -93,8 +97,8 @@ def draw_images(
     seen = dataview.augmented(flat, spec, mean=shown.mean, std=shown.std, seed=seed)
     after = np.split(seen, np.cumsum([len(some) for some in chosen])[:-1])
     titles = ("as stored", f"the same images as the network gets them ({augmentation(spec)})")
-    for picture, title, parts in zip(pictures, titles, (stored, after)):
-        rows = [(f"{name}\n{counts[name]:,}", list(part)) for name, part in zip(shown.class_names, parts)]
+    for picture, title, images in zip(pictures, titles, (stored, after)):
+        rows = [(f"{name}\n{counts[name]:,}", list(part)) for name, part in zip(shown.class_names, images)]
         plots.class_rows([row for row in rows if row[1]], picture, title=f"{shown.title}: {title}")
 
 
@@ -130,7 +134,9 @@ def describe_model(cfg: Config, args: argparse.Namespace) -> None:
     cfg = pretrained.like_the_run(cfg)
     classes = args.classes or CLASSES.get(cfg.data.name, 10)
     size = args.size or cfg.data.image_size or 32
-    result = summary.summarize(models.build(cfg.model, classes, size), size, cfg.train.batch_size)
+    with torch.device("meta" if cfg.model.arch in parts.MODELS else "cpu"):  # ours need no memory
+        model = models.build(replace(cfg.model, pretrained=None), classes, size)
+    result = summary.summarize(model, size, cfg.train.batch_size)
     pictures = [args.out / f"{cfg.recipe}{ending}" for ending in (".svg", ".png")]
     for picture in pictures:
         diagram.draw(result, picture)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from fastresnet.base import files
 from fastresnet.base.pictures import Pixels
 from fastresnet.inference import export, images, model_card, trained
 from fastresnet.inference.trained import Trained
+from fastresnet.runs import record
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import parse_args
 
@@ -21,8 +21,8 @@ Writer = Callable[[Trained, Path, str], Path]
 
 def _card(network: Trained, out: Path, layout: str) -> Path:
     stored = network.path.parent.parent / "result.json"
-    record = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
-    return files.write_text(out / "README.md", model_card.text(network, record))
+    result = record.read(stored, "result") if stored.is_file() else None
+    return files.write_text(out / "README.md", model_card.text(network, result))
 
 
 FORMATS: dict[str, Writer] = {  # the network, a folder and the layout of images -> the file

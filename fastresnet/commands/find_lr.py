@@ -29,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--low", type=RATE, metavar="RATE", help="first rate (default: 1e-4, for Adam 1e-6)")
     add("--high", type=RATE, metavar="RATE", help="last rate (default: 10, for Adam 1)")
-    steps = number(Rule(kind=int, low=10))
+    steps = number(Rule(kind=int, low=10, high=10_000))
     add("--steps", type=steps, default=100, metavar="N", help="steps of the test (default: 100)")
     where = "the picture (default: runs/lr_finder.png)"
     add("--plot", type=picture, default="runs/lr_finder.png", metavar="PNG", help=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 
 from fastresnet.base import words
-from fastresnet.base.pictures import Pixels
+from fastresnet.base.pictures import MAX_PIXELS, Pixels
+from fastresnet.base.sinks import for_terminal
 from fastresnet.inference import gradcam, images, trained
 from fastresnet.inference.trained import Trained
 from fastresnet.reports import plots
@@ -20,6 +22,8 @@ from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.settings.rule import Rule
 
 GRID = 64  # images a grid holds at most
+CHUNK = 1024  # images in memory at a time
+LARGEST = 4 * MAX_PIXELS  # bytes of a picture on standard input
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -39,21 +43,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """A line an image, and the pictures that are asked for."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
     network = trained.from_command_line(args.checkpoint, cfg)
-    found = list(gather(args.files, network))
-    pixels, labels = np.stack([image for _, image, _ in found]), [label for _, _, label in found]
     tta = cfg.eval.tta if cfg.provenance["eval.tta"] == COMMAND_LINE else "none"
-    probabilities = network.probabilities(pixels, tta=tta)
-    for (name, _, label), row in zip(found, probabilities):
-        answer = as_json(row, label, network) if args.json else as_line(row, label, network, args.top)
-        print(json.dumps({"file": name, **answer}) if isinstance(answer, dict) else f"{name:<40}  {answer}")
-    few = slice(GRID)
-    shown = list(zip(probabilities[few], labels))
-    captions = [caption(row, label, network) for row, label in shown]
-    right = [None if label is None else bool(row.argmax() == label) for row, label in shown]
+    found, shown = gather(args.files, network), list[tuple[Pixels, np.ndarray, int | None]]()
+    while some := list(itertools.islice(found, CHUNK)):
+        rows = network.probabilities(np.stack([image for _, image, _ in some]), tta=tta)
+        for (name, image, label), row in zip(some, rows):
+            answer = as_json(row, label, network) if args.json else as_line(row, label, network, args.top)
+            told = f"{for_terminal(name):<40}  {answer}"
+            print(json.dumps({"file": name, **answer}) if isinstance(answer, dict) else told)
+            shown += [(image, row, label)][: GRID - len(shown)]
+    draw(network, shown, args)
+
+
+def draw(
+    network: Trained, shown: Sequence[tuple[Pixels, np.ndarray, int | None]], args: argparse.Namespace
+) -> None:
+    """The pictures that are asked for, of images with their probabilities and labels."""
+    captions = [caption(row, label, network) for _, row, label in shown]
+    right = [None if label is None else bool(row.argmax() == label) for _, row, label in shown]
     if args.grid:
-        plots.image_grid(list(pixels[few]), captions, args.grid, right=right)
+        plots.image_grid([image for image, _, _ in shown], captions, args.grid, right=right)
     if args.gradcam:
-        heated = overlays(network, pixels[few], probabilities[few])
+        heated = overlays(network, np.stack([one[0] for one in shown]), np.stack([one[1] for one in shown]))
         title = "Grad-CAM: bright where the network looked"
         plots.image_grid(heated, captions, args.gradcam, right=right, title=title)
 
@@ -63,7 +74,10 @@ def gather(files: Sequence[str], network: Trained) -> Iterator[tuple[str, Pixels
     classes = {name.lower(): index for index, name in enumerate(network.class_names)}
     for item in files:
         if item == "-":
-            yield item, images.read(sys.stdin.buffer.read(), network.image_size), None
+            content = sys.stdin.buffer.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise ValueError(f"standard input: more than {words.size(LARGEST)}, which no picture takes")
+            yield item, images.read(content, network.image_size), None
             continue
         for path in images.find([item]):
             label = classes.get(path.resolve().parent.name.lower())

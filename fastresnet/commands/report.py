@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet.reports import finished, plots, run_page, runs_page
+from fastresnet.runs import record
 from fastresnet.series import place
 from fastresnet.settings.command_line import Parser
 
@@ -18,11 +19,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     where = "page of several runs, a PNG beside it (default: runs/comparison.html)"
     parser.add_argument("--out", type=Path, default="runs/comparison.html", metavar="HTML", help=where)
     args = parser.parse_args(argv)
+    paths = [path for folder in args.runs for path in _runs_of(folder)]
+    for path in paths:
+        if (path / "result.json").is_file():
+            record.read(path / "result.json", "result")
     if len(args.runs) == 1:
         (folder,) = args.runs
         print(place.write_page(folder) if _is_series(folder) else run_page.write(folder))
         return
-    runs = [finished.read(path) for folder in args.runs for path in _runs_of(folder)]
+    runs = [finished.read(path) for path in paths]
     out = runs_page.write(runs, args.out)
     names = [run.name for run in runs]
     lines = {str(run.path) if names.count(run.name) > 1 else run.name: run.history for run in runs}

@@ -24,7 +24,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     told = "so many runs, with seeds 0 to N-1, and what they say together; the same command goes on"
     add("--seeds", type=number(COUNT), metavar="N", help=told)
     told = "runs for each value of one setting (optim.lr=0.05,0.1,0.2), with all --seeds, compared in pairs"
-    add("--sweep", metavar="KEY=A,B,...", help=told)
+    add("--sweep", action="append", metavar="KEY=A,B,...", help=told)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _several(cfg: Config, args: argparse.Namespace, in_words: bool) -> int:
     """A series, as `--seeds` and `--sweep` say; it failed where each value has a run that did."""
-    sweep = None if args.sweep is None else swept(args.sweep)
+    if args.sweep is not None and len(args.sweep) > 1:
+        raise ValueError(f"--sweep: one setting at a time, got {' and '.join(args.sweep)}")
+    sweep = None if args.sweep is None else swept(args.sweep[0])
     done = train_series(cfg, seeds=args.seeds, sweep=sweep)
     print(summary.ending(done.record, done.dir) if in_words else record.dumps(done.record), flush=True)
     return exits.FAILED if all(group["failed"] for group in done.record["groups"]) else exits.DONE

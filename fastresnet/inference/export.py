@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastresnet.base import files
 from fastresnet.inference.trained import Trained
 
 LAYOUTS = ("nhwc", "nchw")
@@ -59,7 +60,8 @@ def to_safetensors(network: Trained, path: Path) -> Path:
         "model": network.cfg.to_dict()["model"],
     }
     weights = {key: value.cpu().contiguous().clone() for key, value in network.model.state_dict().items()}
-    save_file(weights, path, metadata={"format": "pt", "fastresnet": json.dumps(facts)})
+    with files.replacing(path) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt", "fastresnet": json.dumps(facts)})
     return path
 
 
@@ -68,7 +70,8 @@ def to_torch_export(network: Trained, path: Path, layout: str = "nhwc") -> Path:
     module, example = ready(network, layout)
     batch = torch.export.Dim("batch", min=1, max=65536)
     program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
-    torch.export.save(program, path)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file)
     return path
 
 
@@ -87,14 +90,16 @@ def to_onnx(network: Trained, path: Path, layout: str = "nhwc") -> Path:
         verbose=False,
     )
     assert program is not None
-    program.save(str(path))
+    with files.replacing(path) as temporary:
+        program.save(str(temporary))
     return path
 
 
 def to_torchvision(network: Trained, path: Path) -> Path:
     """The state dict under torchvision's names. Raises ValueError where torchvision has no such network."""
     model_of_torchvision(network)
-    torch.save({key: value.cpu() for key, value in network.model.state_dict().items()}, path)
+    with files.replacing(path) as temporary:
+        torch.save({key: value.cpu() for key, value in network.model.state_dict().items()}, temporary)
     return path
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from fastresnet.base import pictures
 from fastresnet.base.pictures import ENDINGS, Pixels
 
+LONGEST = 100  # times its shorter side: a narrower strip would be blown up to gigabytes
+
 
 def find(names: Sequence[str]) -> list[Path]:
     """The image files that `names` mean; a folder stands for all images in and below it, in order.
@@ -35,11 +37,15 @@ def _meant(path: Path) -> list[Path]:
 def read(source: Path | bytes, size: int, *, name: str = "standard input") -> Pixels:
     """One image as uint8 (size, size, 3): the shorter side is resized to `size`, the centre is kept.
 
-    Raises ValueError as `pictures.decode`, which says how any picture becomes RGB.
+    Raises ValueError as `pictures.decode`, which says how any picture becomes RGB, and for a strip.
     """
     from PIL import Image
 
-    upright = Image.fromarray(pictures.decode(source, str(source) if isinstance(source, Path) else name))
+    name = str(source) if isinstance(source, Path) else name
+    upright = Image.fromarray(pictures.decode(source, name))
+    if max(upright.size) > LONGEST * min(upright.size):
+        shape = "x".join(map(str, upright.size))
+        raise ValueError(f"{name}: a strip of {shape} px, more than {LONGEST} times as long as wide")
     scale = size / min(upright.size)
     fitted = (max(size, round(upright.width * scale)), max(size, round(upright.height * scale)))
     resized = upright.resize(fitted, Image.Resampling.LANCZOS) if upright.size != fitted else upright

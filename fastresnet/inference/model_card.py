@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastresnet.base import words
+from fastresnet.base.sinks import for_markdown
 from fastresnet.inference.trained import Trained
 from fastresnet.machine import hardware
 
@@ -14,9 +15,10 @@ def text(network: Trained, record: dict[str, Any] | None) -> str:
     settings = network.cfg
     parameters = sum(value.numel() for value in network.model.parameters())
     data = (record or {}).get("data") or network.facts.get("data", {})
+    name, classes = for_markdown(data.get("name", "unknown data")), ", ".join(network.class_names)
     depth = f"-{settings.model.depth}" if settings.model.arch == "resnet" else ""
     lines = [
-        f"# {settings.recipe}: {settings.model.arch}{depth} on {data.get('name', 'unknown data')}",
+        f"# {settings.recipe}: {settings.model.arch}{depth} on {name}",
         "",
         "Made by fastresnet from the run's record.",
         "",
@@ -25,7 +27,7 @@ def text(network: Trained, record: dict[str, Any] | None) -> str:
         "normalise by "
         "themselves; for the bare weights subtract the mean and divide by the deviation (0..1 units): "
         f"mean {_numbers(network.mean)}, deviation {_numbers(network.std)}.",
-        f"- Output: {len(network.class_names)} logits, in this order: {', '.join(network.class_names)}.",
+        f"- Output: {len(network.class_names)} logits, in this order: {for_markdown(classes)}.",
         f"- {parameters:,} parameters.",
         "",
         "## Results",
@@ -35,7 +37,7 @@ def text(network: Trained, record: dict[str, Any] | None) -> str:
         f"- {settings.train.epochs:g} epochs of batches of {settings.train.batch_size}, "
         f"{settings.optim.name}, peak learning "
         f"rate {settings.optim.lr:g}, schedule {settings.schedule.name}, seed {settings.run.seed}.",
-        f"- Data: {data.get('name', 'unknown')}, digest {data.get('digest', 'unknown')}"
+        f"- Data: {name}, digest {for_markdown(data.get('digest', 'unknown'))}"
         + (", SYNTHETIC: drawn shapes, no photographs" if data.get("synthetic") else "")
         + ".",
         *_origin(record),
@@ -58,7 +60,8 @@ def _results(record: dict[str, Any] | None) -> list[str]:
     rows = [["what", "value"], [tested, words.percent(accuracy["test"])]]
     if accuracy.get("test_tta") is not None:
         rows.append(["the same with test-time augmentation", words.percent(accuracy["test_tta"])])
-    rows.append(["test loss", f"{record['loss']:.4f} nats"])
+    if record["loss"] is not None:
+        rows.append(["test loss", f"{record['loss']:.4f} nats"])
     took = words.duration(record["seconds"]["train"])
     rows.append(["training time", f"{took} on {hardware.short_name(record['hardware'])}"])
     if record.get("flops_per_image"):
@@ -71,10 +74,12 @@ def _origin(record: dict[str, Any] | None) -> list[str]:
         return []
     git, software = record["git"], record["software"]
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
+    commit, torch, python = map(
+        for_markdown, (git["commit"] or "unknown", software["torch"], software["python"])
+    )
     return [
         f"- Training images: {record['data']['train_size']:,}.",
-        f"- Code: commit {git.get('commit') or 'unknown'}{dirty}; PyTorch {software['torch']}, Python "
-        f"{software['python']}.",
+        f"- Code: commit {commit}{dirty}; PyTorch {torch}, Python {python}.",
     ]
 
 

@@ -5,6 +5,7 @@ Only tensors and plain containers are unpickled (`weights_only`); .safetensors n
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fastresnet.base import digest
 from fastresnet.models.layers import HEAD_SCALES
 from fastresnet.models.resnet import LARGEST_CIFAR_STEM_PX
 from fastresnet.settings import config
@@ -23,6 +25,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "averaged", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")  # left by DDP, torch.compile and Lightning
 # of kuangliu/pytorch-cifar and its children
 SYNONYMS = {"shortcut": "downsample", "linear": "fc", "classifier": "fc"}
+LARGEST_PICKLE = 64 * 2**20  # bytes of names and plain values: 100,000 epochs take 40 MB
 IN_A_RUN = ("checkpoints/last.pt", "last.pt")
 
 
@@ -179,14 +182,39 @@ def _read(path: Path) -> Any:
 
 
 def _read_pickle(path: Path) -> Any:
+    """What a file holds; a run's checkpoint must bear its seal, others have none."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file provokes in the unpickler
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"model.pretrained: {path}: holds more than weights, or is broken, and isn't read, "
-            f"as it could run code ({why[:120]})"
-        ) from error
+        if digest.is_sealed(path):
+            digest.verify(path)
+        return read(path)
+    except ValueError as error:
+        raise ValueError(f"model.pretrained: {error}") from error
+
+
+def read(path: Path) -> Any:
+    """What a file holds, on the CPU: tensors and plain values alone. Raises ValueError, saying why."""
+    try:
+        bounded = _is_bounded(path)
+        found = torch.load(path, map_location="cpu", weights_only=True) if bounded else None
+    except Exception as error:  # whatever a forged archive makes torch raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        told = f"refused, it holds more than tensors and plain values, or none ({reason[:120]})"
+        raise ValueError(f"{path}: {told}") from error
+    if not bounded:
+        raise ValueError(f"{path}: refused, it would unpack to more than it is large")
+    return found
+
+
+def _is_bounded(path: Path) -> bool:
+    """Whether a file unpacks to no more than it is large."""
+    if not zipfile.is_zipfile(path):
+        return True  # `torch.load` says what is wrong
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    pickles = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    size = path.stat().st_size
+    return not packed and sum(entry.file_size for entry in entries) <= size and pickles <= LARGEST_PICKLE
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastresnet.models.layers import HEAD_SCALES, GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
+from fastresnet.settings.conflicts import SMALLEST
 from fastresnet.settings.sections import Model
 
 WHITEN_KERNEL = 2
@@ -176,7 +177,11 @@ def _widest(device: torch.device) -> torch.dtype:
 
 
 def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:
-    """The small net that the section `model` describes, for images of any size."""
+    """The small net that the section `model` describes. ValueError for images too small to be pooled."""
+    if image_size < SMALLEST:
+        raise ValueError(
+            f"model.arch=speednet takes images of {SMALLEST} px or more, these have {image_size}"
+        )
     return SpeedNet(
         num_classes,
         settings.stage_widths or (64, 256, 256),

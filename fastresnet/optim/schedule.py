@@ -15,6 +15,7 @@ from fastresnet.settings.sections import Schedule
 
 Factor = Callable[[int], float]  # step, from 0 -> share of the peak rate
 Maker = Callable[[Schedule, int, float], Factor]
+MOST_STEPS = 10**8  # of which a table takes a gigabyte
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ def table(settings: Schedule, total_steps: int, steps_per_epoch: float) -> Table
         raise ValueError(
             f"a schedule needs at least one step, got {total_steps} steps, {steps_per_epoch} an epoch "
             "(train.epochs or train.max_steps is too small)"
+        )
+    if total_steps > MOST_STEPS:
+        raise ValueError(
+            f"train.epochs makes {total_steps:,} steps of {steps_per_epoch:g} an epoch: no run lasts so long "
+            f"(at most {MOST_STEPS:,})"
         )
     make = cast(Maker, parts.find(parts.SCHEDULES, "schedule.name", settings.name))
     steps = max(1, total_steps - round(settings.tail_fraction * total_steps))

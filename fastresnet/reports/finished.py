@@ -6,12 +6,14 @@ Refuses to draw, to judge and to read a damaged file.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict, cast
 
 import numpy as np
 
+from fastresnet.base import sinks
 from fastresnet.data import Info
 from fastresnet.machine.hardware import Circumstances
 
@@ -126,7 +128,7 @@ def read(run_dir: str | Path) -> Finished:
         settings = (path / "config.yaml").read_text("utf-8")
         record = _object(path / "result.json")
         rows = record["per_epoch"] if record else _lines(path / "metrics.jsonl")
-        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), (int, float)) for row in rows):
+        if not all(map(_is_row, rows)):
             raise ValueError("an epoch's row isn't one")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: config.yaml, result.json or metrics.jsonl is damaged ({error})") from error
@@ -136,11 +138,20 @@ def read(run_dir: str | Path) -> Finished:
 def _object(path: Path) -> Result | None:
     if not path.is_file():
         return None
-    record = json.loads(path.read_text("utf-8"))
+    record = sinks.harmless(json.loads(path.read_text("utf-8")))
     for name, kind in (("accuracy", dict), ("seconds", dict), ("data", dict), ("per_epoch", list)):
         if not isinstance(record, dict) or not isinstance(record.get(name), kind):
             raise ValueError(f"{name} is missing or no {kind.__name__}")
     return cast(Result, record)
+
+
+def _is_row(row: object) -> bool:
+    """Whether it holds finite numbers, or null, and its epoch."""
+    values = list(row.values()) if isinstance(row, dict) else [""]
+    numbers = [value for value in values if value is not None]
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers):
+        return False
+    return isinstance(row, dict) and row.get("epoch") is not None
 
 
 def _lines(path: Path) -> list[Row]:
@@ -157,6 +168,8 @@ def predictions(run_dir: str | Path) -> Predictions | None:
         with np.load(path, allow_pickle=False) as stored:
             logits, labels = stored["logits"], stored["labels"]
             names = stored["class_names"] if "class_names" in stored else range(logits.shape[1])
+        if logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
+            raise ValueError("logits or labels are no numbers")
         return Predictions(logits, labels, tuple(str(name) for name in names))
     except Exception as error:  # whatever numpy and zipfile make of damaged bytes
         raise ValueError(f"{path}: damaged ({error}): delete it to have the page without it") from error

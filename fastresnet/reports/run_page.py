@@ -89,7 +89,7 @@ def _scores(run: Finished, judged: Evaluation | None) -> Iterator[tuple[str, str
         yield words.percent(judged["top5"]), "top-5 accuracy"
     if judged:
         yield words.percent(judged["calibration"]["ece"]), "ECE, expected calibration error"
-    if record and record["accuracy"].get("best_on") == "validation":
+    if record and record["accuracy"].get("best_on") == "validation" and record["accuracy"]["best_epoch"]:
         epoch = f"in epoch {record['accuracy']['best_epoch']:g} (best.pt)"
         yield words.percent(record["accuracy"]["best"]), f"best validation accuracy, {epoch}"
     if best := run.best():
@@ -99,8 +99,8 @@ def _scores(run: Finished, judged: Evaluation | None) -> Iterator[tuple[str, str
 
 def target_of(record: Result) -> tuple[str, str] | None:
     """Whether the run reached eval.target, as a word and its explanation; None without a target."""
-    target: Any = _setting(record, "eval", "target")
-    if not target:
+    target = _number(record, "eval", "target")
+    if not target or record["accuracy"]["test"] is None:
         return None
     reached = record["accuracy"]["test_tta"] or record["accuracy"]["test"]
     met = "met" if reached >= target else "missed"
@@ -121,6 +121,12 @@ def _speeds(record: Result) -> Iterator[tuple[str, str]]:
 
 def _setting(record: Result, section: str, key: str) -> object:
     return record.get("config", {}).get(section, {}).get(key)
+
+
+def _number(record: Result, section: str, key: str) -> float | None:
+    """A setting that is one."""
+    value = _setting(record, section, key)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def setup_of(record: Result) -> dict[str, str]:
@@ -171,8 +177,8 @@ def _curves(run: Finished) -> list[Markup]:
 
 def loss_of(record: Result | None) -> str:
     """What the plotted losses contain."""
-    smoothing: Any = _setting(record, "train", "label_smoothing") if record else None
-    hard: Any = _setting(record, "train", "hard_fraction") if record else None
+    smoothing = _number(record, "train", "label_smoothing") if record else None
+    hard = _number(record, "train", "hard_fraction") if record else None
     training = ["augmented images"]
     training += [f"label smoothing {smoothing:g}"] if smoothing else []
     training += [f"the hardest {words.percent(hard, digits=0)}"] if hard and hard < 1 else []

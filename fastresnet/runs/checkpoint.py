@@ -6,11 +6,7 @@ holds the SHA-256 of all bytes before it. `torch.load(weights_only=True)` of any
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import struct
-import zipfile
 from collections.abc import Mapping
 from errno import EIO
 from pathlib import Path
@@ -20,17 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet import models
-from fastresnet.base import files, words
+from fastresnet.base import digest, files, sinks, words
 from fastresnet.machine import memory
+from fastresnet.models import pretrained
 from fastresnet.runs import record
 from fastresnet.settings import config
 
 FORMAT_VERSION = 2
-SEAL = b"fastresnet checkpoint, SHA-256 of all before: "
-SEAL_BYTES = len(SEAL) + 64
 TENSORS = ("model", "averaged", "trainer")  # what the schema of a checkpoint doesn't describe
-LARGEST_PICKLE = 64 * 2**20  # bytes of names and plain values: 100,000 epochs take 40 MB
-CHUNK = 2**20
 Weights = dict[str, Tensor]
 
 
@@ -45,42 +38,8 @@ def save(path: str | Path, payload: Mapping[str, object]) -> None:
         except RuntimeError as error:  # PyTorch's writer doesn't say why
             free = words.size(shutil.disk_usage(temporary.parent).free)
             raise OSError(EIO, f"PyTorch can't write it, the disk has {free} left", str(path)) from error
-        _seal(temporary)
-        _verify(temporary)
-
-
-def _seal(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(-2, os.SEEK_END)  # the length of the comment ends an archive that has none yet
-        file.write(struct.pack("<H", SEAL_BYTES))
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        file.write(SEAL + _digest(path, size))
-
-
-def _digest(path: Path, size: int) -> bytes:
-    """SHA-256, as 64 hexadecimal digits, of the first `size` bytes as the file holds them now."""
-    hashed, left = hashlib.sha256(), size
-    with path.open("rb") as file:
-        while left and (chunk := file.read(min(CHUNK, left))):
-            hashed.update(chunk)
-            left -= len(chunk)
-    return hashed.hexdigest().encode()
-
-
-def _verify(path: Path) -> None:
-    """Raises ValueError unless the file carries its seal and the seal fits."""
-    size = path.stat().st_size - SEAL_BYTES
-    with path.open("rb") as file:
-        file.seek(max(size, 0))
-        seal = file.read(SEAL_BYTES)
-    if not seal.startswith(SEAL):
-        raise ValueError(
-            f"{path}: damaged, or not a checkpoint of this release: it doesn't end with the seal of one "
-            "(bare weights go to model.pretrained)"
-        )
-    if seal != SEAL + _digest(path, size):
-        raise ValueError(f"{path}: damaged, its bytes don't fit its seal: take another checkpoint of the run")
+        digest.seal(temporary)
+        digest.verify(temporary)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -93,32 +52,11 @@ def load(path: str | Path) -> dict[str, Any]:
     size, free = path.stat().st_size, memory.free_bytes()
     if size > free:
         raise ValueError(f"{path}: takes {words.size(size)} of memory, {words.size(free)} are free here")
-    try:
-        _verify(path)  # first: what is damaged is called so, whatever a zip archive makes of it
-        _bound(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except ValueError:
-        raise
-    except Exception as error:  # whatever a forged archive makes torch raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{path}: refused, it holds more than tensors and plain values, or none ({reason})"
-        ) from error
+    digest.verify(path)  # first: what is damaged is called so, whatever a zip archive makes of it
+    payload = pretrained.read(path)
     _check(payload, path)
-    return payload
-
-
-def _bound(path: Path) -> None:
-    """Raises ValueError where a sealed file would unpack to more than it is large."""
-    if not zipfile.is_zipfile(path):
-        return  # `torch.load` says what is wrong
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    pickles = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
-    size = path.stat().st_size
-    if packed or sum(entry.file_size for entry in entries) > size or pickles > LARGEST_PICKLE:
-        raise ValueError(f"{path}: refused, it would unpack to more than it is large")
+    told = {key: sinks.harmless(payload[key]) for key in ("class_names", "data") if key in payload}
+    return {**payload, **told}
 
 
 def _check(payload: object, path: Path) -> None:
@@ -128,18 +66,30 @@ def _check(payload: object, path: Path) -> None:
     version = payload.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {version}, this release reads {FORMAT_VERSION}")
-    problems = record.problems({k: v for k, v in payload.items() if k not in TENSORS}, "checkpoint")
+    try:
+        problems = record.problems({k: v for k, v in payload.items() if k not in TENSORS}, "checkpoint")
+    except RecursionError:
+        problems = ["it is nested too deeply to be read"]
     for key in ("model", "averaged") if payload.get("averaged") is not None else ("model",):
-        if not _are_weights(payload.get(key)):
-            problems.append(f"{key} must hold tensors by name")
+        if not _are_weights(payload.get(key), path.stat().st_size):
+            problems.append(f"{key} must hold tensors by name, no larger than the file")
     if problems:
         raise ValueError(f"{path}: not a checkpoint of fastresnet ({problems[0]})")
 
 
-def _are_weights(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
-    )
+def _are_weights(value: object, most: int) -> bool:
+    """Whether it is tensors by name, plain ones, that together take no more bytes than `most`."""
+    if not isinstance(value, dict) or not all(map(_is_plain, value.values())):
+        return False
+    size = sum(item.numel() * item.element_size() for item in value.values())
+    return size <= most and all(isinstance(key, str) for key in value)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor whose numbers are in memory: none that is sparse, nested, quantised or empty."""
+    if not isinstance(value, Tensor) or value.is_nested or value.is_quantized:
+        return False
+    return value.layout is torch.strided and value.device.type == "cpu"
 
 
 def find(path: str | Path) -> Path:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import cast
@@ -63,21 +63,26 @@ class RunFolder:
 
     complain:  called with one line about a file that couldn't be written and isn't vital
     Raises ValueError where the folder can't be written, where another process is at work in it, or where it
-    holds another run and `continued` is false.
+    holds a run in none of the states of `allowed`.
     """
 
     def __init__(
-        self, path: Path, *, continued: bool = False, complain: Callable[[str], None] = lambda line: None
+        self,
+        path: Path,
+        *,
+        allowed: Collection[State] = (State.NEW,),
+        complain: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.path, self.complain, self._lock = path, complain, contextlib.ExitStack()
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            files.write_bytes(path / ".writable", b"").unlink()
             self._lock.enter_context(files.locked(path, self._taken))
+            files.write_bytes(path / ".writable", b"").unlink()
             files.remove_left(path, depth=1)  # of a run that was killed
         except OSError as error:
+            self.close()
             raise ValueError(f"run.dir={path}: can't be written ({error.strerror})") from error
-        if not continued and state(path) is not State.NEW:
+        if state(path) not in allowed:
             self.close()
             raise ValueError(
                 f"run.dir={path} already holds a run: name another folder, or continue it with "
@@ -95,11 +100,18 @@ class RunFolder:
     def of(cls, cfg: Config, going_on: Path | None, complain: Callable[[str], None]) -> RunFolder:
         """The folder of the run that goes on; else `run.dir`, or a new `runs/<recipe>/<time>-s<seed>`."""
         if going_on is not None:
-            return cls(going_on, continued=True, complain=complain)
+            # by the same command goes on what was stopped: since it was looked at, another may have ended it
+            allowed = State if cfg.run.resume else (State.NEW, State.STOPPED)
+            return cls(going_on, allowed=allowed, complain=complain)
         if cfg.run.dir:
             return cls(Path(cfg.run.dir), complain=complain)
         files.remove_left(Path("runs", cfg.recipe), depth=3)  # of killed runs that nobody went on with
-        return cls(free(cfg.recipe, f"s{cfg.run.seed}"), complain=complain)
+        path = free(cfg.recipe, f"s{cfg.run.seed}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another process took it in this instant
+            path = path.with_name(f"{path.name}-{os.getpid()}")
+        return cls(path, complain=complain)
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """metrics.jsonl and metrics.csv from all rows so far: a resumed run leaves no row twice."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from fastresnet.base import words
+from fastresnet.base.sinks import for_terminal
 from fastresnet.reports.finished import Row
 
 LIVE_SECONDS = 0.5  # between rewrites of the live line
@@ -55,7 +56,7 @@ class Heartbeat:
 
     def say(self, line: str) -> None:
         """One line; the silence begins anew."""
-        self._said_at = time.monotonic()
+        line, self._said_at = for_terminal(line), time.monotonic()
         if self._say is not None:
             self._say(line)
         elif not self.quiet:
@@ -125,11 +126,12 @@ class Progress:
             if self.silent:
                 return
             self._clear()
+            line = for_terminal(line)
             self._print(_wrapped(line) if self.live else line, self.err)
 
     def banner(self, lines: str) -> None:
         """What mustn't be missed, even with progress off."""
-        rows = lines.splitlines()
+        rows = list(map(for_terminal, lines.splitlines()))
         width = max(map(len, rows))
         edge = "!" * (width + 6)
         with self._lock:
@@ -199,6 +201,7 @@ class Progress:
         with self._lock:
             self._clear()
             if not self.silent:
+                line = for_terminal(line)
                 self._print(_wrapped(line) if self.out.isatty() else line, self.out)
 
     def _advise(self, seconds: float, steps: int) -> None:

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files
+from fastresnet.base import files, sinks
 
 KINDS = ("result", "series", "record", "benchmark")
 SCHEMAS = (*KINDS, "checkpoint")
@@ -70,19 +70,21 @@ def pretty(record: Mapping[str, Any]) -> str:
 
 
 def read(path: str | Path, kind: str | None = None) -> dict[str, Any]:
-    """Read and validate. Raises RecordError for a file that is missing, no JSON, invalid, of another kind."""
+    """Read and validate; its texts hold nothing that a terminal would obey.
+
+    Raises RecordError for a file that is missing, no JSON, invalid, of another kind.
+    """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecordError(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: can't be read as JSON ({error})") from error
-    try:
+        record = sinks.harmless(json.loads(Path(path).read_text(encoding="utf-8")))
         validate(record)
         if kind is not None and record.get("kind", "result") != kind:
             raise RecordError(f"it is a {record.get('kind', 'result')} file, a {kind} file is wanted")
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: no such file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: can't be read as JSON ({error})") from error
     return dict(record)
 
 

@@ -224,7 +224,8 @@ def _agreed(cfg: Config, payload: Mapping[str, Any], going_on: Path) -> Config:
     if not resumed:
         return cfg
     own = folder.of_checkpoint(going_on)
-    return stored.replace({"train.max_steps": 0, "run.dir": None if own is None else str(own), **kept})
+    place = {"run.dir": None if own is None else str(own), "run.resume": cfg.run.resume}
+    return stored.replace({"train.max_steps": 0, **place, **kept})
 
 
 def _unlike(cfg: Config, key: str, there: object, resumed: bool) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from fastresnet.base import files
+from fastresnet.base import files, sinks
 from fastresnet.reports import finished, runs_page
 from fastresnet.runs import folder as folders
 from fastresnet.runs import record
@@ -86,7 +86,11 @@ def _named(plan: Plan, folder: Path) -> Place:
 
 def read(folder: Path) -> SeriesResult:
     """What series.json of a folder holds. Raises ValueError where it is missing or damaged."""
-    return cast(SeriesResult, record.read(folder / NAME, "series"))
+    made = cast(SeriesResult, record.read(folder / NAME, "series"))
+    for row in made["runs"]:
+        if row["value"] not in made["values"] or sinks.for_path(row["name"]) != row["name"]:
+            raise ValueError(f"{folder / NAME}: damaged, its run {row['name']} is none of this series")
+    return made
 
 
 def write_page(folder: Path) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastresnet.base import strict_yaml
 from fastresnet.settings.config import Config, load
@@ -31,6 +32,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (--help lists every option)")
+
+    def parse_known_args(  # type: ignore[override]  # of its overloads one is used
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse; a word without a value, which a variable leaves that isn't set, is refused."""
+        for word in sys.argv[1:] if args is None else args:
+            if not word or re.fullmatch(r"--[\w-]+=", word):
+                self.error(f"a value is missing: {word!r} says nothing")
+        return super().parse_known_args(args, namespace)
 
 
 def number(rule: Rule) -> Callable[[str], object]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from fastresnet.base import files, strict_yaml
+from fastresnet.base import files, sinks, strict_yaml
 from fastresnet.settings.conflicts import found
 from fastresnet.settings.keys import COMMAND_LINE, DEFAULT, ConfigError, checked, known
 from fastresnet.settings.overrides import take_settings
@@ -33,7 +33,7 @@ from fastresnet.settings.sections import (
 class Config:
     """Every setting of a run, checked: `cfg.optim.lr`, `cfg.recipe`, `cfg.provenance["optim.lr"]`.
 
-    recipe:      name of the recipe, without folder and ending
+    recipe:      name of the recipe, without folder and ending; folders and files are called so
     provenance:  for each setting "default", the file it stands in, "command line", or what a caller said
     """
 
@@ -46,7 +46,7 @@ class Config:
     run: Run
 
     def __init__(self, recipe: str, given: Mapping[str, object], provenance: Mapping[str, str]) -> None:
-        self.recipe = recipe
+        self.recipe = sinks.for_path(recipe)
         self.provenance = {key: provenance.get(key, DEFAULT) for key in SETTINGS}
         values: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
         for key, value in given.items():
@@ -87,7 +87,8 @@ class Config:
             lines += ["", f"{section}:  # {SECTIONS[section]}"]
             for name, value in values.items():
                 text = f"  {name}: {strict_yaml.write(value)}"
-                lines.append(f"{text:<40}  # {self.provenance[f'{section}.{name}']}")
+                who = sinks.for_terminal(self.provenance[f"{section}.{name}"])
+                lines.append(f"{text:<40}  # {who}")
         return "\n".join(lines) + "\n"
 
     def dump(self, path: str | Path) -> None:

@@ -28,6 +28,8 @@ def _of_data(data: Data) -> Iterator[str]:
         yield f"data.subset must be a share below 1 or a whole count, got {data.subset}"
     if (data.train is None) != (data.test is None):
         yield "data.train and data.test come together: name both betons or neither"
+    if 0 < data.image_size < SMALLEST:
+        yield f"data.image_size={data.image_size}: networks here take {SMALLEST} px or more (0: as stored)"
 
 
 def _of_schedule(schedule: Schedule) -> Iterator[str]:

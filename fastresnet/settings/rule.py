@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from fastargs.validation import Checker
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text (not empty, in UTF-8)"}
 LISTS = {int: "whole numbers", float: "numbers", str: "names"}
+# What files can keep and be called by: a variable that a shell doesn't know gives no text at all.
+TEXT = r"[^\0\ud800-\udfff]+"
+LARGEST = 2**53  # whole numbers up to it are floating-point ones too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +66,14 @@ class Rule(Checker):  # type: ignore[misc]  # fastargs has no types
 
     def _allows(self, value: object) -> bool:
         if isinstance(value, str):
-            if self.pattern:
-                return re.fullmatch(self.pattern, value) is not None
-            return not self.choices or value in self.choices
+            if self.choices and not self.pattern:
+                return value in self.choices
+            return re.fullmatch(self.pattern or TEXT, value) is not None
         if isinstance(value, (int, float)):
             enough = (self.low is None or value >= self.low) and (self.above is None or value > self.above)
-            return math.isfinite(value) and enough and (self.high is None or value <= self.high)
+            whole = isinstance(value, int) and abs(value) <= LARGEST
+            finite = whole or (isinstance(value, float) and math.isfinite(value))
+            return finite and enough and (self.high is None or value <= self.high)
         return True
 
     def _complain(self, value: object) -> str:

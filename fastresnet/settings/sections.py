@@ -47,7 +47,8 @@ class Data:
     synthetic_size: int = setting(32, "height and width of synthetic images", low=8, high=512, unit="px")
     write_mode: Literal["raw", "jpg", "proportion", "smart"] = setting("raw", "how betons store images")
     jpeg_quality: int = setting(90, "quality of JPEGs in betons", low=1, high=100)
-    workers: int = setting(0, "threads that read, write and decode (0: one a core)", low=0, unit="threads")
+    workers: int = setting(
+        0, "threads that read, write and decode (0: one a core)", low=0, high=1024, unit="threads")
     on_error: Literal["raise", "skip"] = setting("raise", "what an unreadable image does")
     order: Literal["random", "quasi_random", "sequential"] = setting(
         "random", "order of samples when streaming")
@@ -77,9 +78,9 @@ class Model:
         "auto", "where a block changes the shape; projection: 1x1 convolution, padding: subsample and add "
         "zero channels; auto: padding in the CIFAR family as published, else projection")
     stage_blocks: list[int] | None = setting(
-        None, "blocks in each stage (null: by depth)", low=1, unit="blocks")
+        None, "blocks in each stage (null: by depth)", low=1, high=1000, unit="blocks")
     stage_widths: list[int] | None = setting(
-        None, "channels of each stage (null: by family)", low=1, unit="channels")
+        None, "channels of each stage (null: by family)", low=1, high=10**5, unit="channels")
     convs_per_block: int = setting(2, "3x3 convolutions in a basic or speednet block", low=1, high=8)
     zero_init_last_norm: bool = setting(True, "start each residual branch at zero")
     activation: Literal["relu", "gelu", "silu"] = setting("relu", "nonlinearity")
@@ -193,7 +194,8 @@ class Train:
         16.0, "passes over the training set, fractions allowed", above=0, high=100000, unit="epochs")
     max_steps: int = setting(0, "stop after so many steps (0: no limit)", low=0, unit="steps")
     batch_size: int = setting(
-        512, "images a step", low=1, unit="images", hint="train.accumulate=0 finds parts that fit")
+        512, "images a step", low=1, high=10**6, unit="images",
+        hint="train.accumulate=0 finds parts that fit")
     precision: Literal["auto", "fp32", "tf32", "fp16", "bf16"] = setting(
         "auto", "number format of the arithmetic; auto: what the device is fast at")
     compile: Literal[
@@ -245,7 +247,7 @@ class Train:
 class Eval:
     """Measuring accuracy."""
 
-    batch_size: int = setting(1000, "images a step", low=1, unit="images")
+    batch_size: int = setting(1000, "images a step", low=1, high=10**6, unit="images")
     tta: Literal["none", "flip", "crops"] = setting(
         "none", "test-time augmentation; crops: flip and two one-pixel shifts")
     tta_share: float = setting(

@@ -78,7 +78,10 @@ def _python_batch(path: Path, key: str) -> tuple[Pixels, Labels]:
     content = restricted_unpickle(path)
     if not isinstance(content, dict) or b"data" not in content or key.encode() not in content:
         raise SourceError(f"{path}: a CIFAR batch needs data and {key}")
-    pixels, targets = content[b"data"], np.asarray(content[key.encode()])
+    try:
+        pixels, targets = content[b"data"], np.asarray(content[key.encode()])
+    except ValueError:  # lists of several lengths
+        raise SourceError(f"{path}: {key} must be a list of whole numbers") from None
     are_pixels = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
     if (
         not are_pixels
@@ -110,9 +113,9 @@ def _class_names(path: Path, key: str) -> tuple[str, ...]:
         return tuple(path.read_text(encoding="utf-8", errors="replace").split())
     content = restricted_unpickle(path)
     names = content.get(f"{key.removesuffix('s')}_names".encode()) if isinstance(content, dict) else None
-    return tuple(
-        name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names or ()
-    )
+    if not isinstance(names, (list, tuple)):
+        return ()
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -30,7 +30,7 @@ def read(request: Request, split: str) -> ImageSet:
     paths = shards(folder, split)
     if not paths:
         raise SourceError(f"{folder}: no Parquet shard for the {split} split (looked for {split}*.parquet)")
-    parts = [_read_shard(path) for path in paths]
+    parts = [_read_shard(path, request) for path in paths]
     payloads = [payload for part, _, _ in parts for payload in part]
     labels = np.concatenate([labels for _, labels, _ in parts])
     told = next((names for _, _, names in parts if names), ())
@@ -41,7 +41,7 @@ def read(request: Request, split: str) -> ImageSet:
 
 def shards(folder: Path, split: str) -> list[Path]:
     """The split's shards in order, here or one folder down; SourceError when a numbered one is missing."""
-    files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("*/*.parquet"))
+    files = _files(folder, "*.parquet") or _files(folder, "*/*.parquet")
     for alias in SPLIT_ALIASES[split]:
         named = re.compile(rf"{alias}([-_.]|$)")
         found = [path for path in files if named.match(path.name) or path.parent.name == alias != folder.name]
@@ -49,6 +49,11 @@ def shards(folder: Path, split: str) -> list[Path]:
             _check_complete(folder, split, found)
             return found
     return []
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Files alone: a pipe would be waited for."""
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def _check_complete(folder: Path, split: str, found: list[Path]) -> None:
@@ -64,7 +69,7 @@ def _check_complete(folder: Path, split: str, found: list[Path]) -> None:
         )
 
 
-def _read_shard(path: Path) -> tuple[Sequence[bytes | None], Labels, tuple[str, ...]]:
+def _read_shard(path: Path, request: Request) -> tuple[Sequence[bytes | None], Labels, tuple[str, ...]]:
     """(encoded images, labels, class names or ()) of one file."""
     try:
         import pyarrow
@@ -74,7 +79,7 @@ def _read_shard(path: Path) -> tuple[Sequence[bytes | None], Labels, tuple[str, 
     try:
         schema = parquet.read_schema(path)
         image, label = _columns(schema, path)
-        table = parquet.read_table(path, columns=[image, label])
+        table = _table(path, [image, label], request)
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     column = table.column(image).combine_chunks()
@@ -85,14 +90,32 @@ def _read_shard(path: Path) -> tuple[Sequence[bytes | None], Labels, tuple[str, 
     return payloads.to_pylist(), labels, _hub_class_names(schema, label)
 
 
+def _table(path: Path, columns: list[str], request: Request) -> pyarrow.Table:
+    """These columns of a file; what they take is checked on the way: far more than the file, where packed."""
+    import pyarrow
+    from pyarrow import parquet
+
+    batches, taken = [], 0
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(BLOCK, columns=columns):
+            batches.append(batch)
+            taken += batch.nbytes
+            request.check_memory(str(path), taken)
+        return pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+
+
 def _columns(schema: pyarrow.Schema, path: Path) -> tuple[str, str]:
     """The names of the image column (struct with bytes, or binary) and of the label column (integer)."""
     from pyarrow import types
 
-    def holds_images(kind: pyarrow.DataType) -> bool:
-        if types.is_struct(kind):
-            return bool(kind.get_field_index("bytes") >= 0)
+    def are_bytes(kind: pyarrow.DataType) -> bool:
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def holds_images(kind: pyarrow.DataType) -> bool:
+        if not types.is_struct(kind):
+            return are_bytes(kind)
+        place = kind.get_field_index("bytes")
+        return bool(place >= 0) and are_bytes(kind.field(place).type)
 
     def rank(name: str) -> int:
         return LABEL_COLUMNS.index(name) if name in LABEL_COLUMNS else len(LABEL_COLUMNS)
@@ -112,7 +135,7 @@ def _hub_class_names(schema: pyarrow.Schema, label: str) -> tuple[str, ...]:
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         return ()
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fastresnet import models, optim
-from fastresnet.base import parts
+from fastresnet.base import parts, words
+from fastresnet.machine import memory
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.models import Network
@@ -81,6 +82,12 @@ def check_network(cfg: Config, own: Own) -> None:
         return
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model = models.build(replace(cfg.model, pretrained=None), 10, cfg.data.image_size or 32)
+    size, free = sum(value.nbytes for value in model.state_dict().values()), memory.free_bytes()
+    if size > free:
+        raise ValueError(
+            f"the network's weights take {words.size(size)}, and {words.size(free)} of memory are free: "
+            "model.width, model.stage_widths or model.stage_blocks is too large"
+        )
     if cfg.model.freeze:
         freezing.of_parts(model, cfg.model.freeze, None)
 

@@ -1,4 +1,4 @@
-"""The drill's command, `make drill`: exit code 1 where something was lost or silently wrong.
+"""The drill's command, `make drill`: exit code 1 where something was lost, silently wrong or never tried.
 
 python -m tests.drill --only="killed twice" --numbers=7:8     one try again, with the same random choices
 """
@@ -39,13 +39,14 @@ DRILLS = (
     Drill("disk full", starving.on_a_full_disk, 20),
     Drill("disk becomes read-only", starving.on_a_disk_that_becomes_read_only, 20),
     Drill("memory limited", starving.with_little_memory, 30),
-    Drill("beton cut while streaming", handed.cut_while_it_streams, 24, batch=24),
+    Drill("beton changed while streaming", handed.changed_while_it_streams, 24, batch=24),
     Drill("data replaced before going on", handed.other_data_before_it_goes_on, 24),
     Drill("beton damaged", damage.beton_damaged, 10000, batch=1000),
+    Drill("picture damaged", damage.picture_damaged, 10000, batch=1000),
     *(Drill(name, kind.attempt, kind.tries, batch=kind.tries // 10) for name, kind in damage.FORMATS.items()),
 )
 MOST_TOLD = 5  # failures of a drill
-NEED_FFCV = (handed.cut_while_it_streams, handed.killed_while_it_converts)
+NEED_FFCV = (handed.changed_while_it_streams, handed.killed_while_it_converts)
 MEANS = {
     True: "disks are small tmpfs",
     False: "mounting isn't allowed here: a limit on the size of files stands for a full disk, refused "
@@ -55,7 +56,7 @@ COLUMNS = f"{'mishap':<31}{'of':>7}{'tried':>7}{'survived':>10}{'lost':>6}{'sile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out the drills, print the table; 1 where something was lost or silently wrong."""
+    """Carry out the drills, print the table; 1 where something was lost, silently wrong or never tried."""
     asked = _parser().parse_args(argv)
     drills = _chosen(asked)
     began = time.monotonic()
@@ -72,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(drills, found))
     print(f"{words.duration(time.monotonic() - began)}; {MEANS[starving.may_mount()]}")
     bad = sum(tally.count("lost") + tally.count("wrong") for tally in found.values())
+    never = any(not tally.outcomes for tally in found.values())
     late = any(len(tally.outcomes) < len(drills[drill]) for drill, tally in found.items())
     if late:
         print("time was up: --minutes gives more")
-    return 1 if bad else 0
+    return 1 if bad or never else 0
 
 
 def _parser() -> argparse.ArgumentParser:

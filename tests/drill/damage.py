@@ -6,6 +6,7 @@ is read of them must obey its rules and be what goes into the record.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -18,9 +19,13 @@ from random import Random
 
 import fuzz_beton
 import numpy as np
+import torch
+from PIL import Image
 
 from fastresnet import beton, sources
-from fastresnet.reports import finished
+from fastresnet.base import digest, exits, pictures
+from fastresnet.models import pretrained
+from fastresnet.reports import finished, run_page
 from fastresnet.runs import checkpoint, record
 from fastresnet.runs.folder import LAST
 from fastresnet.settings import config
@@ -52,13 +57,20 @@ class Format:
         path.write_bytes(mutated(content, chance))
         try:
             problem = self.check(ground, path)
-        except ValueError:
-            return SURVIVED
+        except ValueError as error:
+            return _refused(error)
         except Exception as error:
             return lost(f"{type(error).__name__}: {error}")
         finally:
             path.write_bytes(content)
         return wrong(problem) if problem else SURVIVED
+
+
+def _refused(error: ValueError) -> Outcome:
+    """Whether a command would say it in one line: what a library raises would be a traceback."""
+    if exits.is_ours(error) and "\n" not in str(error):
+        return SURVIVED
+    return lost(f"not in our words: {type(error).__name__}: {error}")
 
 
 def mutated(whole: bytes, chance: Random) -> bytes:
@@ -108,11 +120,27 @@ def _same_weights(ground: Ground, path: Path) -> str | None:
 def _forged_weights(ground: Ground, path: Path) -> str | None:
     """As one who knows how to seal would change it: it may hold other weights, of the right shapes."""
     content = path.read_bytes()
-    path.write_bytes(content[: -checkpoint.SEAL_BYTES])
-    if len(content) > checkpoint.SEAL_BYTES + 2:
-        checkpoint._seal(path)
+    path.write_bytes(content[: -digest.SEAL_BYTES])
+    if len(content) > digest.SEAL_BYTES + 2:
+        digest.seal(path)
     checkpoint.load_model(path)
     return None
+
+
+def _same_start(ground: Ground, path: Path) -> str | None:
+    """Weights that another run starts from."""
+    model = _empty(ground)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    pretrained.load_into(model, path)
+    return None if same(dict(model.state_dict()), dict(ground.whole[-1])) else "other weights"
+
+
+@cache
+def _empty(ground: Ground) -> torch.nn.Module:
+    """The run's network, to be filled."""
+    return checkpoint.load_model(ground.place / "whole" / LAST)[0]
 
 
 # ---- a run's texts -----------------------------------------------------------------------------------------
@@ -125,19 +153,22 @@ def _of_the_run(name: str) -> Callable[[Ground], Path]:
             shutil.copy(file, folder)
         if name == "metrics.jsonl":
             (folder / "result.json").unlink()  # or nobody reads the rows
+        if name != "predictions.npz":
+            (folder / "predictions.npz").unlink()  # or each page takes its time
         return folder / name
 
     return whole
 
 
 def _record_is_read(ground: Ground, path: Path) -> str | None:
-    finished.read(path.parent)
     found = record.read(path, "result")
+    run_page.write(path.parent)
     return None if json.loads(record.dumps(found)) == found else "it isn't what is passed on"
 
 
 def _rows_are_read(ground: Ground, path: Path) -> str | None:
     rows = finished.read(path.parent).history
+    run_page.write(path.parent)
     return None if all(isinstance(row["epoch"], (int, float)) for row in rows) else "a row without an epoch"
 
 
@@ -199,12 +230,46 @@ def _sound_images(folder: Path) -> sources.ImageSet:
 FORMATS = {
     "checkpoint damaged": Format(_last, _same_weights),
     "checkpoint forged": Format(_last, _forged_weights, 2000),
+    "weights to start from damaged": Format(_last, _same_start, 2000),
     "recipe damaged": Format(_recipe, _settings_are_read),
     "record damaged": Format(_of_the_run("result.json"), _record_is_read),
     "metrics damaged": Format(_of_the_run("metrics.jsonl"), _rows_are_read),
     "predictions damaged": Format(_of_the_run("predictions.npz"), _predictions_are_read),
     "Parquet damaged": Format(_parquet, _named_as_it_is),
 }
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
+
+
+def picture_damaged(ground: Ground, chance: Random, number: int) -> Outcome:
+    """A picture of each kind in turn: pixels of the size that its header says, or refused."""
+    kinds = list(_encoded())
+    content = mutated(_encoded()[kinds[number % len(kinds)]], chance)
+    try:
+        pixels = pictures.decode(content, "it")
+    except ValueError as error:
+        return _refused(error)
+    except Exception as error:
+        return lost(f"{type(error).__name__}: {error}")
+    right = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    return SURVIVED if right else wrong(f"pixels {pixels.dtype} {pixels.shape}")
+
+
+@cache
+def _encoded() -> dict[str, bytes]:
+    """One picture in each format that this Pillow writes."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8))
+    exif, found = Image.Exif(), dict[str, bytes]()
+    exif[pictures.ORIENTATION] = 6
+    for kind in pictures.FORMATS:
+        file = io.BytesIO()
+        try:
+            image.save(file, kind, **({"exif": exif} if kind in ("PNG", "JPEG", "WEBP", "TIFF") else {}))
+        except (OSError, KeyError):  # built without it
+            continue
+        found[kind] = file.getvalue()
+    return found
 
 
 # ---- betons, by what lies where in them --------------------------------------------------------------------

@@ -124,12 +124,12 @@ class Ground:
         """Train in a child process; its exit code, negative for a signal's number."""
         return ended(self.begin(folder, hook, changes))
 
-    def killed_after(self, seconds: float, folder: Path, number: signal.Signals, changes: Changes) -> None:
-        """Train in a child process that gets a signal after so long."""
+    def killed_after(self, seconds: float, folder: Path, number: signal.Signals, changes: Changes) -> int:
+        """Train in a child process that gets a signal after so long; its exit code as `train` gives it."""
         child = self.begin(folder, changes=changes)
         time.sleep(seconds)
         os.kill(child, number)
-        ended(child)
+        return ended(child)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:

@@ -28,17 +28,19 @@ FACTS = ("stored_digest", "digest", "class_names", "mean", "std", "count", "orig
 LOOKS = 14  # at a streamed file, in a run
 
 
-def cut_while_it_streams(ground: Ground, chance: Random, number: int) -> Outcome:
-    """A streamed beton is cut right after a look at it found it whole; later it is whole again."""
+def changed_while_it_streams(ground: Ground, chance: Random, number: int) -> Outcome:
+    """A streamed beton is cut, flipped or replaced right after a look at it; later it is as it was."""
     changes = _streamed(ground)
     path = Path(str(changes["data.train"]))
-    whole = path.read_bytes()
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    spoil = (_an_end, _a_bit, _another_set)[number % 3]
     with ground.folder() as folder:
         try:
-            cut = partial(os.truncate, path, chance.randrange(len(whole)))
-            code = ground.train(folder, partial(_at_a_look, path, chance.randrange(LOOKS), cut), changes)
+            mishap = partial(_at_a_look, path, chance.randrange(LOOKS), partial(spoil, path, chance))
+            code = ground.train(folder, mishap, changes)
         finally:
-            path.write_bytes(whole)
+            for file, content in before.items():
+                file.write_bytes(content)
         if code not in (0, 2):
             return lost(f"it ended with {code}: {last_words(folder)}")
         if code and str(path) not in said(folder):

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from fastresnet.base import exits
 from fastresnet.runs.folder import LAST
 from tests.drill import operations
-from tests.drill.ground import Ground
-from tests.drill.outcome import Outcome
+from tests.drill.ground import Ground, last_words
+from tests.drill.outcome import Outcome, lost
 
 PICTURED = {"run.report": True}
+KILLED = (-signal.SIGKILL, -signal.SIGXFSZ)
 Attempt = Callable[[Ground, Random, int], Outcome]
 
 
@@ -30,7 +32,9 @@ def at_a_file_operation(ground: Ground, chance: Random, number: int) -> Outcome:
         index = chance.randrange(ground.operations.count(kind))
         hook = partial(operations.at, kind=kind, index=index, mishap=_kill)
     with ground.folder() as folder:
-        ground.train(folder, hook, PICTURED)
+        code = ground.train(folder, hook, PICTURED)
+        if code not in KILLED:
+            return lost(f"it wasn't killed, but ended with {code}: {last_words(folder)}")
         return ground.finish(folder, PICTURED)
 
 
@@ -40,7 +44,11 @@ def at_any_time(number: signal.Signals, times: int = 1) -> Attempt:
     def attempt(ground: Ground, chance: Random, _: int) -> Outcome:
         with ground.folder() as folder:
             for _ in range(times):
-                ground.killed_after(chance.uniform(0, ground.seconds), folder, number, {})
+                if (folder / "result.json").exists():
+                    break
+                code = ground.killed_after(chance.uniform(0, ground.seconds), folder, number, {})
+                if code not in (exits.DONE, exits.INTERRUPTED, -number):
+                    return lost(f"it ended with {code}: {last_words(folder)}")
             return ground.finish(folder)
 
     return attempt

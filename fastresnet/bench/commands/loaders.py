@@ -21,7 +21,7 @@ from fastresnet.bench.measuring.cases.loading import RECIPES
 from fastresnet.machine import hardware
 from fastresnet.machine.devices import choose_device
 from fastresnet.settings import config
-from fastresnet.settings.command_line import Parser, above_zero, at_least_one
+from fastresnet.settings.command_line import Parser, above_zero, at_least_one, picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=at_least_one, help="for every loader (one a core)")
     add("--tune", action="store_true", help="time the Triton kernel's block sizes instead")
     add("--json", type=Path, help="file for the result")
-    add("--plot", type=Path, help="file for the picture (PNG)")
+    add("--plot", type=picture, help="file for the picture (PNG)")
     return given.parse_args(argv)
 
 

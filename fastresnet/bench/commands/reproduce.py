@@ -69,6 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = reproduce.own_settings(cfg)
     header = reproduce.header_of(cfg, ask)
     work, home = reproduce.folders(cfg, asked.out, header)
+    with runlog.claimed(work):
+        return _finish(_made(cfg, ask, asked, header, work, home), home)
+
+
+def _made(
+    cfg: Config, ask: reproduce.Ask, asked: argparse.Namespace, header: dict[str, Any], work: Path, home: Path
+) -> dict[str, Any]:
+    """The record, as far as its runs are done when the time is up."""
     log = runlog.RunLog(work, header)
     done = len(log.of("own"))
     say(f"{done} of {ask.runs} runs done before, in {work}" if done else f"into {work}")
@@ -81,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _keep(making, asked, work, work)
                 say(f"interrupted; what is done is in {work}, and the same command goes on")
             raise
-    return _finish(_keep(making, asked, work, home), home)
+    return _keep(making, asked, work, home)
 
 
 def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastresnet import data
-from fastresnet.bench.protocol import pareto, reproduce, search, space
+from fastresnet.bench.protocol import pareto, reproduce, runlog, search, space
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series.rows import Row
 from fastresnet.settings.command_line import number, parse_args
+from fastresnet.settings.config import Config
 from fastresnet.settings.rule import Rule
 
 LOG = "trials.jsonl"
@@ -38,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--space", type=Path, required=True, metavar="FILE", help="what is searched, as YAML")
     add("--trials", type=count, default=20, metavar="N", help="draws from the space (20)")
     add("--seeds", type=count, default=4, metavar="K", help="runs of a trial that lasts to the end (4)")
-    add("--price", type=float, default=search.PRICE, metavar="SHARE",
+    add("--price", type=number(Rule(kind=float)), default=search.PRICE, metavar="SHARE",
         help=f"accuracy that twice the cost must gain ({search.PRICE})")  # fmt: skip
     add("--target", type=float, metavar="SHARE", help="accuracy to reach, drawn in the picture (eval.target)")
     add("--objective", choices=("seconds", "flops"), default="seconds", help="what costs (seconds)")
@@ -53,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
     cfg = reproduce.own_settings(cfg)
     tried = search.trials(space.read(asked.space, cfg), asked.trials)
+    with runlog.claimed(asked.out):
+        return _searched(cfg, asked, tried, target)
+
+
+def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial], target: float | None) -> int:
     done: list[str] = []
     with Heartbeat(lambda: f"{len(done)} runs done in this call", quiet=cfg.run.progress == "off") as heart:
         splits = data.prepare(cfg, heart.say)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from fastresnet.base import words
+from fastresnet.base.sinks import for_markdown
 from fastresnet.bench.protocol import protocol
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, memory
@@ -132,7 +133,8 @@ def _target(made: dict[str, Any]) -> str:
 def _published(made: dict[str, Any]) -> str:
     lines = [f"Published: {made['published']['source']}"] if made["published"] else []
     told = [(rival["name"], rival["published"]) for rival in made["rivals"] if rival["published"]]
-    return "\n".join(lines + [f"{name}, published: {published['source']}" for name, published in told])
+    lines += [f"{name}, published: {published['source']}" for name, published in told]
+    return "\n".join(map(for_markdown, lines))
 
 
 def _clock(made: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,17 @@ FIXED = {
     "torch": "the version of PyTorch",
     "timed": "whether runs are timed",
 }
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """In the block this process alone logs into the folder. Raises ValueError where another one does."""
+
+    def taken() -> None:
+        raise ValueError(f"{folder}: another process logs its runs there: give another folder with --out")
+
+    with files.locked(folder, taken):
+        yield
 
 
 class RunLog:
@@ -62,6 +74,9 @@ class RunLog:
         files.write_text(self.path, "".join(lines))
         begun, *rows = (_parsed(line, self.path, number) for number, line in enumerate(lines, 1))
         self.header = {key: value for key, value in begun.items() if key != "kind"}
+        odd = [number for number, row in enumerate(rows, 2) if not {"who", "seed", "status"} <= row.keys()]
+        if odd:
+            raise ValueError(f"{self.path}: line {odd[0]} is no run's: remove the folder to begin again")
         self._rows = [(row.pop("who"), cast(Row, row)) for row in rows]
 
     def done(self, who: str, seed: int) -> bool:
@@ -88,8 +103,11 @@ def finished(folder: Path) -> bool:
     """Whether the folder holds a record with all the runs that were planned."""
     if not (folder / RECORD).exists():
         return False
-    made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return bool(made.get("runs_done", 0) >= made.get("runs_planned", 0))
+    try:
+        made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return bool(made.get("runs_done", 0) >= made.get("runs_planned", 0))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{folder / RECORD}: damaged: remove it, or name another --out") from None
 
 
 def difference(path: Path, header: dict[str, Any], fixed: Mapping[str, str] = FIXED) -> str | None:
@@ -108,7 +126,10 @@ def _whole_lines(path: Path) -> list[str]:
     """The lines of a file that end as lines do: the machine may have gone down within the last one."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: damaged, it isn't UTF-8: remove the folder to begin again") from None
     return lines if not lines or lines[-1].endswith("\n") else lines[:-1]
 
 

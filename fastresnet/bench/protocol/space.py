@@ -66,8 +66,9 @@ def _parsed(values: Any) -> Values:
         raise ValueError(f"low and high must be {least}, low at most high, got {low!r} and {high!r}")
     whole = isinstance(low, int) and isinstance(high, int) and not log
     step = values.get("step", 1 if whole else None)
-    if step is not None and not (isinstance(step, (int, float)) and step > 0):
-        raise ValueError(f"step must be a number above 0, got {step!r}")
+    fits = isinstance(step, (int, float)) and step > 0 and math.isfinite((high - low) / step)
+    if step is not None and not fits:
+        raise ValueError(f"step must be a number above 0 that fits the range, got {step!r}")
     return Values((low, high), partial(_number, low, high, step, log))
 
 
