@@ -19,6 +19,8 @@ WARM_UP_STEPS = 3
 # kinds of batches that one function may be compiled for, all experiments of a process together: beyond eight,
 # PyTorch would go on without compiling
 KINDS = 200
+# tensors that an expression may read and still be computed twice: a gradient, norm and activation read six
+READS = 6
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -33,7 +35,21 @@ def compiled(function: Callable[Arguments, Result], mode: str) -> Callable[Argum
         "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     )  # the latter in 2.6
     setattr(config, limit, max(KINDS, getattr(config, limit)))
+    _save_passes_over_memory()
     return torch.compile(function, mode=mode, dynamic=False)
+
+
+def _save_passes_over_memory() -> None:
+    """Two settings of PyTorch's compiler, for all that the process compiles: docs/costs.md has what they save.
+
+    A max-pool's gradient is gathered, as older PyTorch does it, and not added to zeros place by place. Norm and
+    activation are computed again where the backward pass needs them, not stored.
+    """
+    from torch._inductor import config, decomposition
+
+    for table in (decomposition.decompositions, decomposition.select_decomp_table()):  # the latter is a copy
+        table.pop(torch.ops.aten.max_pool2d_with_indices_backward.default, None)
+    config.realize_reads_threshold = max(READS, config.realize_reads_threshold)
 
 
 class Snapshot:
