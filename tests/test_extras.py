@@ -192,7 +192,7 @@ def shown(root, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_where_real_images_are_few_a_trivial_change_does_no_harm(cifar_root):
     """Two standard deviations on 2,000 images are some two points; docs/recipes.md has what extras gain."""
     changes = {"model.stage_widths": [16, 32, 32], "model.head_scale": 1 / 32, "train.batch_size": 100}
-    changes |= {"optim.weight_decay": 2e-4, "train.resolutions": None, "train.epochs": 24.0}
+    changes |= {"optim.weight_decay": 2e-4, "train.resolutions": None, "train.epochs": 16.0}
     data = splits_of((shown(cifar_root, "train", 1000), shown(cifar_root, "test", 2000)))
 
     def accuracy(*extras: str) -> float:
