@@ -154,7 +154,7 @@ def test_a_racers_step_that_is_only_played_back_trains_as_the_step_itself(recipe
 
 def test_an_evaluation_on_a_gpu_would_wait_for_nothing_until_it_is_scored():
     with FakeTensorMode(), CUDA:
-        model = models.build(section("model", arch="speednet", width=0.125), 10)
+        model = models.build(section("model", arch="speednet", width=0.125), 10, seed=0)
         evaluator = Evaluator(model, precision=course(CUDA).precision, device=CUDA)
         batches = [(torch.randn(n, 3, 24, 24), torch.zeros(n, dtype=torch.int64)) for n in (8, 3)]
         with NoHost():
@@ -178,7 +178,7 @@ OPTIMIZERS = [
 def test_no_capturable_optimizer_asks_the_host_for_anything_on_a_gpu(changes):
     """On tensors that say they are on a GPU: PyTorch takes the paths that it takes there."""
     with FakeTensorMode(), FusedKernels(), CUDA:
-        model = models.build(section("model", arch="speednet", width=0.125), 10)
+        model = models.build(section("model", arch="speednet", width=0.125), 10, seed=0)
         made = optim.build(model, section("optim", **changes), device=CUDA, capturable=True, total_steps=20)
         rates = Rates(made, [0.5] * 20, None, {}, CUDA)
         for step in range(2):

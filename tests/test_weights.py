@@ -27,8 +27,7 @@ NETS = {
 
 
 def drawn(seed, **changes):
-    torch.manual_seed(seed)
-    return models.build(section("model", **changes), 10)
+    return models.build(section("model", **changes), 10, seed=seed)
 
 
 def by_numpy(seed: int, name: str, count: int) -> np.ndarray:
@@ -99,6 +98,16 @@ def test_they_depend_on_the_seed_and_their_name_alone_whatever_the_layout(change
     assert len({float(one.sum()) for one in last}) == len(last) >= 3, "no two layers begin alike"
 
 
+def test_networks_without_a_seed_differ_and_follow_pytorchs_generator():
+    def two():
+        torch.manual_seed(3)
+        return [models.build(section("model", **NETS["speednet"]), 10).head.weight for _ in range(2)]
+
+    first, second = two()
+    assert not torch.equal(first, second)
+    assert all(map(torch.equal, two(), (first, second)))
+
+
 def test_a_reset_forgets_the_statistics_of_norms():
     net = drawn(0, **NETS["resnet"])
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -110,7 +119,7 @@ def test_a_reset_forgets_the_statistics_of_norms():
 
 def test_drawing_them_on_a_gpu_would_neither_wait_nor_upload():
     with FakeTensorMode(), torch.device("cuda"):
-        net = models.build(section("model", **NETS["speednet"]), 10)
+        net = models.build(section("model", **NETS["speednet"]), 10, seed=0)
         with NoHost():
             net.reset_parameters(3)
     assert {parameter.device.type for parameter in net.parameters()} == {"cuda"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import torch
 from torch import nn
 
 from fastresnet.base import parts
@@ -24,13 +25,17 @@ Maker = Callable[[Model, int, int], nn.Module]  # (settings, classes, image size
 
 
 def build(
-    settings: Model, num_classes: int, image_size: int = 32, class_names: Sequence[str] = ()
+    settings: Model,
+    num_classes: int,
+    image_size: int = 32,
+    class_names: Sequence[str] = (),
+    seed: int | None = None,
 ) -> nn.Module:
     """The network that `settings` describes.
 
     It maps images (N,3,image_size,image_size), floating point, to logits (N,num_classes). Every network here
-    draws its first weights by `.reset_parameters(seed)`, which may be called again; here the seed is the one
-    that torch.manual_seed was last given, so that two networks are alike where none was given in between.
+    draws its first weights by `.reset_parameters(seed)`, which may be called again. Without `seed` here, the
+    seed is what PyTorch's generator gives next.
     With `model.pretrained` weights come from there where shapes allow, but the last layer's not from a run on
     other classes than `class_names`, where given; `.pretrained_report` says which.
     Raises ValueError for settings that don't go together.
@@ -38,7 +43,11 @@ def build(
     if num_classes < 1:
         raise ValueError(f"a classifier needs at least one class, got {num_classes}")
     make = cast(Maker, parts.find(parts.MODELS, "model.arch", settings.arch))
-    model = make(settings, num_classes, image_size)
+    if seed is None:
+        seed = int(torch.randint(2**62, (), device="cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(settings, num_classes, image_size)
     if settings.pretrained:
         from fastresnet.models import pretrained  # late: most runs start from nothing
 

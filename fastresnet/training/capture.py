@@ -40,7 +40,7 @@ def compiled(function: Callable[Arguments, Result], mode: str) -> Callable[Argum
 
 
 def _save_passes_over_memory() -> None:
-    """Two settings of PyTorch's compiler, for all that the process compiles; docs/costs.md has what they save.
+    """Two settings of PyTorch's compiler, for all that the process compiles: docs/costs.md has what it saves.
 
     A max-pool's gradient is gathered, as older PyTorch does it, not added to zeros place by place. Norm and
     activation are computed again where the backward pass needs them, not stored.

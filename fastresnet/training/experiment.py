@@ -105,7 +105,7 @@ class Experiment:
             names = self.splits.class_names
             if self.own.model is not None and width is None:
                 return self.own.new_model(len(names), self.image_size)
-            return models.build(cfg.model, len(names), self.image_size, names)
+            return models.build(cfg.model, len(names), self.image_size, names, seed)
 
     @property
     def image_size(self) -> int:
