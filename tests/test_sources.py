@@ -170,6 +170,11 @@ def test_broken_parquet_is_named(images: dict, tmp_path: Path) -> None:
         sources.load("parquet", "train", Request(root=tmp_path))
     with pytest.raises(ValueError, match="no Parquet shard for the test split"):
         sources.load("parquet", "test", Request(root=tmp_path))
+    parquet.write_table(arrow.table({"text": ["a"]}), tmp_path / "train.parquet", store_schema=False)
+    name = (tmp_path / "train.parquet").read_bytes().replace(b"text", b"te\xec(")  # no UTF-8
+    (tmp_path / "train.parquet").write_bytes(name)
+    with pytest.raises(SourceError, match=r"train\.parquet is not a readable Parquet file: .*utf-8"):
+        sources.load("parquet", "train", Request(root=tmp_path))
     rows = {"img": [png(images["train"][0][0]), b"not an image"], "label": [0, 1]}
     parquet.write_table(arrow.table(rows), tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="train row 1 is not a readable image"):

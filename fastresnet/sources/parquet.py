@@ -80,7 +80,7 @@ def _read_shard(path: Path, request: Request) -> tuple[Sequence[bytes | None], L
         schema = parquet.read_schema(path)
         image, label = _columns(schema, path)
         table = _table(path, [image, label], request)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     column = table.column(image).combine_chunks()
     if table.column(label).null_count:
