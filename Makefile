@@ -31,7 +31,7 @@ test:
 slow: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load -m slow $(ARGS)
 
-# Runs killed, starved of disk and handed damaged files: about ten minutes on two cores.
+# Runs killed, starved of disk and handed damaged files: about five minutes on two idle cores.
 drill: setup
 	@$(PYTHON) -m tests.drill $(ARGS)
 
