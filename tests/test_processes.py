@@ -1,13 +1,13 @@
 """processes: a suite repeated in fresh processes gives one file; its samples say which process made them."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import bench_files
+import gate_drill
 import pytest
 from house import PACKAGE, ROOT
 
@@ -122,8 +122,7 @@ def other_checkout(tmp_path):
     home = tmp_path / "other"
     shutil.copytree(PACKAGE, home / "fastresnet", ignore=shutil.ignore_patterns("__pycache__"))
     ceilings = home / "fastresnet" / "bench" / "measuring" / "cases" / "ceilings.py"
-    line = re.compile(r"( +)flops, call = operation\(device, name, size\)\n")
-    text, found = line.subn(r"\g<0>\1flops *= 1000\n", ceilings.read_text("utf-8"))
+    text, found = gate_drill.LINE.subn(r"\g<0>\1flops *= 1000\n", ceilings.read_text("utf-8"))
     assert found == 1
     ceilings.write_text(text, "utf-8")
     return home
