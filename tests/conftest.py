@@ -46,6 +46,16 @@ def call_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     return call
 
 
+@pytest.fixture
+def rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The counter, in microjoules, of the only energy meter that this machine has for the test."""
+    counter = tmp_path / "powercap" / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0\n")
+    monkeypatch.setattr("fastresnet.machine.meters.RAPL", counter.parents[1])
+    return counter
+
+
 @pytest.fixture(scope="session")
 def cifar_root() -> Path:
     """The folder that FASTRESNET_DATA names; a test that needs the real CIFAR-10 is skipped without it."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import bench_files
 import numpy as np
@@ -215,6 +216,16 @@ def test_the_same_figures_are_within_noise_and_another_machine_is_slower_for_its
     assert step.why.startswith("bandwidth: its ceiling differs 0.3") or step.why.startswith("compute: ")
 
 
+def test_on_one_machine_what_no_ceiling_explains_is_of_the_code():
+    base, slow = bench_files.benchmark(), bench_files.benchmark(50, slowdown=1.3)
+    for mine, theirs in zip(base["cases"], slow["cases"]):
+        if mine["part"] == "ceilings":
+            theirs |= {key: mine[key] for key in ("samples", "quantiles")}
+            theirs["quantiles"] = dict(mine["quantiles"], median=1.01 * mine["quantiles"]["median"])
+    step = compared(base, slow).cases["step/resnet18/b32"][1]
+    assert (step.verdict, step.why) == ("slower", "same machine: the code, or what it runs on")
+
+
 @pytest.mark.parametrize("change, verdict", [
     ({"synthetic": True}, "synthetic against real data"),
     ({"digest": "e" * 64}, "other data"),
@@ -237,6 +248,52 @@ def test_other_settings_under_the_same_name_are_marked():
     assert found.verdict == "other settings (precision)"
 
 
+def test_the_largest_batch_that_fits_is_compared_only_where_it_is_the_same():
+    def file_with(batch, **figures):
+        settings = {"batch_size": "largest", "precision": "bf16"}
+        one = bench_files.row(
+            "step", "largest", [[0.1]], settings=settings, figures={"batch_size": batch} | figures
+        )
+        return bench_files.benchmark() | {"cases": [one]}
+
+    def verdict(base, other):
+        return compared(base, other).cases["step/largest"][1].verdict
+
+    assert verdict(file_with(512), file_with(1024)) == "other settings (batch_size)"
+    assert verdict(file_with(512), file_with(512.0000001)) == "one process", "a mean over processes"
+    clocks = file_with(512, timed_on_device=True), file_with(512, timed_on_device=False)
+    assert verdict(*clocks) == "other settings (timed_on_device)"
+
+
+def test_what_the_machines_did_otherwise_by_the_same_settings_is_said():
+    files = [bench_files.benchmark(), bench_files.benchmark(50, slowdown=3.0, name="Slow CPU")]
+    for made, name in zip(files, ("bf16", "fp32")):
+        next(row for row in made["cases"] if row["part"] == "endtoend")["figures"]["precision"] = name
+    next(row for row in files[1]["cases"] if row["part"] == "accuracy")["figures"]["accuracy"] = 0.8478
+    cases = compared(*files).cases
+    assert cases["endtoend/run/cpu.yaml"][1].why == "precision fp32, bf16 on the base"
+    assert cases["accuracy/cpu.yaml"][1].why == "accuracy -1.22 points", "faster or slower, but not as good"
+    assert "precision fp32, bf16 on the base" in telling.table(compared(*files))
+    assert re.search(r"86\.00 % in \d+ s, n=5", telling.table(compared(*files)))
+
+
+def test_other_versions_and_threads_are_said():
+    base, other = bench_files.benchmark(), bench_files.benchmark(9)
+    assert not any("versions" in text for text in compared(base, other).warnings)
+    other["software"] |= {"torch": "2.13"}
+    base["speed_settings"], other["speed_settings"] = {"threads": 1}, {"threads": 2}
+    told = "measured with other versions or switches: torch 2.9, 2.13; threads 1, 2"
+    assert told in compared(base, other).warnings
+
+
+@pytest.mark.parametrize(("low", "high", "text"), [
+    (0.931, 0.969, "0.95x [0.93, 0.97]"), (0.9961, 0.9992, "0.998x [0.996, 0.999]"),
+    (0.99991, 0.99997, "0.99994x [0.99991, 0.99997]"), (0.9961, 1.0008, "1.00x [1.00, 1.00]"),
+])  # fmt: skip
+def test_an_interval_says_what_its_verdict_says(low, high, text):
+    assert telling.speed(significance.Ratio((low + high) / 2, low, high)) == text
+
+
 def test_files_of_another_scale_are_refused():
     other = bench_files.benchmark() | {"scale": "tiny"}
     with pytest.raises(ValueError, match="scale tiny"):
@@ -256,8 +313,9 @@ def test_the_command_compares_and_gates(tmp_path, capsys):
     assert compare.main([base, same, "--gate", "5%", "--md", "--html", str(tmp_path / "page.html")]) == 0
     assert "| step/resnet18/b32 | 20.0 images/s |" in capsys.readouterr().out
     assert (tmp_path / "page.html").stat().st_size > 5000
-    assert compare.main([base, slow, "--gate", "5%", "--json"]) == 1
+    assert compare.main([base, slow, "--gate", "0.5%", "--json"]) == 1
     printed = capsys.readouterr()
+    assert "gate 0.5 %: " in printed.err
     assert "slower: slow: step/resnet18/b32 runs at 0.8" in printed.err
     answer = json.loads(printed.out)
     assert math.isclose(answer["cases"]["step/resnet18/b32"][1]["ratio"]["ratio"], 1 / 1.2, rel_tol=0.03)

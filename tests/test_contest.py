@@ -81,6 +81,18 @@ def test_an_epoch_at_once_is_one_batch(rows):
     assert row["status"] == "ok" and row["batch_size"] == 512
 
 
+def test_processor_time_is_that_of_all_rounds(monkeypatch):
+    setting = contest.setting_of(512, 128, CPU, torch.float32, workers=1)
+    one = Contestant("ours", entrants.resident("rows"), True, True)
+    one.start(setting)
+    spent = iter((0.0, 2.0, 2.0, 2.0))  # the second round finds a clock that stands still
+    monkeypatch.setattr(contestants, "cpu_seconds", lambda: next(spent))
+    for _ in range(2):
+        one.measure(setting, 0.01)
+    one.close()
+    assert one.row["images_per_cpu_second"] == one._made / 2.0 and one._made % 128 == 0
+
+
 def test_a_loader_that_fails_is_a_row_that_says_why():
     contestant = Contestant("broken", lambda setting: 1 / 0, True, False)
     setting = contest.setting_of(64, 8, CPU, torch.float32, workers=1)

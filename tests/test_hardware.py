@@ -5,6 +5,8 @@ import getpass
 import json
 import platform
 
+import pytest
+
 from fastresnet.machine import hardware, meters, software
 
 
@@ -21,3 +23,13 @@ def test_the_description_has_a_cpu_and_usable_cores():
     machine = hardware.describe()
     assert machine["cpu"]["model"] and 1 <= machine["cpu"]["cores_usable"] <= machine["cpu"]["cores"]
     assert (machine["gpu"] is None) == (machine["gpus"] == [])
+
+
+@pytest.mark.parametrize(("told", "name"), [
+    ({}, "8x H100"), ({"device": "cpu", "world_size": 1}, "16 cores EPYC"),
+    ({"device": "cuda", "world_size": 1}, "1x H100 of 8"), ({"device": "cuda", "world_size": 8}, "8x H100"),
+    ({"device": "cuda", "world_size": 16}, "16x H100"), ({"device": "cuda"}, "8x H100"),
+])  # fmt: skip
+def test_what_stood_idle_takes_no_credit(told, name):
+    machine = {"gpus": [{"name": "H100"}] * 8, "cpu": {"model": "EPYC", "cores_usable": 16}}
+    assert hardware.used_name({"hardware": machine, **told}) == name

@@ -101,6 +101,22 @@ def test_it_climbs_evenly_and_stops_where_the_loss_diverges(experiment):
     assert np.allclose(factors, factors[0]) and set(result.suggestions) == set(lr_finder.SUGGESTIONS)
 
 
+def test_rates_are_what_optim_lr_must_be_told_where_the_batch_scales_them():
+    scaled = {"optim.lr_scaling": "linear", "optim.lr_base_batch": 5}
+    made = Experiment(config.load(None, SETTINGS | scaled), splits=IMAGES)
+    used = []
+    result = lr_finder.range_test(
+        made,
+        low=1e-4,
+        high=1e-2,
+        steps=12,
+        on_step=lambda *given: used.append(made.optimizer.param_groups[0]["lr"]),
+    )
+    made.close()
+    assert result.rates[0] == pytest.approx(1e-4)
+    assert used == pytest.approx([4 * rate for rate in result.rates]), "batches of 20, rates chosen for 5"
+
+
 def test_a_range_that_is_none_is_named(experiment):
     with pytest.raises(ValueError, match="0 < low < high and 10 steps"):
         lr_finder.range_test(experiment, low=1.0, high=0.1)

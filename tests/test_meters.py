@@ -10,16 +10,23 @@ from fastresnet.machine import hardware, meters, nvml
 from fastresnet.machine.ceiling import matmul_ceiling
 
 
-def test_rapl_energy_is_read_and_a_wrapped_counter_is_unwrapped(tmp_path, monkeypatch):
-    domain = tmp_path / "intel-rapl:0"
-    domain.mkdir()
-    (domain / "energy_uj").write_text("9000000\n")
-    (domain / "max_energy_range_uj").write_text("10000000\n")
-    monkeypatch.setattr(meters, "RAPL", tmp_path)
-    meter = meters.EnergyMeter("cpu")
-    with meter:
-        (domain / "energy_uj").write_text("2000000\n")
+def test_rapl_energy_is_read_and_a_wrapped_counter_is_unwrapped(rapl):
+    rapl.write_text("9000000\n")
+    rapl.with_name("max_energy_range_uj").write_text("10000000\n")
+    with meters.EnergyMeter("cpu") as meter:
+        rapl.write_text("2000000\n")
     assert meter.source == "rapl" and meter.joules == pytest.approx(3.0)
+
+
+def test_the_energy_of_the_whole_board_is_not_added_to_that_of_its_package(rapl):
+    board = rapl.parents[1] / "intel-rapl:1" / rapl.name
+    board.parent.mkdir()
+    (board.parent / "name").write_text("psys\n")
+    board.write_text("0\n")
+    with meters.EnergyMeter("cpu") as meter:
+        for counter in (rapl, board):
+            counter.write_text("5000000\n")
+    assert meter.joules == pytest.approx(5.0)
 
 
 def test_without_a_meter_the_energy_is_unknown_not_zero(tmp_path, monkeypatch):

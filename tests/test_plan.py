@@ -47,6 +47,12 @@ def test_an_unknown_gpu_and_a_missing_format_are_refused():
         predicted("T4", {"train.precision": "bf16"})
 
 
+def test_an_apple_gpu_is_predicted_in_the_precision_that_auto_takes_there():
+    rates = {"bf16": 2e12, "fp16": 2e12, "fp32": 1e12}
+    apple = machines.Machine("M", "mps", rates, 1e11, 1e-5, 2**34, "measured")
+    assert plan.precision_for(config.load("rn18.yaml"), apple) == "fp32"
+
+
 def test_a_measured_machine_is_predicted_from_its_file(tmp_path):
     path = tmp_path / "cpu.json"
     record.write(path, bench_files.benchmark())
@@ -69,8 +75,8 @@ def test_a_gpu_is_never_predicted_from_a_cpu():
     assert assumed.source == "assumed: no result of a cuda device is here"
     assert assumed == plan.share_for("cuda", []) and assumed.low < assumed.usual < assumed.high
     measured = plan.share_for("cuda", [*cpu, gpu_file(20, 0.1)])
-    assert measured.source == "3 measured steps on cuda devices"
-    assert plan.share_for("cpu", cpu).source == "6 measured steps on cpu devices"
+    assert measured.source == "20th to 80th percentile of 3 measured steps on cuda devices"
+    assert plan.share_for("cpu", cpu).source.endswith("of 6 measured steps on cpu devices")
 
 
 def test_the_error_is_told_by_kind_of_device():

@@ -13,7 +13,7 @@ from fastresnet.bench.protocol import protocol
 from fastresnet.settings import config
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.step import Step
-from fastresnet.training.trainer import Trainer
+from fastresnet.training.trainer import Diverged, Trainer
 
 SMALL = {
     "train.batch_size": 20, "train.epochs": 2, "model.stage_widths": [8, 8, 8], "eval.batch_size": 300,
@@ -101,6 +101,17 @@ def test_a_run_stops_where_max_steps_says_and_counts_the_arithmetic_of_these_ste
     protocol.run_once(ready, 0)
     assert len(taken) == 4
     assert ready.flops["train"] == pytest.approx(4 / 6 * prepared().flops["train"])
+
+
+def test_a_diverged_run_claims_no_share_of_the_machine(prepared, monkeypatch):
+    def diverges(*given, **more):
+        raise Diverged("not finite")
+
+    ready = prepared()
+    assert protocol.run_once(ready, 0)["mfu"] > 0
+    monkeypatch.setattr(ready.experiment.trainer, "fit_epoch", diverges)
+    row = protocol.run_once(ready, 1)
+    assert row["status"] == "failed" and row.get("mfu") is None
 
 
 def test_a_discarded_run_shows_each_kind_of_step_and_leaves_no_trace(prepared, monkeypatch):

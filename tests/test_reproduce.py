@@ -275,6 +275,28 @@ def test_a_rival_without_json_is_timed_whole_and_a_run_that_fails_is_kept():
     assert failed["status"] == "failed" and "no luck" in failed["message"]
 
 
+@pytest.mark.parametrize(("told", "message"), [
+    ({"accuracy": 94.02}, "its accuracy is 94.02, a share of 1, not percent is wanted"),
+    ({"accuracy": "94"}, "its accuracy is '94'"), ({"seconds": -1}, "its seconds is -1"),
+])  # fmt: skip
+def test_a_figure_of_a_rival_that_can_not_be_is_no_figure(told, message):
+    row = rival.run(says(f"import json; print(json.dumps({told}))"), 0)
+    assert row["status"] == "failed" and row["message"].startswith(message)
+
+
+def test_what_a_rival_leaves_open_is_measured_and_the_page_says_by_which_clock(quick, tmp_path):
+    told = says("import json; print(json.dumps(dict(seconds=None, accuracy=None)))")
+    run(tmp_path, f"--versus={told}", "--versus-name=other", "--target=0.1")
+    beside = record.read(tmp_path / "out" / "record.json")["rivals"][0]
+    assert beside["runs"][0]["seconds"]["total"] > 0 and beside["summary"]["target_met"] is None
+    page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert " other: the whole call is timed, its start-up included." in page
+    told = says("import json; print(json.dumps(dict(seconds=2.5)))")
+    run(tmp_path, f"--versus={told}", "--versus-name=other", out="own")
+    page = (tmp_path / "own" / "README.md").read_text(encoding="utf-8")
+    assert " other: timed by its own clock" in page
+
+
 # ---- what all runs say -------------------------------------------------------------------------------------
 
 
@@ -284,6 +306,24 @@ def test_a_diverged_run_counts_as_a_failure_and_is_never_dropped():
     assert summary["n"] == 9 and summary["failed"] == 1 and summary["target_met"] is False
     assert rows.judgement(summary, 0.94) == "not met: 1 of 10 runs failed"
     assert rows.summarise(all_rows[:9], 0.94, 9)["target_met"] is True
+
+
+def test_a_record_tells_the_machines_use_and_energy_of_the_runs_that_ended(quick, tmp_path, monkeypatch):
+    def run_once(prepared, seed, **how):
+        figures = {"mfu": 0.4, "energy_joules": 50.0} if seed else {"mfu": 9.0, "energy_joules": 1.0}
+        return row(0.5, status="ok" if seed else "failed", seed=seed) | figures
+
+    monkeypatch.setattr(protocol, "run_once", run_once)
+    run(tmp_path, runs=3)
+    made = record.read(tmp_path / "out" / "record.json")
+    assert (made["mfu"], made["energy_joules"]) == (0.4, 50.0)
+
+
+def test_two_runs_alike_to_the_image_do_not_meet_a_target_by_that():
+    alike = [row(0.9401, seed=seed) for seed in range(2)]
+    assert rows.summarise(alike, 0.94, resolution=1e-4)["target_met"] is False
+    alike = [row(0.96, seed=seed) for seed in range(3)]
+    assert rows.summarise(alike, 0.94, resolution=1e-4)["target_met"] is True
 
 
 def test_the_target_needs_a_mean_above_it_beyond_chance():

@@ -129,6 +129,17 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(train, whole, tmp_path,
     assert resumed.dir == tmp_path / "part"
 
 
+def test_a_resumed_runs_wall_holds_its_sessions_and_its_energy_is_unknown(train, tmp_path, rapl):
+    first = train("part", {"train.max_steps": 4})
+    assert first.record["energy_joules"] == 0.0
+    kept = torch.load(first.checkpoint)
+    kept["ledger"]["seconds"]["train"] = 5000.0
+    checkpoint.save(first.checkpoint, kept)
+    again = train("part", {"run.resume": str(tmp_path / "part")}).record
+    assert again["seconds"]["wall"] > again["seconds"]["train"] > 5000.0
+    assert again["energy_joules"] is None
+
+
 def test_max_steps_stops_early_and_keeps_the_schedule(train, whole):
     part = train("part", {"train.max_steps": 4})
     assert part.record["steps"] == 4

@@ -6,15 +6,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import bench_files
 import pytest
 import torch
 
 from fastresnet.bench.commands import run
 from fastresnet.bench.measuring import cases, file, profiles, suite
+from fastresnet.bench.measuring.cases.variant import Variant
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Measured
 from fastresnet.bench.measuring.suite import Suite
+from fastresnet.machine import timing
 
 CPU = torch.device("cpu")
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
@@ -122,6 +126,29 @@ def test_a_ceiling_that_was_beaten_is_measured_again(monkeypatch):
     assert context.utilisation("fp32", 0.5e9)["mfu"] == 0.5
     found = context.utilisation("fp32", 2e9)
     assert found == {"flops_per_second": 2e9, "mfu": 0.5, "ceiling_flops_per_second": 4e9}
+
+
+def test_energy_is_told_of_a_process_that_works_alone_and_of_none_that_takes_turns(rapl, monkeypatch):
+    class OfTwo(timing.Turns):
+        alone = False
+
+    step = Variant(Context(CPU, tiny=True), "speednet", 4, "fp32", work="forward")
+    assert step.measure(0.01).figures["joules_per_image"] == 0.0
+    monkeypatch.setattr(timing, "turns", OfTwo)
+    assert step.measure(0.01).figures["joules_per_image"] is None
+
+
+def test_the_time_left_is_told_in_whole_seconds(capsys):
+    row = bench_files.row("step", "one", [[1.0]])
+    told = SimpleNamespace(
+        cases=[row],
+        budget=120.0,
+        context=SimpleNamespace(suite="quick"),
+        measure=lambda: [(row, 119.7)],
+        file=dict,
+    )
+    list(run._once(told))
+    assert "[ 1/1]  2:00 min left  step/one" in capsys.readouterr().err
 
 
 def test_a_profile_is_a_trace_and_a_table(tmp_path):

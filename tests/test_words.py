@@ -13,9 +13,9 @@ def test_a_share_is_told_in_percent_with_its_spread(given, text):
     assert words.percent(*given) == text
 
 
-def test_seconds_from_a_hundred_on_are_whole():
-    told = [words.seconds(*given) for given in ((0.714, 0.006), (99.99,), (123.4, 2.6))]
-    assert told == ["0.71 ±0.01 s", "99.99 s", "123 ±3 s"]
+def test_seconds_from_a_hundred_on_are_whole_unless_that_hides_their_spread():
+    told = [words.seconds(*given) for given in ((0.714, 0.006), (99.99,), (123.4, 2.6), (250.31, 0.42))]
+    assert told == ["0.71 ±0.01 s", "99.99 s", "123 ±3 s", "250.3 ±0.4 s"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
@@ -28,10 +28,16 @@ def test_durations_read_as_people_say_them(seconds, text):
 
 @pytest.mark.parametrize(("value", "unit", "text"), [
     (0.00231, "s", "2.31 ms"), (12.0, "s", "12 s"), (3e-9, "s", "3 ns"), (1.11e9, "FLOP", "1.11 GFLOP"),
-    (7.9e15, "FLOP/s", "7,900 TFLOP/s"), (12_000, "", "12k"), (-3.1e6, "", "-3.1M"), (0.25, "", "0.25"),
+    (7.9e15, "FLOP/s", "7,900 TFLOP/s"), (0.9997, "s", "1,000 ms"),
+    (12_000, "", "12k"), (-3.1e6, "", "-3.1M"), (0.25, "", "0.25"),
 ])  # fmt: skip
 def test_an_amount_is_scaled_to_be_readable(value, unit, text):
     assert words.amount(value, unit) == text
+
+
+@pytest.mark.parametrize(("p_value", "text"), [(0.00961, "p=0.0096"), (0.31, "p=0.31"), (0.0, "p<1e-12")])
+def test_a_chance_is_never_rounded_to_none_nor_onto_a_limit(p_value, text):
+    assert words.chance(p_value) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(7, "7 bytes"), (3 << 10, "3.0 KiB"), (3 << 29, "1.5 GiB")])

@@ -47,14 +47,15 @@ def spread(samples: Sequence[float]) -> tuple[float | None, float | None, float 
     return fmean(samples), std, student_t_quantile(0.975, n - 1) * std / math.sqrt(n)
 
 
-def p_value_mean_above(samples: Sequence[float], target: float) -> float:
+def p_value_mean_above(samples: Sequence[float], target: float, resolution: float = 0.0) -> float:
     """One-sided t test: the chance of samples like these if the true mean were `target` or less.
 
     Small means «the mean is above the target». For «below», negate both. Needs two samples (ValueError).
+    resolution:  as of `p_value_paired`
     """
     if len(samples) < 2:
         raise ValueError(f"a t test needs at least two samples, got {len(samples)}")
-    error = stdev(samples) / math.sqrt(len(samples))
+    error = max(stdev(samples), resolution) / math.sqrt(len(samples))
     distance = fmean(samples) - target
     if error == 0:
         return 0.0 if distance > 0 else 1.0
@@ -64,8 +65,8 @@ def p_value_mean_above(samples: Sequence[float], target: float) -> float:
 def p_value_paired(one: Sequence[float], other: Sequence[float], resolution: float = 0.0) -> float:
     """Two-sided t test of pairs: the chance of differences like these if their true mean were 0.
 
-    resolution:  what samples are multiples of (of an accuracy: an image's share of its test set). Differences
-                 that agree more closely agree by it, not by truth.
+    resolution:  what samples are multiples of (of an accuracy: an image's share of its test set). What
+                 agrees more closely agrees by it, not by truth.
     Raises ValueError on fewer than two pairs.
     """
     differences = [a - b for a, b in zip(one, other, strict=True)]

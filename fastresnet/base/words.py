@@ -22,8 +22,14 @@ def percent(share: float | None, spread: float | None = None, *, digits: int = 2
 
 
 def seconds(value: float | None, spread: float | None = None) -> str:
-    """A measured time: `0.71 s`, with a spread `0.71 ±0.01 s`; whole seconds from 100 on."""
-    return _figure(value, spread, 1.0, 2 if value is None or value < 100 else 0, " s")
+    """A measured time: `0.71 s`, with a spread `0.71 ±0.01 s`; whole from 100 s on, but for small spreads."""
+    digits = 2 if value is None or value < 100 else int(spread is not None and spread < 1)
+    return _figure(value, spread, 1.0, digits, " s")
+
+
+def chance(p_value: float) -> str:
+    """`p=0.0018`; below what its computation resolves `p<1e-12`."""
+    return f"p={p_value:.2g}" if p_value >= 1e-12 else "p<1e-12"
 
 
 def _figure(value: float | None, spread: float | None, scale: float, digits: int, unit: str) -> str:
@@ -52,7 +58,7 @@ def amount(value: float, unit: str = "") -> str:
         name = prefix + unit
     scaled = value / scale
     space = " " if unit else ""
-    return f"{scaled:,.0f}{space}{name}" if abs(scaled) >= 1000 else f"{scaled:.3g}{space}{name}"
+    return f"{scaled:,.0f}{space}{name}" if abs(scaled) >= 999.5 else f"{scaled:.3g}{space}{name}"
 
 
 def size(count: int) -> str:

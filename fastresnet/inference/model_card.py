@@ -63,7 +63,7 @@ def _results(record: dict[str, Any] | None) -> list[str]:
     if record["loss"] is not None:
         rows.append(["test loss", f"{record['loss']:.4f} nats"])
     took = words.duration(record["seconds"]["train"])
-    rows.append(["training time", f"{took} on {hardware.short_name(record['hardware'])}"])
+    rows.append(["training time", f"{took} on {hardware.used_name(record)}"])
     if record.get("flops_per_image"):
         rows.append(["forward pass of one image", f"{record['flops_per_image'] / 1e9:.3f} GFLOP"])
     return words.markdown(rows)

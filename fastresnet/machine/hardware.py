@@ -122,6 +122,20 @@ def short_name(hardware: Hardware | Mapping[str, Any]) -> str:
     return f"{cpu.get('cores_usable') or cpu.get('cores') or '?'} cores {cpu.get('model') or 'unknown CPU'}"
 
 
+def used_name(made: Mapping[str, Any]) -> str:
+    """What the figures of a file are of, in a few words: its machine without what stood idle.
+
+    made:  a result, record or benchmark, whose `device` and `world_size` say so; older ones say neither
+    """
+    machine, used = made["hardware"], made.get("world_size")
+    if made.get("device") == "cpu":
+        return short_name({**machine, "gpus": []})
+    count = len(machine.get("gpus") or [])
+    if made.get("device") != "cuda" or used in (None, count) or not count:
+        return short_name(machine)
+    return f"{used}x {machine['gpus'][0]['name']}" + (f" of {count}" if used < count else "")
+
+
 def _describe_gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     facts: Gpu = {

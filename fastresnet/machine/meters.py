@@ -85,8 +85,12 @@ class EnergyMeter:
 
 
 def rapl_domains(root: Path) -> list[Path]:
-    """Package-level RAPL domains under `root` whose counters this process may read."""
-    return [path for path in sorted(root.glob("intel-rapl:[0-9]")) if lines(path / "energy_uj")]
+    """Package-level RAPL domains under `root` whose counters this process may read.
+
+    `psys`, which stands beside them where there is one, is the whole board: it counts the packages again.
+    """
+    found = [path for path in sorted(root.glob("intel-rapl:[0-9]")) if lines(path / "energy_uj")]
+    return [path for path in found if lines(path / "name") != ["psys"]]
 
 
 def _microjoules(path: Path) -> float:

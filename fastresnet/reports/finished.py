@@ -45,7 +45,7 @@ class Accuracy(TypedDict):
 
 
 class Seconds(TypedDict):
-    """Seconds by what they went into; init, train and eval cover all sessions of a resumed run."""
+    """Seconds by what they went into; init, train, eval and wall cover all sessions of a resumed run."""
 
     startup: float
     compile: float
@@ -74,6 +74,7 @@ class Result(Circumstances):
     peak_memory_bytes: int
     energy_joules: float | None
     precision: str
+    device: str
     loader: str
     world_size: int
     steps: int

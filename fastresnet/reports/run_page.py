@@ -69,7 +69,7 @@ def _origin(record: Result) -> Iterator[str]:
     data = record["data"]
     yield str(data.get("name"))
     yield f"{data.get('train_size', 0):,} training images"
-    yield hardware.short_name(record["hardware"])
+    yield hardware.used_name(record)
     yield f"seed {record['seed']}"
 
 
@@ -230,7 +230,7 @@ def _measured(record: Result) -> Iterator[tuple[str, str]]:
     for key, (label, unit) in MEASURED.items():
         yield label, "not known here" if values.get(key) is None else words.amount(values[key], unit)
     yield from ((f"software: {name}", str(value)) for name, value in _items(record["software"]) if value)
-    yield "machine", hardware.short_name(record["hardware"])
+    yield "machine", hardware.used_name(record)
     yield "data digest", str(record["data"].get("digest"))
 
 

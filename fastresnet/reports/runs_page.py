@@ -68,7 +68,7 @@ def _row(run: Finished) -> list[str]:
         *highest,
         words.duration(record.get("seconds", {}).get("train"), digits=2),
         f"{rate:,.0f}" if rate else words.UNKNOWN,
-        hardware.short_name(record["hardware"]) if record.get("hardware") else words.UNKNOWN,
+        hardware.used_name(record) if record.get("hardware") else words.UNKNOWN,
     ]
 
 

@@ -16,7 +16,7 @@ from fastresnet.machine import hardware
 
 def line(record: Mapping[str, Any]) -> str:
     """One aligned line: `speed94  n=200  acc 94.02 ±0.14 %  time 0.71 ±0.01 s  1x H200`."""
-    machine = hardware.short_name(record["hardware"])
+    machine = hardware.used_name(record)
     mark = "  SYNTHETIC DATA" if record["data"]["synthetic"] else ""
     several = record.get("kind") in ("record", "series")
     fields = _record_fields(record) if several else _result_fields(record)

@@ -13,9 +13,11 @@ from typing import Any, cast
 
 import torch
 
-from fastresnet.machine import hardware, memory
+from fastresnet.machine import hardware, memory, meters
 from fastresnet.machine.ceiling import matmul_ceiling
+from fastresnet.machine.distributed import World
 from fastresnet.models.flops import flops_per_image
+from fastresnet.ranks import collectives
 from fastresnet.reports.finished import Accuracy, Result, Row, Seconds
 from fastresnet.runs import record
 from fastresnet.training import arithmetic
@@ -47,6 +49,7 @@ class Ledger:
     """The measurements of a run.
 
     part_seconds:  training seconds of the epoch that is under way, earlier sessions included
+    continued:     whether an earlier session did a part, of whose energy nobody knows
     """
 
     experiment: Experiment
@@ -54,6 +57,7 @@ class Ledger:
     best: Best = field(default_factory=Best)
     seconds: Seconds = field(default_factory=_no_seconds)
     part_seconds: float = 0.0
+    continued: bool = False
 
     def trained(self, seconds: float) -> None:
         """So many seconds more went into training the epoch that is under way."""
@@ -103,8 +107,9 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; start-up and compiling are this session's own."""
         self.history, self.best = list(state["history"]), Best(**state["best"])
-        self.part_seconds, before = state["part_seconds"], state["seconds"]
+        self.part_seconds, before, self.continued = state["part_seconds"], state["seconds"], True
         self.seconds.update({"init": before["init"], "train": before["train"], "eval": before["eval"]})
+        self.seconds["wall"] = before["init"] + before["train"] + before["eval"]
 
     def record(self, plain: Score, with_tta: Score | None, energy_joules: float | None) -> Result:
         """The record of the run, finished with these scores of the last weights on the test set."""
@@ -127,9 +132,10 @@ class Ledger:
             "flops_per_image": flops_per_image(experiment.model, experiment.image_size),
             "mfu": work.flops / seconds["train"] / ceiling if ceiling else None,
             "peak_memory_bytes": memory.peak_bytes(device),
-            "energy_joules": energy_joules,
+            "energy_joules": None if self.continued else energy_joules,
             **hardware.circumstances(),
             "precision": precision.name,
+            "device": device.type,
             "loader": experiment.loader_name,
             "world_size": place.size,
             "steps": experiment.trainer.steps_done,
@@ -146,6 +152,20 @@ class Ledger:
             "best_epoch": self.best.epoch or self.history[-1]["epoch"],
             "best_on": self.experiment.cfg.eval.best_on if chosen else "last weights",
         }
+
+
+def joules_of_all(meter: meters.EnergyMeter, place: World) -> float | None:
+    """What the GPUs of all processes took, or the one host on whose CPUs they run; None where unknown.
+
+    Every process calls it.
+    """
+    if place.size == 1:
+        return meter.joules
+    if meter.device.type != "cuda":
+        return meter.joules if place.local_size == place.size else None
+    known = math.nan if meter.joules is None else meter.joules
+    total = collectives.sum_over(torch.tensor(known, dtype=torch.float64, device=meter.device), place)
+    return _number(float(total))
 
 
 @cache

@@ -25,7 +25,7 @@ from fastresnet.runs import loggers
 from fastresnet.runs.callbacks import Callback, Callbacks
 from fastresnet.runs.folder import RunFolder
 from fastresnet.runs.keeping import Keeper
-from fastresnet.runs.ledger import Ledger
+from fastresnet.runs.ledger import Ledger, joules_of_all
 from fastresnet.runs.progress import Progress
 from fastresnet.settings.config import Config
 from fastresnet.training import evaluation
@@ -121,7 +121,7 @@ class Session:
                     raise divergence.traced(error, self.experiment, self.keeper.rewind, self.stop) from None
                 self.stop.answer = "the last step is done, the run is finishing; again to stop now"
                 with self.progress.busy("evaluating the last weights, writing the record"):
-                    return self._finish(energy.joules)
+                    return self._finish(joules_of_all(energy, self.place))
         finally:
             self._close()
 
@@ -249,7 +249,7 @@ class Session:
             if not self.folder.checkpoint("best").exists():
                 self.keeper.keep_best()
             self.keeper.flush()
-            self.ledger.seconds["wall"] = self._since_began()
+            self.ledger.seconds["wall"] += self._since_began()
             stored = self.folder.finished(experiment.trainer.steps_done)
             self.record = stored or self.ledger.record(plain, with_tta, energy_joules)
             images = Pictures(experiment.splits.test, cfg.data.label_field)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from fastresnet.base import statistics
+from fastresnet.base import statistics, words
 
 Reading = Literal["load_1min", "clock_mhz", "power_watts", "temperature_celsius"]
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
@@ -64,11 +64,18 @@ def accuracy_of(row: Row) -> float:
 
 
 def summarise(
-    rows: Sequence[Row], target: float | None, planned: int | None = None, clock: str = "total"
+    rows: Sequence[Row],
+    target: float | None,
+    planned: int | None = None,
+    *,
+    clock: str = "total",
+    resolution: float = 0.0,
 ) -> Summary:
     """The summary of all rows; the accuracy is the one on the clock, with TTA where there is any.
 
-    clock:  which of a row's seconds count
+    clock:       which of a row's seconds count
+    resolution:  what accuracies are multiples of, an image's share of the test set: runs that agree more
+                 closely than that say nothing of how runs differ
 
     The target is met when all planned runs are done, none failed, and the one-sided t test of the mean says
     p < 0.01. None: not judged, as runs are missing, or one run reached it, which proves nothing.
@@ -79,9 +86,9 @@ def summarise(
         used = "accuracy_tta"
     accuracy = _known(row[used] for row in ended)
     seconds = _known(row["seconds"][clock] for row in ended)
-    p_value = (
-        statistics.p_value_mean_above(accuracy, target) if target is not None and len(accuracy) > 1 else None
-    )
+    p_value = None
+    if target is not None and len(accuracy) > 1:
+        p_value = statistics.p_value_mean_above(accuracy, target, resolution)
     failed = len(rows) - len(ended)
     mean, std, ci95 = statistics.spread(accuracy)
     seconds_mean, seconds_std, seconds_ci95 = statistics.spread(seconds)
@@ -103,15 +110,15 @@ def summarise(
 def _met(accuracy: list[float], target: float | None, p_value: float | None, failed: int) -> bool | None:
     if target is None:
         return None
-    if failed or not accuracy:
-        return False
+    if failed or not accuracy:  # a rival may tell none
+        return False if failed else None
     if p_value is None:
         return None if accuracy[0] >= target else False
     return p_value < SIGNIFICANT
 
 
 def judgement(summary: Summary, target: float, planned: int | None = None) -> str:
-    """Whether the target was met, in words: `met, p=0.002`, `not met: 2 of 5 runs failed`."""
+    """Whether the target was met, in words: `met, p=0.0018`, `not met: 2 of 5 runs failed`."""
     n, failed, p_value, mean = summary["n"], summary.get("failed", 0), summary["p_value"], summary["mean"]
     if failed:
         return f"not met: {failed} of {n + failed} runs failed"
@@ -119,7 +126,7 @@ def judgement(summary: Summary, target: float, planned: int | None = None) -> st
         return f"not judged: {n} of {planned} runs done"
     if p_value is None:
         return "not judged" if mean is None else f"{'reached' if mean >= target else 'missed'} in one run"
-    return f"{'met' if p_value < SIGNIFICANT else 'not met'}, p={p_value:.1g}"
+    return f"{'met' if p_value < SIGNIFICANT else 'not met'}, {words.chance(p_value)}"
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

@@ -89,7 +89,8 @@ def row_of(member: Member, result: Result | None, message: str = "") -> Ran:
 def assemble(plan: Plan, rows: Sequence[Ran], data: Info) -> SeriesResult:
     """The series so far; `data`: what its runs are trained and tested on."""
     by_value = [[row for row in rows if row["value"] == value] for value in plan.values]
-    groups = [_group(plan, value, some) for value, some in zip(plan.values, by_value)]
+    resolution = 1 / data["test_size"]
+    groups = [_group(plan, value, some, resolution) for value, some in zip(plan.values, by_value)]
     first = max(range(len(groups)), key=lambda index: _rank(groups[index]))
     return {
         "schema_version": record.SCHEMA_VERSION,
@@ -104,15 +105,15 @@ def assemble(plan: Plan, rows: Sequence[Ran], data: Info) -> SeriesResult:
         "runs": list(rows),
         "groups": groups,
         "summary": groups[first],
-        "over": _over(by_value, first, 1 / data["test_size"]),
+        "over": _over(by_value, first, resolution),
         "data": data,
         **hardware.circumstances(),
     }
 
 
-def _group(plan: Plan, value: object, rows: Sequence[Ran]) -> Group:
-    summed = summarise(rows, plan.cfg.eval.target, len(plan.seeds), clock="train")
-    return {**summed, "value": value}
+def _group(plan: Plan, value: object, rows: Sequence[Ran], resolution: float) -> Group:
+    target, planned = plan.cfg.eval.target, len(plan.seeds)
+    return {**summarise(rows, target, planned, clock="train", resolution=resolution), "value": value}
 
 
 def _rank(group: Group) -> tuple[bool, float]:
@@ -171,10 +172,8 @@ def _interval(group: Group) -> str:
 
 
 def _list(some: Sequence[Over]) -> str:
-    return ", ".join(
-        f"{strict_yaml.write(one['value'])} ({100 * one['gain']:+.2f} points, p={one['p_value']:.1g})"
-        for one in some
-    )
+    told = [(strict_yaml.write(one["value"]), 100 * one["gain"], cast(float, one["p_value"])) for one in some]
+    return ", ".join(f"{value} ({gain:+.2f} points, {words.chance(p)})" for value, gain, p in told)
 
 
 def table(made: SeriesResult) -> list[str]:

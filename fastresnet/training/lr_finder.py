@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastresnet.optim.rates import scaled
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.trainer import Trainer
 
@@ -84,7 +83,7 @@ def _climb(
     experiment: Experiment, planned: Floats, on_step: Callable[[int, float, float], None]
 ) -> tuple[list[float], list[float], bool]:
     """Rates and losses up to the end or to divergence."""
-    peak = scaled(experiment.cfg.optim, experiment.cfg.train.batch_size).lr
+    peak = experiment.cfg.optim.lr  # before optim.lr_scaling, which the groups' base rates hold already
     original: Trainer = experiment.trainer
     plain = dataclasses.replace(original.options, compile="off", cuda_graph=False)
     trainer = Trainer(

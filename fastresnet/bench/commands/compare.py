@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastresnet.base import words
 from fastresnet.base.files import write_text
 from fastresnet.bench.judging import comparison, telling
 from fastresnet.bench.judging.comparison import Comparison
@@ -70,7 +69,7 @@ def gate(compared: Comparison, allowed: float) -> int:
         r = slow.ratio
         interval = f"{r.ratio:.3f}x [{r.low:.3f}, {r.high:.3f}]"
         print(f"slower: {slow.label}: {slow.case} runs at {interval} of the base", file=sys.stderr)
-    limit, planned = words.percent(allowed, digits=0), len(compared.cases) * (len(compared.files) - 1)
+    limit, planned = f"{100 * allowed:g} %", len(compared.cases) * (len(compared.files) - 1)
     others = f", {planned - judged} not judged" if planned > judged else ""
     print(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise{others}", file=sys.stderr)
     return 1 if failed else 0

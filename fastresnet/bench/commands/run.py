@@ -108,7 +108,7 @@ def _once(measured: Suite) -> Iterator[Benchmark]:
     name = hardware.short_name(hardware.describe())
     say(f"{measured.context.suite} suite on {name}: {count} cases, at most {budget}")
     for index, (row, left) in enumerate(measured.measure(), 1):
-        say(f"[{index:>2}/{count}] {left // 60:.0f}:{left % 60:02.0f} left  {describe(row)}")
+        say(f"[{index:>2}/{count}] {words.duration(left):>9} left  {describe(row)}")
         yield measured.file()
 
 

@@ -87,6 +87,10 @@ class Contestant:
     at_once: bool = False
     on_device: bool = False
     _batches: Generator[Batch, None, None] | None = None
+    # images, processor seconds and seconds, of all rounds
+    _made: int = 0
+    _used: float = 0.0
+    _took: float = 0.0
 
     def __post_init__(self) -> None:
         self.row: Row = {
@@ -123,10 +127,11 @@ class Contestant:
         """Samples of images a second for about `seconds` more."""
         cpu, began = cpu_seconds(), timing.now(setting.device)
         total = self._on_device(setting, seconds) if self.on_device else 0
-        total = total or self._by_the_clock(setting, seconds)
-        used = cpu_seconds() - cpu
-        self.row["host_cpu_cores"] = used / (timing.now(setting.device) - began)
-        self.row["images_per_cpu_second"] = total / used
+        self._made += total or self._by_the_clock(setting, seconds)
+        self._used += cpu_seconds() - cpu
+        self._took += timing.now(setting.device) - began
+        self.row["host_cpu_cores"] = self._used / self._took
+        self.row["images_per_cpu_second"] = self._made / self._used
         self.row["images_per_second"] = quantiles(self.row["samples"])
 
     def _on_device(self, setting: Setting, seconds: float) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from fastresnet.bench.measuring.file import Benchmark, Row, good, median_of, number
+from fastresnet.machine import hardware
 
 # a ceiling explains a difference when its own ratio covers at least this share of it, on a log scale
 NEAR = 0.5
@@ -61,11 +62,11 @@ def explain(base: Benchmark, file: Benchmark, own: Row, row: Row, ratio: float) 
         waits = [number(one, "waiting_for_data") for one in (own, row)]
         return "loader" if max(wait or 0.0 for wait in waits) > WAITING else ""
     name = max(before, key=lambda key: before[key])
-    if before[name] == after[name]:
-        return "same machine: the code, or its settings"
     covered = math.log(before[name] / after[name]) / math.log(ratio)
     if NEAR <= covered <= 1 / NEAR:
         return f"{name}: its ceiling differs {before[name] / after[name]:.2f}x"
+    if hardware.used_name(base) == hardware.used_name(file):
+        return "same machine: the code, or what it runs on"
     other = max(after, key=lambda key: after[key])
     if other != name:
         return f"{name} on the base, {other} here"

@@ -11,11 +11,17 @@ from pathlib import Path
 
 from fastresnet.bench.judging import bounds, significance
 from fastresnet.bench.judging.significance import Ratio
-from fastresnet.bench.measuring.file import Benchmark, Row, observations, unfinished
+from fastresnet.bench.measuring.file import Benchmark, Row, number, observations, unfinished
 from fastresnet.machine import hardware
 
 # parts that work on random numbers: the data set plays no part in their figures
 WITHOUT_DATA = ("ceilings", "step")
+# figures that must agree as the settings must: how much was measured, and by which clock
+AS_SETTINGS = ("batch_size", "timed_on_device")
+# figures that say how a machine did what the settings leave to it
+HOW = ("precision", "loader", "kernel")
+# of PyTorch's switches, those that a process has from its start
+SWITCHES = ("threads", "allocator")
 # how several processes and turns are asked for, and how many processes a gate needs
 ASK = "benchmarks/run.py --processes 5"
 TURNS = "benchmarks/run.py --against OTHER measures in turns"
@@ -27,7 +33,7 @@ class Entry:
     """One case in one file, beside the base.
 
     verdict:  base, faster, slower, noise (within it), one process (not judged), or why there is no ratio
-    why:      which ceiling explains the difference
+    why:      what the machines did differently, and which ceiling explains the difference
     """
 
     row: Row | None
@@ -57,7 +63,7 @@ class Slower:
 
 def names(files: Sequence[Benchmark], paths: Sequence[str]) -> list[str]:
     """A short name for each file: its machine where these differ, else the file's own."""
-    machines = [hardware.short_name(file["hardware"]) for file in files]
+    machines = [hardware.used_name(file) for file in files]
     stems = [Path(path).stem for path in paths]
     if len(set(machines)) == len(machines):
         return machines
@@ -101,12 +107,24 @@ def in_turns(base: Benchmark, file: Benchmark) -> bool:
 
 
 def _judged(base: Benchmark, file: Benchmark, own: Row, row: Row, ratio: Ratio) -> Entry:
-    if not ratio.judged:
-        return Entry(row, ratio, "one process")
-    if ratio.within_noise:
-        return Entry(row, ratio, "noise")
+    otherwise = list(_otherwise(own, row))
+    if not ratio.judged or ratio.within_noise:
+        return Entry(row, ratio, "noise" if ratio.judged else "one process", "; ".join(otherwise))
     verdict = "faster" if ratio.ratio > 1 else "slower"
-    return Entry(row, ratio, verdict, bounds.explain(base, file, own, row, ratio.ratio))
+    why = [*otherwise, bounds.explain(base, file, own, row, ratio.ratio)]
+    return Entry(row, ratio, verdict, "; ".join(filter(None, why)))
+
+
+def _otherwise(own: Row, row: Row) -> Iterator[str]:
+    """What the machines did differently by the same settings, and by how much accuracies differ."""
+    for name in HOW:
+        there, here = (one["figures"].get(name) for one in (own, row))
+        if there != here and None not in (there, here):
+            yield f"{name} {here}, {there} on the base"
+    before, after = (number(one, "accuracy") for one in (own, row))
+    gained = 0.0 if before is None or after is None else round(100 * (after - before), 2)
+    if gained:
+        yield f"accuracy {gained:+.2f} points"
 
 
 def _missing(row: Row | None) -> str:
@@ -127,11 +145,17 @@ def _no_ratio(base: Benchmark, file: Benchmark, own: Row | None, row: Row | None
 
 def _incomparable(base: Benchmark, file: Benchmark, own: Row, row: Row) -> str:
     """Why these two rows mean different things, or nothing."""
-    first, second = own["settings"], row["settings"]
+    first, second = _as_measured(own), _as_measured(row)
     if first != second or own["unit"] != row["unit"]:
         changed = sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
         return f"other settings ({', '.join(changed) or 'unit'})"
     return "" if row["part"] in WITHOUT_DATA else _other_data(base, file)
+
+
+def _as_measured(row: Row) -> dict[str, object]:
+    """The settings, and in place of `largest` what that came to; by which clock."""
+    known = {name: row["figures"].get(name) for name in AS_SETTINGS}
+    return row["settings"] | {name: round(it) for name, it in known.items() if isinstance(it, (int, float))}
 
 
 def _other_data(base: Benchmark, file: Benchmark) -> str:
@@ -149,10 +173,25 @@ def _warnings(files: Sequence[Benchmark], labels: Sequence[str]) -> Iterator[str
         yield from (f"{label}: {text}" for text in _warnings_of(file))
     if len({file["git"]["commit"] for file in files}) > 1:
         yield "the files come from different commits of the code"
+    if unlike := _other_versions(files):
+        yield f"measured with other versions or switches: {'; '.join(unlike)}"
     for file, label in zip(files[1:], labels[1:]):
-        alike = hardware.short_name(file["hardware"]) == hardware.short_name(files[0]["hardware"])
+        alike = hardware.used_name(file) == hardware.used_name(files[0])
         if alike and processes(file) > 1 and not in_turns(files[0], file):
             yield f"{label}: measured apart from {labels[0]}, a drift looks like a change: {TURNS}"
+
+
+def _other_versions(files: Sequence[Benchmark]) -> list[str]:
+    """`torch 2.6.0, 2.13.0`: versions and switches that aren't the same in all."""
+    told = [_versions(file) for file in files]
+    names = dict.fromkeys(name for one in told for name in one)
+    values = {name: dict.fromkeys(str(one.get(name)) for one in told) for name in names}
+    return [f"{name} {', '.join(some)}" for name, some in values.items() if len(some) > 1]
+
+
+def _versions(file: Benchmark) -> dict[str, object]:
+    switches = {name: value for name, value in file["speed_settings"].items() if name in SWITCHES}
+    return {**file["software"], "driver": file["hardware"]["driver"], **switches}
 
 
 def _warnings_of(file: Benchmark) -> Iterator[str]:
@@ -210,7 +249,7 @@ def _check_gated(file: Benchmark, label: str, base: Benchmark) -> None:
             f"measure with {ASK}"
         )
     for what, own, wanted in (
-        ("machine", hardware.short_name(file["hardware"]), hardware.short_name(base["hardware"])),
+        ("machine", hardware.used_name(file), hardware.used_name(base)),
         ("device", file["device"], base["device"]),
         ("suite", file["suite"], base["suite"]),
     ):

@@ -48,7 +48,7 @@ class Cost:
     launches: int
 
     def seconds(self, machine: Machine, precision: str) -> dict[str, float]:
-        """What each resource alone would take: nothing can be faster than the largest of the first two."""
+        """What each resource alone would take: no run beats its arithmetic or its fused bytes."""
         return {
             "arithmetic": self.flops / machine.rates[precision],
             "evaluation": self.evaluation_flops / machine.rates[precision],

@@ -88,10 +88,11 @@ def from_file(measured: Benchmark) -> Machine:
     if missing:
         raise ValueError(f"the file lacks the ceilings {', '.join(missing)}: run with --only ceilings")
     machine = measured["hardware"]
-    memory = machine["gpus"][0]["memory_bytes"] if machine["gpus"] else machine["memory_bytes"]
+    on_gpu = measured["device"] != "cpu" and machine["gpus"]
+    memory = machine["gpus"][0]["memory_bytes"] if on_gpu else machine["memory_bytes"]
     formats = [name.removeprefix("matmul-") for name in limits if name.startswith("matmul-")]
     return Machine(
-        hardware.short_name(machine),
+        hardware.used_name(measured),
         measured["device"],
         {name: bounds.rate(limits, name) or 0.0 for name in formats},
         limits["memory-copy"],

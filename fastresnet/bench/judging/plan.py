@@ -23,14 +23,14 @@ from fastresnet.settings.config import Config
 from fastresnet.training import arithmetic
 from fastresnet.training.experiment import Experiment
 
-# of the floor's speed, what steps reach at worst, usually and at best: assumed where nothing was measured
+# of the floor's speed, what slow, usual and fast steps reach: assumed where nothing was measured
 ASSUMED = {"cpu": (0.3, 0.5, 0.8)}
 ASSUMED_ON_GPUS = (0.15, 0.35, 0.6)
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of the floor's speed, what steps reach: at worst, usually and at best; and who says so."""
+    """Of the floor's speed, what slow, usual and fast steps reach; and who says so."""
 
     low: float
     usual: float
@@ -54,7 +54,8 @@ def precision_for(cfg: Config, machine: Machine) -> str:
     """The precision that the settings mean there. Raises ValueError where the machine hasn't got it."""
     wanted = str(cfg.train.precision)
     if wanted == "auto":
-        return next(name for name in ("bf16", "fp16", "fp32") if name in machine.rates)
+        halves = () if machine.kind == "mps" else ("bf16", "fp16")  # as machine.precision.resolve chooses
+        return next(name for name in (*halves, "fp32") if name in machine.rates)
     if wanted not in machine.rates:
         raise ValueError(f"train.precision={wanted}: {machine.name} has {', '.join(machine.rates)}")
     return wanted
@@ -102,7 +103,8 @@ def share_for(kind: str, results: Sequence[Benchmark]) -> Share:
     if not reached:
         return Share(*ASSUMED.get(kind, ASSUMED_ON_GPUS), f"assumed: no result of a {kind} device is here")
     q = quantiles(reached)
-    return Share(q["p20"], q["median"], q["p80"], f"{len(reached)} measured steps on {kind} devices")
+    source = f"20th to 80th percentile of {len(reached)} measured steps on {kind} devices"
+    return Share(q["p20"], q["median"], q["p80"], source)
 
 
 def shares(file: Benchmark) -> list[float]:

@@ -23,8 +23,12 @@ def told(entry: Entry) -> list[str]:
 
 
 def speed(ratio: Ratio) -> str:
-    """`0.95x [0.93, 0.97]`, without an interval where it isn't known."""
-    return f"{ratio.ratio:.2f}x" + (f" [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.judged else "")
+    """`0.95x [0.93, 0.97]`, with as many digits as the verdict needs; no interval where it isn't known."""
+    if not ratio.judged:
+        return f"{ratio.ratio:.2f}x"
+    agree = (n for n in (2, 3, 4) if (round(ratio.low, n) <= 1 <= round(ratio.high, n)) == ratio.within_noise)
+    digits = next(agree, 5)
+    return f"{ratio.ratio:.{digits}f}x [{ratio.low:.{digits}f}, {ratio.high:.{digits}f}]"
 
 
 def table(compared: Comparison, *, markdown: bool = False) -> str:

@@ -129,7 +129,9 @@ def value_of(row: Row) -> str:
     if rate:
         return f"{rate:,.0f} images/s" if rate >= 100 else f"{rate:.1f} images/s"
     middle = words.amount(median_of(row), row["unit"])
-    return f"{words.percent(accuracy)} in {middle}" if accuracy is not None else middle
+    if accuracy is None:
+        return middle
+    return f"{words.percent(accuracy)} in {middle}, n={figure(row, 'runs'):.0f}"
 
 
 def unfinished(file: Benchmark) -> str | None:

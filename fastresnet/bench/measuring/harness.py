@@ -191,6 +191,7 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
     began = turns.clock()
     memory.reset_peak(device)
     measured, status, message = _attempt(case, seconds, limit)
+    seen = meters.condition(device)  # at once: a GPU at rest no longer says what held it back
     memory.give_back(device)
     why = noise(measured.samples) if measured.samples else None
     return {
@@ -207,7 +208,7 @@ def run_case(case: Case, device: torch.device, seconds: float, limit: float) -> 
         "noisy": why is not None,
         "noise": why,
         "figures": measured.figures,
-        "condition": meters.condition(device),
+        "condition": seen,
         "seconds": round(turns.clock() - began, 3),
     }
 

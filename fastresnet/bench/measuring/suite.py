@@ -112,7 +112,7 @@ def add_speedups(rows: Sequence[Row]) -> None:
 
 def default_name(file: Benchmark) -> Path:
     """benchmarks/results/<machine>-<suite>-<date>.json"""
-    machine = slug(hardware.short_name(file["hardware"]))
+    machine = slug(hardware.used_name(file))
     return places.RESULTS / f"{machine}-{file['suite']}-{file['date'][:10]}.json"
 
 
@@ -134,5 +134,5 @@ def summary(file: Benchmark) -> str:
     cut = unfinished(file)
     facts += [f"CUT SHORT: {cut}"] if cut else []
     mark = "  SYNTHETIC DATA" if file["data"] and file["data"]["synthetic"] else ""
-    where = hardware.short_name(file["hardware"])
+    where = hardware.used_name(file)
     return f"{file['suite']}  {', '.join(facts)}  {file['seconds']:.0f} s  {where}{mark}"

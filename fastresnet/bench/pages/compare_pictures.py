@@ -9,7 +9,7 @@ from markupsafe import Markup
 from fastresnet.base import words
 from fastresnet.bench.judging import bounds
 from fastresnet.bench.judging.comparison import Comparison
-from fastresnet.bench.measuring.file import Benchmark, Row, figure, good, median_of, number
+from fastresnet.bench.measuring.file import Benchmark, figure, good, median_of, number, value_of
 from fastresnet.bench.pages import tables
 from fastresnet.machine import hardware
 from fastresnet.reports import charts
@@ -80,15 +80,10 @@ def to_accuracy(compared: Comparison) -> Markup:
     for index, (file, label) in enumerate(zip(compared.files, compared.labels)):
         rows = good(file, "accuracy")
         points = [(median_of(row), 100 * (1 - figure(row, "accuracy"))) for row in rows]
-        told = [f"{label}, {_reached(row)}" for row in rows]
+        told = [f"{label}, {row['name']}: {value_of(row)}" for row in rows]
         found.append(Series(label, points, index % charts.COLORS, line=False, labels=told))
     subtitle, x_label = "test error, %: lower left is better", "seconds on the clock"
     return charts.chart("Time to accuracy", subtitle, found, x_label, log=True, empty=MISSING)
-
-
-def _reached(row: Row) -> str:
-    accuracy = words.percent(figure(row, "accuracy"))
-    return f"{row['name']}: {accuracy} in {median_of(row):.3g} s (n={row['figures']['runs']})"
 
 
 def energy(compared: Comparison) -> Markup:
@@ -105,11 +100,11 @@ def energy(compared: Comparison) -> Markup:
             (f"{label}: {model}", joules, index % charts.COLORS) for model, joules in sorted(best.items())
         ]
     if not levels:
-        sentence = "No energy meter could be read on these machines."
+        sentence = "No energy meter could be read, or other processes took turns with these."
         return tables.render("nothing.html", {"title": "Energy", "sentence": sentence})
     most = max(joules for _, joules, _ in levels)
     shown = [(name, joules / most, f"{joules:.3g} J", color) for name, joules, color in levels]
-    subtitle = "joules an image, training step, best batch size"
+    subtitle = "joules an image of training steps, best batch size; of GPUs by NVML, of CPU packages by RAPL"
     return tables.render("levels.html", {"title": "Energy", "subtitle": subtitle, "levels": shown})
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from fastresnet.bench.measuring.file import Benchmark
 from fastresnet.bench.pages import predicted, records_table, results_table, tables
 from fastresnet.bench.pages.records_table import Entry
 from fastresnet.bench.pages.results_table import Measured
@@ -40,7 +38,7 @@ def between(text: str, name: str, table: str) -> str:
 def page(root: Path, records: Sequence[Entry], results: Sequence[Measured]) -> str:
     """docs/index.html: the same tables, error over time, and what was published or predicted, apart."""
     published = records_table.load_published(root)
-    expected = predicted.load(root, [cast(Benchmark, one.made) for one in results])
+    expected = predicted.load(root, [one.made for one in results])
     series = [*records_table.points(records, published), predicted.points(expected)]
     values = {
         "head": records_table.HEAD,

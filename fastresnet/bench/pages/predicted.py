@@ -17,13 +17,13 @@ from fastresnet.bench.pages.tables import Cell, Row
 from fastresnet.reports.charts import Series
 from fastresnet.settings import config
 
-HEAD = ("recipe", "GPU", "aims at", "training alone", "at best and at worst")
+HEAD = ("recipe", "GPU", "aims at", "training alone", "range")
 PREDICTED = "benchmarks/predicted.yaml"
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Seconds that training alone should take, usually and at best and at worst; why, in words."""
+    """Seconds that training alone should take: usually, and with fast and with slow steps; why, in words."""
 
     recipe: str
     machine: str

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastresnet.base import strict_yaml
 from fastresnet.bench.pages.tables import Cell, Row, measured
+from fastresnet.bench.protocol.rival import timed_by
 from fastresnet.machine import hardware
 from fastresnet.reports.charts import Series
 from fastresnet.runs import record
@@ -63,7 +64,7 @@ def rows(entries: Sequence[Entry], up: str = "") -> list[Row]:
     """A row a record, and one a rival timed beside it. `up` leads from the page to the repository."""
     found: list[Row] = []
     for entry in entries:
-        made, machine = entry.made, hardware.short_name(entry.made["hardware"])
+        made, machine = entry.made, hardware.used_name(entry.made)
         target, planned = made["target"], made.get("runs_planned")
         told = made["published"]
         notes = ["synthetic data"] if made["data"]["synthetic"] else []
@@ -72,9 +73,9 @@ def rows(entries: Sequence[Entry], up: str = "") -> list[Row]:
         own = Cell(made["recipe"], f"{up}{entry.folder}/README.md", "; ".join(notes), more=raw)
         found.append([own, Cell(machine), *_figures(made["summary"], target, planned)])
         for rival in made["rivals"]:
-            told = rival["published"]
-            said = f"; published: {told['source']}" if told else ""
-            beside = Cell(rival["name"], note=f"rival, same machine and session{said}")
+            told, notes = rival["published"], ["rival, same machine and session", timed_by(rival["runs"])]
+            notes += [f"published: {told['source']}"] if told else []
+            beside = Cell(rival["name"], note="; ".join(filter(None, notes)))
             found.append([beside, Cell(machine), *_figures(rival["summary"], target, planned)])
     return found
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fastresnet.base import words
+from fastresnet.bench.measuring import file
+from fastresnet.bench.measuring.file import Benchmark, figure, good, median_of, number
 from fastresnet.bench.pages import tables
 from fastresnet.bench.pages.tables import Cell, Row, plain
 from fastresnet.machine import hardware
-from fastresnet.runs import record
 
 HEAD = (
     "machine",
@@ -47,6 +48,7 @@ SCALING_HEAD = (
     "all of them alone",
     "8 bytes alone",
 )
+RATE = "images_per_second"
 EXCHANGED = {"exchange_bytes": "B", "exchange_seconds": "s", "latency_seconds": "s"}
 
 
@@ -55,20 +57,20 @@ class Measured:
     """A benchmark file, and where it lies in the repository."""
 
     place: str
-    made: dict[str, Any]
+    made: Benchmark
 
 
 def load(root: Path) -> list[Measured]:
     """All benchmark files, in the order of their paths; each is validated."""
     paths = sorted(root.glob("benchmarks/results/*.json"))
-    return [Measured(path.relative_to(root).as_posix(), record.read(path, "benchmark")) for path in paths]
+    return [Measured(path.relative_to(root).as_posix(), file.read(path)) for path in paths]
 
 
 def result_rows(results: Sequence[Measured], up: str = "") -> list[Row]:
     """A row a machine and date: the best of each part, with its settings. `up` leads to the repository."""
     found: list[Row] = []
-    for file in results:
-        result = file.made
+    for one in results:
+        result = one.made
         note = "synthetic data" if result["data"] and result["data"]["synthetic"] else ""
         texts = [
             result["suite"],
@@ -81,7 +83,7 @@ def result_rows(results: Sequence[Measured], up: str = "") -> list[Row]:
         ]
         if set(texts[2:]) == {"-"}:
             continue  # of several processes alone: docs/scaling.md
-        machine = Cell(hardware.short_name(result["hardware"]), up + file.place, note)
+        machine = Cell(hardware.used_name(result), up + one.place, note)
         found.append([machine, *plain(*texts), Cell(result["date"][:10], style="n")])
     return found
 
@@ -104,36 +106,33 @@ def loader_rows(root: Path, up: str = "") -> list[Row]:
 def scaling_tables(results: Sequence[Measured]) -> str:
     """Markdown: a table for each file in which steps over several processes were measured."""
     found = []
-    for file in results:
-        rows = _good(file.made, "scaling")
+    for one in results:
+        rows = good(one.made, "scaling")
         if rows:
             told, samples = rows[0]["settings"], words.span(len(row["samples"]) for row in rows)
-            alone = {row["settings"]["kind"]: _rate(row) for row in rows if row["settings"]["processes"] == 1}
+            ones = [row for row in rows if row["settings"]["processes"] == 1]
+            alone = {row["settings"]["kind"]: figure(row, RATE) for row in ones}
             cells = [_scaled(row, alone.get(row["settings"]["kind"])) for row in rows]
             found.append(
-                f"{hardware.short_name(file.made['hardware'])}, {file.made['date'][:10]}, a step of "
+                f"{hardware.short_name(one.made['hardware'])}, {one.made['date'][:10]}, a step of "
                 f"`{told['recipe']}` in {told['train.precision']}, medians of {samples} samples "
-                f"(`{file.place}`):\n\n{tables.markdown(SCALING_HEAD, cells)}"
+                f"(`{one.place}`):\n\n{tables.markdown(SCALING_HEAD, cells)}"
             )
     return "\n\n".join(found) or tables.NOTHING
 
 
-def _scaled(row: dict[str, Any], alone: float | None) -> Row:
-    settings, told = row["settings"], row["figures"]
-    cores = told["cores_per_process"]
+def _scaled(row: file.Row, alone: float | None) -> Row:
+    settings, rate, cores = row["settings"], figure(row, RATE), number(row, "cores_per_process")
     note = f"{cores:.2g} of a core each" if cores and cores < 1 else ""
     texts = [
         f"{settings['train.batch_size']:,}",
-        f"{_rate(row):,.0f}{' ~' * row['noisy']}",
-        f"{_rate(row) / alone:.2f}" if alone else words.UNKNOWN,
-        words.percent(told.get("communication_share"), digits=0),
+        f"{rate:,.0f}{' ~' * row['noisy']}",
+        f"{rate / alone:.2f}" if alone else words.UNKNOWN,
+        words.percent(number(row, "communication_share"), digits=0),
     ]
-    texts += [words.amount(told[name], unit) if name in told else "-" for name, unit in EXCHANGED.items()]
-    return [Cell(settings["kind"]), Cell(str(settings["processes"]), note=note), *plain(*texts)]
-
-
-def _rate(row: dict[str, Any]) -> float:
-    return float(row["figures"]["images_per_second"])
+    told = {name: number(row, name) for name in EXCHANGED}
+    texts += ["-" if value is None else words.amount(value, EXCHANGED[name]) for name, value in told.items()]
+    return [Cell(str(settings["kind"])), Cell(str(settings["processes"]), note=note), *plain(*texts)]
 
 
 def _contest(row: dict[str, Any], rival: dict[str, Any] | None) -> list[str]:
@@ -150,34 +149,29 @@ def _contest(row: dict[str, Any], rival: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _good(result: dict[str, Any], part: str) -> list[dict[str, Any]]:
-    return [row for row in result["cases"] if row["part"] == part and row["status"] == "ok"]
-
-
-def _matrix_rate(result: dict[str, Any]) -> str:
-    rows = [row for row in _good(result, "ceilings") if row["name"].startswith(f"{result['device']}/matmul-")]
+def _matrix_rate(result: Benchmark) -> str:
+    rows = [row for row in good(result, "ceilings") if row["name"].startswith(f"{result['device']}/matmul-")]
     if not rows:
         return "-"
-    best = max(rows, key=lambda row: row["quantiles"]["median"])
-    return f"{words.amount(best['quantiles']['median'], 'FLOP/s')} ({best['name'].rsplit('-', 1)[1]})"
+    best = max(rows, key=median_of)
+    return f"{words.amount(median_of(best), 'FLOP/s')} ({best['name'].rsplit('-', 1)[1]})"
 
 
-def _best(result: dict[str, Any], part: str, prefix: str = "", **settings: str) -> str:
+def _best(result: Benchmark, part: str, prefix: str = "", **settings: str) -> str:
     rows = [
         row
-        for row in _good(result, part)
+        for row in good(result, part)
         if row["name"].startswith(prefix)
-        and row["figures"].get("images_per_second")
+        and number(row, RATE)
         and all(row["settings"].get(key) == value for key, value in settings.items())
     ]
     if not rows:
         return "-"
-    best = max(rows, key=lambda row: row["figures"]["images_per_second"])
-    told = best["settings"]
+    best = max(rows, key=lambda row: figure(row, RATE))
+    told, rate = best["settings"], figure(best, RATE)
     how = (
         f"batch {told['batch_size']}, {told['precision']}"
         if part == "step"
         else best["name"].removeprefix(prefix)
     )
-    rate = best["figures"]["images_per_second"]
     return f"{rate:,.0f} images/s ({how})" + (" ~" if best["noisy"] else "")

@@ -149,9 +149,11 @@ def run_once(prepared: Prepared, seed: int, *, timed: bool = True, split: str = 
             row["status"], row["message"] = "failed", str(error)
     row["seconds"] = _seconds(clock, augmenting) if timed else {"total": None}
     row["energy_joules"] = energy.joules if timed else None
-    row["mfu"] = prepared.flops["train"] / clock.seconds["train"] / prepared.ceiling if timed else None
     row["condition"] = meters.condition(experiment.device)
-    if row["status"] == "ok" and tta != "none":  # decides nothing, so it is off the clock
+    if row["status"] == "failed":  # somewhere in the middle: how much it did isn't known
+        return row
+    row["mfu"] = prepared.flops["train"] / clock.seconds["train"] / prepared.ceiling if timed else None
+    if tta != "none":  # decides nothing, so it is off the clock
         row["accuracy"] = experiment.evaluate(split, tta="none").accuracy
     return row
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 from fastresnet.base import words
 from fastresnet.base.sinks import for_markdown
 from fastresnet.bench.protocol import protocol
+from fastresnet.bench.protocol.rival import timed_by
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, memory
 from fastresnet.runs import record
@@ -34,7 +36,9 @@ def assemble(
     """The record of all runs in `log`, ready for record.write."""
     own, header, experiment = log.of("own"), log.header, prepared.experiment
     facts, target, planned = experiment.splits.info, header["target"], header["runs"]
+    summed = partial(summarise, target=target, planned=planned, resolution=1 / facts["test_size"])
     beside = log.of("rival")
+    ended = [row for row in own if row["status"] == "ok"]
     return {
         "schema_version": record.SCHEMA_VERSION,
         "kind": "record",
@@ -46,7 +50,7 @@ def assemble(
         "runs_planned": planned,
         "runs_done": len(own),
         "runs": own,
-        "summary": summarise(own, target, planned),
+        "summary": summed(own),
         "clock": protocol.CLOCK,
         "off_clock_seconds": prepared.off_clock_seconds,
         "warm_caches": [
@@ -57,14 +61,16 @@ def assemble(
         "condition": conditions(own),
         "flops": prepared.flops,
         "matmul_ceiling": prepared.ceiling,
-        "mfu": mean_of(row.get("mfu") for row in own),
-        "energy_joules": mean_of(row.get("energy_joules") for row in own),
+        "mfu": mean_of(row.get("mfu") for row in ended),
+        "energy_joules": mean_of(row.get("energy_joules") for row in ended),
         "peak_memory_bytes": memory.peak_bytes(experiment.device),
         "precision": experiment.precision.name,
+        "device": experiment.device.type,
+        "world_size": experiment.place.size,
         **hardware.circumstances(),
         "git": {"commit": header["commit"], "dirty": header["dirty"]},
         "data": {key: facts[key] for key in ("name", "digest", "synthetic", "train_size", "test_size")},
-        "rivals": [{**rival, "runs": beside, "summary": summarise(beside, target, planned)}] if rival else [],
+        "rivals": [{**rival, "runs": beside, "summary": summed(beside)}] if rival else [],
     }
 
 
@@ -74,7 +80,7 @@ def assemble(
 def page(made: dict[str, Any]) -> str:
     """README.md of a record: what, where, how it went, run by run."""
     parts = [
-        f"# {made['recipe']} on {hardware.short_name(made['hardware'])}",
+        f"# {made['recipe']} on {hardware.used_name(made)}",
         *_warnings(made),
         _made_of(made),
         _sides_table(made),
@@ -140,7 +146,9 @@ def _published(made: dict[str, Any]) -> str:
 def _clock(made: dict[str, Any]) -> str:
     off = ", ".join(f"{name} {value:.1f} s" for name, value in made["off_clock_seconds"].items())
     clock, warm = made["clock"], ", ".join(made["warm_caches"])
-    return f"On the clock: {clock['on']}. Off it: {clock['off']} ({off}). Warm: {warm}."
+    told = [(for_markdown(rival["name"]), timed_by(rival["runs"])) for rival in made["rivals"]]
+    own = f"On the clock: {clock['on']}. Off it: {clock['off']} ({off}). Warm: {warm}."
+    return own + "".join(f" {name}: {text}." for name, text in told if text)
 
 
 def _arithmetic(made: dict[str, Any]) -> str:

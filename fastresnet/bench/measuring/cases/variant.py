@@ -20,7 +20,7 @@ from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.file import Figure
 from fastresnet.bench.measuring.harness import Disagrees, Measured, NotAvailable, sample
 from fastresnet.bench.measuring.operations import DTYPES, check_format
-from fastresnet.machine import memory, meters
+from fastresnet.machine import memory, meters, timing
 from fastresnet.machine.precision import Precision, apply_globally, resolve
 from fastresnet.models.flops import layer_outputs
 from fastresnet.settings import config
@@ -125,9 +125,10 @@ class Variant:
             calls += 1
             run(images, labels)
 
+        alone = timing.turns().alone  # else a meter tells of the others' work too
         with meters.EnergyMeter(self.device) as meter:
             samples = sample(call, self.device, seconds, fewest=3)
-        joules = None if meter.joules is None else meter.joules / (calls * batch)
+        joules = meter.joules / (calls * batch) if alone and meter.joules is not None else None
         return Measured(samples, self.figures(batch, samples) | {"joules_per_image": joules})
 
     def batch_of(self, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
