@@ -29,6 +29,8 @@ COMMANDS = {  # name: (module, what it does)
     "loaders": ("bench.commands.loaders", "measure the loaders against each other"),
 }
 
+SHARED = ("train", "reproduce", "search")  # by the processes that torchrun starts
+
 
 def usage() -> str:
     """All commands, a line each."""
@@ -43,7 +45,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
 
     Its module is imported here and not before, so that Ctrl-C meanwhile is no traceback.
     """
-    return exits.exit_code(_call, COMMANDS[name][0], argv)
+    return exits.exit_code(_call, name, argv)
 
 
 def _completion(shell: str = "") -> None:
@@ -52,10 +54,10 @@ def _completion(shell: str = "") -> None:
     print(completion.script(shell, COMMANDS))
 
 
-def _call(module: str, argv: Sequence[str] | None) -> object:
-    if module != COMMANDS["train"][0]:
+def _call(name: str, argv: Sequence[str] | None) -> object:
+    if name not in SHARED:
         check_alone()
-    return importlib.import_module(f"fastresnet.{module}").main(argv)
+    return importlib.import_module(f"fastresnet.{COMMANDS[name][0]}").main(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,10 @@ def test_parse_args_gives_the_configuration_and_the_scripts_own_options():
     assert (options.out, options.image) == ("x", "image.png")
 
 
+def test_a_setting_that_is_said_twice_alike_is_no_mistake():
+    assert parse_args(["--train.epochs=3", "--train.epochs=3.0"])[0].train.epochs == 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -29,6 +33,10 @@ def test_parse_args_gives_the_configuration_and_the_scripts_own_options():
         (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
         (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
         (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
+        (
+            ["--train.epochs=3", "--train.epochs", "4"],
+            "--train.epochs is given twice, 3.0 and then 4.0: leave one out",
+        ),
         (["--config"], "argument --config: expected one argument (--help lists every option)"),
     ],
 )

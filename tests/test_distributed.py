@@ -6,16 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import betons_by_hand
 import numpy as np
 import observed
 import pytest
 import torch
+from launched import ROOT, alone, begun, torchrun, with_betons
 
 from fastresnet import __main__ as command
 from fastresnet.base import exits
@@ -30,7 +28,6 @@ from fastresnet.sources import synthetic
 from fastresnet.training import assembly, experiment
 from fastresnet.training.trainer import Diverged
 
-ROOT = Path(__file__).parent.parent
 OTHERS = {"LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 SETTINGS = [
     "--data.train=train.beton", "--data.test=test.beton", "--train.batch_size=50", "--train.epochs=2",
@@ -217,42 +214,6 @@ sys.exit(exits.exit_code(lambda: start.train("smoke.yaml", sys.argv[1:]) and Non
 TRAIN = [ROOT / "scripts" / "train.py", "--config=smoke.yaml", *SETTINGS]
 
 
-def environment(**more):
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
-
-
-def begun(*words, cwd, options=("--standalone", "--nproc-per-node=2"), before=(), **more):
-    """torchrun, under way."""
-    command = [*before, sys.executable, "-m", "torch.distributed.run", *options, *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=environment(**more), start_new_session=True, **pipes)
-
-
-def torchrun(*words, cwd, processes=2, options=()):
-    options = ["--standalone", f"--nproc-per-node={processes}", *options]
-    child = begun(*words, cwd=cwd, options=options)
-    try:
-        said = child.communicate(timeout=240)
-    finally:
-        child.kill()
-    return subprocess.CompletedProcess(child.args, child.returncode, *said)
-
-
-def alone(*words, cwd, **more):
-    command = [sys.executable, *map(str, words)]
-    env = environment(**more)
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
-
-
-def with_betons(folder):
-    folder.mkdir(exist_ok=True)
-    for split, count in (("train", 303), ("test", 61)):
-        images, labels = synthetic.draw(split, count, 16)
-        betons_by_hand.make(folder / f"{split}.beton", list(images), labels.tolist())
-    return folder
-
-
 def weights(folder):
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
 
@@ -292,13 +253,14 @@ def test_several_processes_find_only_one_apple_gpu(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("name", ["reproduce", "search", "find-lr", "convert", "bench"])
+@pytest.mark.parametrize("name", ["evaluate", "find-lr", "convert", "bench"])
 def test_what_several_processes_would_do_as_often_is_refused_in_one_line(monkeypatch, capsys, name):
     for key, value in {"WORLD_SIZE": "2", "RANK": "1", **OTHERS}.items():
         monkeypatch.setenv(key, value)
     assert command.main([name]) == 2
     err = capsys.readouterr().err
-    assert "only training is shared by the processes that torchrun starts" in err and err.count("\n") == 1
+    assert "share one run of `train`, or the runs of `reproduce` and `search`" in err
+    assert err.count("\n") == 1
 
 
 def test_what_befalls_all_alike_is_said_by_the_first(monkeypatch, capsys):

@@ -1,12 +1,21 @@
 """The drill notices what it is for; and its short form. `make drill` is the long one."""
 
+import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 
 import pytest
+
+from tests.drill import kills, ranks
+from tests.drill.ground import Ground, log_of
+from tests.drill.outcome import SURVIVED, lost
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tries are forked")
@@ -59,6 +68,44 @@ def test_a_try_by_itself_draws_the_same_and_none_begins_when_time_is_up(tmp_path
     first = next(line for line in seen(tmp_path) if " 1 wrong" in line)
     assert first in seen(tmp_path, first=1)
     assert seen(tmp_path, seconds=0.0) == ["[0, 0] [0, 0]"]
+
+
+def test_a_traceback_on_the_way_is_a_loss_whatever_the_run_holds_in_the_end(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "predictions.npz").touch()
+    ground = SimpleNamespace(result=lambda folder: (1,), whole=(1,))
+    assert Ground.judge(ground, folder) == SURVIVED
+    log_of(folder).write_text(
+        "Traceback (most recent call last):\n  ...\nRuntimeError: can't start new thread\n"
+    )
+    assert Ground.judge(ground, folder) == lost(
+        "a traceback instead of a line: RuntimeError: can't start new thread"
+    )
+
+
+def test_a_run_that_ended_before_its_kill_is_tried_again_and_never_killed_is_a_loss(tmp_path):
+    fates, folders = iter([None, None, SURVIVED]), itertools.count()
+    ground = SimpleNamespace(folder=lambda: nullcontext(tmp_path / str(next(folders))))
+    assert ranks._until_killed(ground, lambda folder: next(fates)) == SURVIVED and next(folders) == 3
+    assert ranks._until_killed(ground, lambda folder: None).what == "lost"
+
+
+@pytest.mark.parametrize(("times", "codes"), [(1, [0, 0, -9]), (2, [-9, 0, -9, -9])])
+def test_a_kill_that_came_too_late_is_not_counted_as_one(tmp_path, times, codes):
+    given, folders = iter(codes), itertools.count()
+
+    def killed_after(seconds, folder, number, changes):
+        code = next(given)
+        folder.mkdir(exist_ok=True)
+        if not code:
+            (folder / "result.json").touch()
+        return code
+
+    ground = SimpleNamespace(seconds=0.0, killed_after=killed_after, finish=lambda folder: SURVIVED)
+    ground.folder = lambda: nullcontext(tmp_path / str(next(folders)))
+    assert kills.at_any_time(signal.SIGKILL, times)(ground, Random(0), 0) == SURVIVED
+    assert list(given) == []
 
 
 @pytest.mark.slow(45)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from fastresnet.base.exits import Interrupted
 from fastresnet.machine.distributed import World
 from fastresnet.ranks import lifesigns
-from fastresnet.ranks.lifesigns import LEFT, Lost, Watch
+from fastresnet.ranks.lifesigns import LEFT, Lost, Terminated, Watch
 
 FIRST = World(0, 0, 2)
 CONNECTION = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:36173"
@@ -98,10 +98,22 @@ def test_who_waits_for_a_dead_one_is_ended_with_one_line_and_exit_1(store, ended
 
 
 def test_a_failed_collective_is_told_as_the_loss_that_it_is(store, ended):
-    with pytest.raises(Lost, match="rank 1 shows no sign of life; the same command goes on from the last"):
+    with pytest.raises(Lost, match="rank 1 shows no sign of life; the same command goes on from what"):
         with Other(store) as other, Watch(FIRST, store):
             other.stopped.set()
             raise RuntimeError(CONNECTION)
+    assert ended == []
+
+
+def test_who_is_ended_because_another_one_was_lost_says_that(store, ended):
+    with pytest.raises(
+        Lost, match="rank 1 shows no sign of life; the same command goes on from what is kept"
+    ):
+        with Other(store) as other, Watch(FIRST, store):
+            other.stopped.set()
+            raise Terminated
+    with pytest.raises(Terminated), Other(again := with_both(dist.HashStore())), Watch(FIRST, again):
+        raise Terminated
     assert ended == []
 
 

@@ -206,28 +206,6 @@ def test_what_a_recipe_says_of_its_files_and_evaluations_is_set_as_the_protocol_
         reproduce.own_settings(config.load(path))
 
 
-def test_several_runs_at_once_keep_to_the_threads_that_were_asked_for(clean, tmp_path, monkeypatch):
-    given = {}
-
-    class Pool:
-        def __init__(self, workers, context, begin, arguments):
-            given["cfg"] = arguments[0]
-
-        def submit(self, function, seed):
-            done = reproduce.concurrent.futures.Future()
-            done.set_result(row(0.5, seconds=None, seed=seed))
-            return done
-
-        def shutdown(self, **how):
-            pass
-
-    monkeypatch.setattr(protocol, "rehearse", lambda *args: None)
-    monkeypatch.setattr(reproduce.concurrent.futures, "ProcessPoolExecutor", Pool)
-    run(tmp_path, "--parallel=2", "--run.threads=1")
-    assert given["cfg"].run.threads == 1
-    assert record.read(tmp_path / "out" / "record.json")["summary"]["seconds_mean"] is None
-
-
 @pytest.mark.parametrize("wrong, words", [
     (["--runs=0"], "--runs: must lie between 1 and"), (["--target=94"], "a share, not percent"),
     (["--parallel=2", "--versus=true"], "measures no times"), (["--seconds=0"], "above 0"),
@@ -237,6 +215,19 @@ def test_impossible_options_are_refused_and_leave_nothing(clean, tmp_path, wrong
     with pytest.raises(ValueError, match=words):
         run(tmp_path, *wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_record_goes_on_with_the_data_that_it_was_begun_with(quick, tmp_path, monkeypatch):
+    quick.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    log = (tmp_path / "out" / "runs.jsonl").read_text()
+    other = splits(40, 30, 16)
+    other.info["digest"] = "another"
+    monkeypatch.setattr(experiment.data, "prepare", lambda cfg, notes: other)
+    with pytest.raises(ValueError, match=r"the data's digests \(train None then, another now\): finish it"):
+        run(tmp_path)
+    assert (tmp_path / "out" / "runs.jsonl").read_text() == log
 
 
 # ---- rivals ------------------------------------------------------------------------------------------------

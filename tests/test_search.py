@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,9 @@ from drawn import splits
 
 from fastresnet.bench.commands import search as command
 from fastresnet.bench.protocol import pareto, protocol, search, space
+from fastresnet.bench.protocol.beside import Seat
+from fastresnet.machine.distributed import World
+from fastresnet.ranks.dealing import Table
 from fastresnet.settings import config
 
 SMALL = {
@@ -111,6 +115,12 @@ def test_rounds_double_up_to_the_last():
     assert list(search.rounds(1)) == [1] and list(search.rounds(6)) == [1, 2, 4, 6]
 
 
+def test_a_round_s_runs_are_dealt_out_by_trial_and_split_where_trials_are_few():
+    tried = [trial(0, [0.9, 0.9]), trial(1, [0.9]), trial(2, [])]
+    assert search.pieces(tried, 2, 2) == [(1, [1]), (2, [0, 1])], "what is done isn't done again"
+    assert search.pieces(tried[:2], 5, 4) == [(0, [2, 4]), (0, [3]), (1, [1, 3]), (1, [2, 4])]
+
+
 def test_the_front_leaves_out_what_another_beats_in_both():
     tried = [trial(0, [0.92], 3.0), trial(1, [0.90], 1.0), trial(2, [0.89], 2.0), trial(3, [0.95], 3.0)]
     assert [one.number for one in pareto.front(tried, "seconds")] == [1, 3]
@@ -137,7 +147,7 @@ def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stop
 
     monkeypatch.setattr(protocol, "prepare", prepared)
     monkeypatch.setattr(
-        protocol, "run_once", lambda ready, seed, split: row(seed, 0.9 + ready.lr / 10 + seed / 99)
+        protocol, "run_once", lambda ready, seed, **how: row(seed, 0.9 + ready.lr / 10 + seed / 99)
     )
     search_with(tmp_path, "--trials=8", "--seeds=4")
     lines = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()[1:]]
@@ -154,6 +164,14 @@ def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stop
     assert len(again) == len(lines) + 1, "nothing is run twice"
     with pytest.raises(ValueError, match="other values of the space"):
         search_with(tmp_path, "--trials=8", lr="[0.1, 0.2]")
+
+
+def test_seconds_are_no_objective_where_runs_share_a_device(tmp_path, monkeypatch):
+    shared = lambda cfg, facts: nullcontext(Seat(Table(World()), cfg, timed=False))  # noqa: E731
+    monkeypatch.setattr(command.beside, "seated", shared)
+    with pytest.raises(ValueError, match="runs that share a device aren't timed: take flops"):
+        search_with(tmp_path, "--objective=seconds")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_real_search_logs_its_runs_draws_its_front_and_names_what_cannot_run(tmp_path, monkeypatch, capsys):

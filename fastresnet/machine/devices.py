@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
+from fastresnet.base.system import lines
 from fastresnet.machine.distributed import ALONE, World
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # one for all containers of a host
 
 
 def mps_available() -> bool:
@@ -38,3 +44,12 @@ def choose_device(name: str, place: World = ALONE, *, option: str = "run.device"
     if kind == "mps" and not mps_available():
         raise ValueError(f"{option}=mps: PyTorch sees no Apple GPU here: take auto")
     return torch.device(kind, index) if kind == "cuda" else torch.device(kind)
+
+
+def identity(device: torch.device) -> str:
+    """What tells a device from all others, on this host or another. For comparing, never for a record."""
+    host = lines(BOOT) or [platform.node()]
+    own = (
+        getattr(torch.cuda.get_device_properties(device), "uuid", device) if device.type == "cuda" else device
+    )
+    return f"{host[0]} {own}"

@@ -48,11 +48,11 @@ def described() -> World:
 
 
 def check_alone() -> None:
-    """Raises ValueError where torchrun started several processes: they share one run's training alone."""
+    """Raises ValueError where torchrun started several processes, for what they would do as often."""
     if described().size > 1:
         raise ValueError(
-            "only training is shared by the processes that torchrun starts (WORLD_SIZE tells of them), and "
-            "that of one run: start this command without torchrun, in one process"
+            "the processes that torchrun starts (WORLD_SIZE tells of them) share one run of `train`, or the "
+            "runs of `reproduce` and `search`: start this command without torchrun, in one process"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,12 @@ def agree(facts: Mapping[str, object], place: World, hint: str = "") -> None:
 
     Raises Unlike in all processes at once where one differs, naming it and in what, and giving the hint.
     """
-    if place.size == 1:
-        return
-    told = collectives.of_each({name: str(value) for name, value in facts.items()}, place)
+    if place.size > 1:
+        compare(collectives.of_each({name: str(value) for name, value in facts.items()}, place), hint)
+
+
+def compare(told: Sequence[dict[str, str]], hint: str = "") -> None:
+    """Raises Unlike, with the hint, where a fact that a process told differs from what the first one did."""
     for rank, theirs in enumerate(told):
         unlike = [name for name in told[0] | theirs if theirs.get(name) != told[0].get(name)]
         if unlike:

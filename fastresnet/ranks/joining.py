@@ -34,7 +34,7 @@ def join(device_type: str) -> Iterator[World]:
         yield place
         return
     _check(place, device_type)
-    own, another = _stores()
+    own, another = stores()
     watch = Watch(place, another)
     try:
         with watch:
@@ -64,7 +64,7 @@ def _check(place: World, device_type: str) -> None:
         torch.cuda.set_device(place.local_rank)
 
 
-def _stores() -> list[Store]:
+def stores() -> list[Store]:
     """Two connections to the job's store: a thread that waits on one would block whoever uses it too.
 
     It outlives a restart and this joining, and so would what processes left in it that are no more.

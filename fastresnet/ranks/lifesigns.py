@@ -30,12 +30,16 @@ FAILED_SILENT = 3.0  # the same where a collective has failed already, which is 
 GRACE = 3.0  # seconds in which a process may end by itself, and say why, before its thread ends it
 PATIENCE = 8.0  # the same after SIGTERM, which torchrun sends to all as soon as one has failed
 LEFT = b"left"
-GOES_ON = "; the same command goes on from the last checkpoint, with as many processes or with others"
+GOES_ON = "; the same command goes on from what is kept, with as many processes or with others"
 GONE = "the connection to the job's store, in torchrun or the first process, is gone"
 
 
 class Lost(RuntimeError):
     """Another process of this job was lost: a failure of the run, not of its input."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, which torchrun sends to all when one process has failed, or when it is ended itself."""
 
 
 class Watch:
@@ -66,7 +70,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        if isinstance(error, Exception):
+        if isinstance(error, (Exception, Terminated)):
             self.lost = self._what_befell() if _may_be_another_s(error) else None
             if self.lost is None:
                 self._tell(f"rank {self.place.rank} failed: {' '.join(str(error).split())[:300]}")
@@ -159,6 +163,6 @@ def _end_soon(number: int, frame: FrameType | None) -> None:
     timer.start()
 
 
-def _may_be_another_s(error: Exception) -> bool:
-    """Whether PyTorch may be saying that a collective failed: gloo's errors have no class of their own."""
-    return type(error) is RuntimeError or isinstance(error, dist.DistError)
+def _may_be_another_s(error: Exception | Terminated) -> bool:
+    """Whether another process may be what failed: gloo's errors of collectives have no class of their own."""
+    return type(error) is RuntimeError or isinstance(error, (dist.DistError, Terminated))

@@ -117,10 +117,15 @@ def _check_together(cfg: Config, payload: Mapping[str, Any] | None, world: World
             f"torchrun --max-restarts={restarts} begins again from the last checkpoint: name its folder, "
             "run.dir, and leave run.save_checkpoints=true"
         )
-    settings = {key: value for key, value in cfg.flat().items() if key not in OF_A_HOST}
-    agree({**software.versions(), "code": software.source_digest(), **settings}, world)
+    agree(alike(cfg), world)
     step = None if payload is None else payload["step"]
     agree({"checkpoint's step": step}, world, ": run.dir must lie where all hosts see it")
+
+
+def alike(cfg: Config) -> dict[str, object]:
+    """What must be the same in all processes of a job: versions, code, all settings that no host owns."""
+    settings = {key: value for key, value in cfg.flat().items() if key not in OF_A_HOST}
+    return {**software.versions(), "code": software.source_digest(), **settings}
 
 
 def settled(settings: str | Path | Config, overrides: Mapping[str, Any] | Sequence[str]) -> Config:

@@ -6,11 +6,11 @@ Refuses to leave a run out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from fastresnet.base import statistics, words
 
-Reading = Literal["load_1min", "clock_mhz", "power_watts", "temperature_celsius"]
+Reading = Literal["load_1min", "clock_mhz", "power_watts", "temperature_celsius", "runs_at_once"]
 SIGNIFICANT = 0.01  # a target counts as met below this p-value
 
 
@@ -21,7 +21,7 @@ class Row(TypedDict, total=False):
     seconds:                 of init, augment (CPU only), train, eval; total is the whole clock
     message:                 why it failed
     flops, settings:         of a search's run: its training FLOPs, and what was drawn
-    condition:               the machine's state right after it
+    condition:               the machine's state right after it, and how many runs were under way side by side
     clock:                   of a rival's run: its own, or the whole call
     """
 
@@ -136,11 +136,10 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 
 def conditions(rows: Sequence[Row]) -> dict[str, Any]:
-    """Over all runs: every throttle reason seen, and the range of load, clock, power and temperature."""
+    """Over all runs: every throttle reason seen, and the range of each reading."""
     seen = [row["condition"] for row in rows if "condition" in row]
     ranges: dict[str, Any] = {}
-    names: tuple[Reading, ...] = ("load_1min", "clock_mhz", "power_watts", "temperature_celsius")
-    for name in names:
+    for name in get_args(Reading):
         values = _known(one.get(name) for one in seen)
         if values:
             ranges[name] = [min(values), max(values)]

@@ -25,7 +25,9 @@ def take_settings(arguments: Iterable[str]) -> tuple[dict[str, object], list[str
             if text.startswith("--"):
                 example = strict_yaml.write(SETTINGS[key].default)
                 raise ConfigError(f"--{key} needs a value: --{key}={example}, for example")
-        settings[key] = from_text(key, text)
+        value = from_text(key, text)
+        if settings.setdefault(key, value) != value:
+            raise ConfigError(f"--{key} is given twice, {settings[key]} and then {value}: leave one out")
     return settings, rest
 
 

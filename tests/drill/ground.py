@@ -154,7 +154,9 @@ class Ground:
         return self.judge(folder, changes)
 
     def judge(self, folder: Path, changes: Changes = NOTHING) -> Outcome:
-        """Hold a finished run to the undisturbed one."""
+        """Hold a finished run to the undisturbed one; a traceback on the way isn't a line."""
+        if "Traceback" in said(folder):
+            return lost(f"a traceback instead of a line: {last_words(folder)}")
         try:
             found = self.result(folder)
         except (ValueError, OSError) as error:

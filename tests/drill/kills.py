@@ -39,17 +39,21 @@ def at_a_file_operation(ground: Ground, chance: Random, number: int) -> Outcome:
 
 
 def at_any_time(number: signal.Signals, times: int = 1) -> Attempt:
-    """Attempts that send a signal after a random share of a run, so many times in a row."""
+    """Attempts that send a signal after a random share of a run, so many times in a row.
+
+    A run that had ended before SIGKILL came wasn't killed: another one is begun.
+    """
 
     def attempt(ground: Ground, chance: Random, _: int) -> Outcome:
+        codes = list[int]()
         with ground.folder() as folder:
-            for _ in range(times):
-                if (folder / "result.json").exists():
-                    break
-                code = ground.killed_after(chance.uniform(0, ground.seconds), folder, number, {})
-                if code not in (exits.DONE, exits.INTERRUPTED, -number):
-                    return lost(f"it ended with {code}: {last_words(folder)}")
-            return ground.finish(folder)
+            while len(codes) < times and not (folder / "result.json").exists():
+                codes.append(ground.killed_after(chance.uniform(0, ground.seconds), folder, number, {}))
+                if codes[-1] not in (exits.DONE, exits.INTERRUPTED, -number):
+                    return lost(f"it ended with {codes[-1]}: {last_words(folder)}")
+            if number != signal.SIGKILL or codes.count(-number) == times:
+                return ground.finish(folder)
+        return attempt(ground, chance, _)
 
     return attempt
 

@@ -4,6 +4,7 @@
 A fixed number of runs with seeds 0 to n-1, every one logged and counted; beside a rival, if one is named
 (--versus), turn by turn. Until all are done they lie in runs/records, then the record moves to
 benchmarks/records/<date>-<recipe>-<device>. Interrupted, or stopped by --seconds, the same command goes on.
+Started by torchrun, each process runs whole runs on a device of its own.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastresnet.base import files, words
-from fastresnet.bench.protocol import record_page, reproduce, rival, runlog
+from fastresnet.base import exits, files, words
+from fastresnet.bench.protocol import beside, protocol, record_page, reproduce, rival, runlog
+from fastresnet.bench.protocol.beside import Seat
 from fastresnet.bench.protocol.record_page import Published, Rival
 from fastresnet.machine import software
+from fastresnet.machine.distributed import described
 from fastresnet.machine.software import GitState
 from fastresnet.reports import telling
 from fastresnet.runs import record
@@ -63,38 +67,61 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write the record, print its line and its JSON. Exit code 1 where the target was missed."""
+    """Measure, write the record, print its line and its JSON. Exit code 1 where the target was missed.
+
+    Under torchrun, for which that would be a process that failed, it is 0.
+    """
     cfg, asked = parse_args(argv, __doc__ or "", options, default="speed94.yaml")
     ask = _ask(asked, cfg)
     cfg = reproduce.own_settings(cfg)
-    header = reproduce.header_of(cfg, ask)
-    work, home = reproduce.folders(cfg, asked.out, header)
-    with runlog.claimed(work):
-        return _finish(_made(cfg, ask, asked, header, work, home), home)
+    with beside.started(ask.parallel, _measured, cfg, ask, asked):
+        made = _measured(cfg, ask, asked)
+    if made is None:
+        return exits.DONE
+    _say(made)
+    missed = made["summary"]["target_met"] is False
+    return exits.FAILED if missed and described().size == 1 else exits.DONE
+
+
+def _measured(cfg: Config, ask: reproduce.Ask, asked: argparse.Namespace) -> dict[str, Any] | None:
+    """The record, as far as its runs are done when the time is up; None in all processes but the first."""
+    with beside.seated(cfg, asdict(ask), shared=ask.parallel > 1) as seat:
+        if ask.seconds and not seat.timed:
+            raise ValueError(
+                "--seconds can't plan runs that share a device, which aren't timed: leave it out"
+            )
+        if not seat.is_first:
+            reproduce.Making(ask, seat, None).run(lambda *row: None)
+            return None
+        header = reproduce.header_of(cfg, ask, seat.timed)
+        work, home = reproduce.folders(cfg, asked.out, header)
+        with runlog.claimed(work):
+            return _made(ask, seat, asked, runlog.RunLog(work, header), home)
 
 
 def _made(
-    cfg: Config, ask: reproduce.Ask, asked: argparse.Namespace, header: dict[str, Any], work: Path, home: Path
+    ask: reproduce.Ask, seat: Seat, asked: argparse.Namespace, log: runlog.RunLog, home: Path
 ) -> dict[str, Any]:
-    """The record, as far as its runs are done when the time is up."""
-    log = runlog.RunLog(work, header)
-    done = len(log.of("own"))
+    done, work = len(log.of("own")), log.path.parent
     say(f"{done} of {ask.runs} runs done before, in {work}" if done else f"into {work}")
-    making = reproduce.Making(cfg, ask, log)
-    with Heartbeat(making.where, quiet=cfg.run.progress == "off") as heart:
+    making = reproduce.Making(ask, seat, log)
+    with Heartbeat(making.where, quiet=seat.cfg.run.progress == "off") as heart:
         try:
-            making.run(lambda who, row, left: heart.say(_told(who, row, left)))
+            prepared = making.run(lambda who, row, left: heart.say(_told(who, row, left)))
         except KeyboardInterrupt:
             if log.of("own") and making.prepared is not None:
-                _keep(making, asked, work, work)
+                _keep(log, making.prepared, asked, work)
                 say(f"interrupted; what is done is in {work}, and the same command goes on")
             raise
-    return _keep(making, asked, work, home)
+    return _keep(log, prepared, asked, home)
 
 
 def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
     """The options, checked. Raises ValueError for what can't be."""
     target = asked.target if asked.target is not None else cfg.eval.target
+    if described().size > 1 and (asked.parallel > 1 or asked.versus):
+        wrong = "--versus takes turns" if asked.versus else "--parallel starts them itself"
+        raise ValueError(f"{wrong}, and torchrun has started several processes already: leave one out")
     if asked.parallel > 1 and (asked.versus or asked.seconds):
         wrong = "--versus has nothing to compare with" if asked.versus else "--seconds can't plan"
         raise ValueError(f"--parallel measures no times, so {wrong}: leave one out")
@@ -140,12 +167,12 @@ def _rival(asked: argparse.Namespace) -> Rival | None:
 # ---- the end -----------------------------------------------------------------------------------------------
 
 
-def _keep(making: reproduce.Making, asked: argparse.Namespace, work: Path, home: Path) -> dict[str, Any]:
+def _keep(
+    log: runlog.RunLog, prepared: protocol.Prepared, asked: argparse.Namespace, home: Path
+) -> dict[str, Any]:
     """Write what there is where the runs are logged; a whole record of committed code then moves home."""
-    assert making.prepared is not None
-    made = record_page.assemble(
-        making.log, making.prepared, rival=_rival(asked), published=published(making.cfg.recipe)
-    )
+    work, name = log.path.parent, prepared.experiment.cfg.recipe
+    made = record_page.assemble(log, prepared, rival=_rival(asked), published=published(name))
     dirty = bool(made["git"]["dirty"])  # code that no commit holds makes no record
     record.write(work / (runlog.DIRTY if dirty else runlog.RECORD), made)
     files.write_text(work / "README.md", record_page.page(made))
@@ -155,12 +182,11 @@ def _keep(making: reproduce.Making, asked: argparse.Namespace, work: Path, home:
     return made
 
 
-def _finish(made: dict[str, Any], home: Path) -> int:
+def _say(made: dict[str, Any]) -> None:
     for line in _verdict(made):
         say(line)
     print(telling.line(made))
     print(record.dumps(made))
-    return 1 if made["summary"]["target_met"] is False else 0
 
 
 def _verdict(made: dict[str, Any]) -> Iterator[str]:

@@ -19,10 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from fastresnet import data
-from fastresnet.bench.protocol import pareto, reproduce, runlog, search, space
+from fastresnet.base import exits
+from fastresnet.bench.protocol import beside, pareto, reproduce, runlog, search, space
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series.rows import Row
@@ -54,28 +56,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
     cfg = reproduce.own_settings(cfg)
     tried = search.trials(space.read(asked.space, cfg), asked.trials)
-    with runlog.claimed(asked.out):
-        return _searched(cfg, asked, tried, target)
+    if _searched(cfg, asked, tried):
+        _tell(tried, asked, target)
+    return exits.DONE
 
 
-def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial], target: float | None) -> int:
+def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial]) -> bool:
+    """All rounds; False in all processes but the first, which alone knows all runs."""
+    text = asked.space.read_text(encoding="utf-8")
+    told = {f"--{name}": value for name, value in vars(asked).items() if name != "out"}
     done: list[str] = []
-    with Heartbeat(lambda: f"{len(done)} runs done in this call", quiet=cfg.run.progress == "off") as heart:
-        splits = data.prepare(cfg, heart.say)
-        header = {
-            "recipe": cfg.recipe,
-            "config": reproduce.learned(cfg),
-            "space": asked.space.read_text(encoding="utf-8"),
-            "objective": asked.objective,
-            "data": splits.info["digest"],
-        }
-        log = RunLog(asked.out, header, fixed=search.FIXED, name=LOG)
 
-        def said(trial: search.Trial, row: Row) -> None:
-            done.append(pareto.run_line(trial, row))
-            print(done[-1], flush=True)
+    def said(trial: search.Trial, row: Row) -> None:
+        done.append(pareto.run_line(trial, row))
+        print(done[-1], flush=True)
 
-        search.run(cfg, splits, tried, log, asked.seeds, asked.objective, asked.price, said)
+    with beside.seated(cfg, {**told, "the space": text}) as seat:
+        if asked.objective == "seconds" and not seat.timed:
+            raise ValueError("--objective=seconds: runs that share a device aren't timed: take flops")
+        quiet = cfg.run.progress == "off" or not seat.is_first
+        with (
+            runlog.claimed(asked.out) if seat.is_first else nullcontext(),
+            Heartbeat(lambda: f"{len(done)} runs done in this call", quiet=quiet) as heart,
+        ):
+            splits = data.prepare(cfg, heart.say)
+            seat.agree_on(splits.info)
+            log = _log(cfg, asked, text, splits) if seat.is_first else None
+            search.Search(seat, splits, tried, log, asked.objective, asked.price).run(asked.seeds, said)
+        return seat.is_first
+
+
+def _log(cfg: Config, asked: argparse.Namespace, text: str, splits: data.Splits) -> RunLog:
+    header = {
+        "recipe": cfg.recipe,
+        "config": reproduce.learned(cfg),
+        "space": text,
+        "objective": asked.objective,
+        "data": splits.info["digest"],
+    }
+    return RunLog(asked.out, header, fixed=search.FIXED, name=LOG)
+
+
+def _tell(tried: list[search.Trial], asked: argparse.Namespace, target: float | None) -> None:
+    """A line a trial, the front as JSON, and the picture."""
     found = search.gains(tried, asked.objective, asked.price)
     pareto.draw(tried, found, target, asked.objective, asked.out / "pareto.png")
     for trial in sorted(tried, key=lambda trial: -found[trial.number].mean if trial.number in found else 1.0):
@@ -87,4 +110,3 @@ def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial],
             asked.objective: trial.cost(asked.objective),
         }
         print(json.dumps(told | {"runs": len(trial.rows), "settings": trial.settings}))
-    return 0

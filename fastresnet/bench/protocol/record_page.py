@@ -83,6 +83,7 @@ def page(made: dict[str, Any]) -> str:
         f"# {made['recipe']} on {hardware.used_name(made)}",
         *_warnings(made),
         _made_of(made),
+        _side_by_side(made),
         _sides_table(made),
         _target(made),
         _published(made),
@@ -97,6 +98,16 @@ def _made_of(made: dict[str, Any]) -> str:
     commit, torch = (made["git"]["commit"] or "unknown")[:12], made["software"]["torch"]
     seeds = f"Seeds 0 to {len(made['runs']) - 1}, all of them, last weights."
     return f"{made['date']}, commit {commit}, PyTorch {torch}, {made['precision']}. {seeds}"
+
+
+def _side_by_side(made: dict[str, Any]) -> str:
+    """Where several runs were under way at once: how many, and whether each had a device of its own."""
+    counts = made["condition"].get("runs_at_once")
+    if not counts:
+        return ""
+    timed = any(row["seconds"].get("total") is not None for row in made["runs"])
+    how = "each on a device of its own" if timed else "on devices that they share, so not timed"
+    return f"{' to '.join(dict.fromkeys(map(str, counts)))} runs side by side, {how}."
 
 
 def _warnings(made: dict[str, Any]) -> list[str]:

@@ -5,11 +5,9 @@ Refuses to choose among runs, to print, and to leave anything unfinished where r
 
 from __future__ import annotations
 
-import concurrent.futures
 import datetime
 import itertools
-import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ import torch
 from fastresnet.base.sinks import slug
 from fastresnet.bench import places
 from fastresnet.bench.protocol import protocol, rival, runlog
+from fastresnet.bench.protocol.beside import Seat
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device
@@ -51,7 +50,7 @@ class Ask:
     target:    accuracy to exceed, a share
     versus:    a rival's command
     seconds:   no turn begins that would probably end later than so long after the first; None: no limit
-    parallel:  runs at once; more than one measures no times
+    parallel:  runs at once on one device
     git:       commit and dirty of the code
     """
 
@@ -74,7 +73,7 @@ def own_settings(cfg: Config) -> Config:
     return cfg.replace({key: value for key, (value, _) in OWN_SETTINGS.items()}, origin="the protocol")
 
 
-def header_of(cfg: Config, ask: Ask) -> dict[str, Any]:
+def header_of(cfg: Config, ask: Ask, timed: bool) -> dict[str, Any]:
     """What has to stay the same over all runs, and the date."""
     return {
         "recipe": cfg.recipe,
@@ -86,7 +85,7 @@ def header_of(cfg: Config, ask: Ask) -> dict[str, Any]:
         "versus": ask.versus,
         "machine": hardware.short_name(hardware.describe()),
         "torch": torch.__version__,
-        "timed": ask.parallel == 1,
+        "timed": timed,
         "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
     }
 
@@ -129,16 +128,21 @@ def folders(cfg: Config, out: Path | None, header: dict[str, Any]) -> tuple[Path
 # ---- the runs ----------------------------------------------------------------------------------------------
 
 Who = Literal["own", "rival"]
+Turn = tuple[Who, int]  # who runs, and with which seed
 Said = Callable[[Who, Row, float], None]  # who, the row, seconds left
 
 
 class Making:
-    """The runs of a record, from where its log stands to the last one, or until the time is up."""
+    """The runs of a record, from where its log stands to the last one, or until the time is up.
 
-    def __init__(self, cfg: Config, ask: Ask, log: RunLog) -> None:
-        self.cfg, self.ask, self.log = cfg, ask, log
+    log:  in the first of several processes alone, which take the runs as they are free
+    """
+
+    def __init__(self, ask: Ask, seat: Seat, log: RunLog | None) -> None:
+        self.ask, self.seat, self.log = ask, seat, log
         self.prepared: protocol.Prepared | None = None
-        self.turn: tuple[Who, int] | None = None
+        self.turn: Turn | None = None
+        self.longest, self.any_done = 0.0, False  # of all runs: seconds, and whether one of our own is done
 
     def where(self) -> str:
         """Where the record stands, for whoever watches."""
@@ -146,82 +150,69 @@ class Making:
             return f"rival, run {self.turn[1] + 1} of {self.ask.runs}"
         if self.turn is None or self.prepared is None:
             return "reading the data and warming up"
+        if self.log is not None and self.seat.at_once > 1:
+            return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.seat.at_once} at once"
         seed = self.turn[1]
-        if self.ask.parallel > 1:
-            return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.ask.parallel} at once"
         step, last = self.prepared.experiment.trainer.steps_done, self.prepared.last_step
         state = f"step {step} of {last}" if step < last else "evaluating"
         return f"seed {seed}, run {seed + 1} of {self.ask.runs}: {state}"
 
     def run(self, said: Said) -> protocol.Prepared:
         """All runs that are left. The rival goes first, so that one that can't run costs nothing."""
-        turns = [(who, seed) for seed in range(self.ask.runs) for who in self._sides()]
-        left = [turn for turn in turns if not self.log.done(*turn)]
-        if self.ask.versus and len(left) == len(turns):
-            self._try_rival(said)
-            left = left[1:]
-        self.prepared = protocol.prepare(self.cfg)
-        if self.ask.parallel > 1:
-            self._run_in_parallel([seed for _, seed in left], said)
-        else:
-            self._run_in_turn(left, said)
+        if self.log is not None and self.ask.versus and not self.log.rows:
+            self._try_rival(self.log, said)
+        self.prepared = protocol.prepare(self.seat.cfg)
+        info = self.prepared.experiment.splits.info
+        self.seat.agree_on(info)
+        if self.log is not None:
+            digests = {"train": info["digest"], "test": info.get("test_digest")}
+            self.log.hold_to("data", digests, "the data's digests")
+        left, self.longest, self.any_done = self.seat.table.of_each(self._standing())[0]
+        self.began = timing.now("cpu")
+        counted = itertools.count(1)
+
+        def heard(came: tuple[Who, Row]) -> None:
+            assert self.log is not None, "it is the first process that hears"
+            self.log.add(*came)
+            each = (timing.now("cpu") - self.began) / (done := next(counted))
+            said(*came, each * (len(left) - done))
+
+        self.seat.table.share(left, self._take, heard)
         return self.prepared
 
-    def _sides(self) -> tuple[Who, ...]:
-        return ("rival", "own") if self.ask.versus else ("own",)
+    def _standing(self) -> tuple[list[Turn], float, bool]:
+        """Of the log: the turns that are left, seconds of the longest one, whether one of ours is done."""
+        if self.log is None:
+            return [], 0.0, False
+        sides: tuple[Who, ...] = ("rival", "own") if self.ask.versus else ("own",)
+        turns = [(who, seed) for seed in range(self.ask.runs) for who in sides]
+        logged = [row["seconds"]["total"] or 0.0 for _, row in self.log.rows]
+        left = [turn for turn in turns if not self.log.done(*turn)]
+        return left, max(logged, default=0.0), bool(self.log.of("own"))
 
-    def _try_rival(self, said: Said) -> None:
+    def _try_rival(self, log: RunLog, said: Said) -> None:
         """The rival's first run. Raises ValueError where it fails, and logs nothing: the next try is free."""
         self.turn = ("rival", 0)
         row = rival.run(str(self.ask.versus), 0)
         if row["status"] == "failed":
             raise ValueError(f"--versus: {self.ask.versus!r} failed in its first run ({row['message']})")
-        self.log.add("rival", row)
+        log.add("rival", row)
         said("rival", row, 0.0)
 
-    def _run_in_turn(self, left: list[tuple[Who, int]], said: Said) -> None:
+    def _take(self, turn: Turn) -> Iterator[tuple[Who, Row]]:
+        """One turn, unless it would probably end too late."""
         assert self.prepared is not None
-        logged = [row["seconds"]["total"] for row in (*self.log.of("own"), *self.log.of("rival"))]
-        began, longest = timing.now("cpu"), max((taken or 0.0 for taken in logged), default=0.0)
-        for done, (who, seed) in enumerate(left, 1):
-            started = timing.now("cpu")
-            late = self.ask.seconds is not None and started - began + longest > self.ask.seconds
-            if late and self.log.of("own"):
-                return
-            self.turn = who, seed
-            if who == "own":
-                row = protocol.run_once(self.prepared, seed, timed=self.ask.parallel == 1)
-            else:
-                row = rival.run(str(self.ask.versus), seed)
-            self.log.add(who, row)
-            now = timing.now("cpu")
-            longest = max(longest, now - started)
-            said(who, row, (now - began) / done * (len(left) - done))
-
-    def _run_in_parallel(self, seeds: list[int], said: Said) -> None:
-        """Processes share the device; each has its own experiment and takes the next seed when it is free."""
-        workers = min(self.ask.parallel, max(1, len(seeds)))
-        on_cpu = choose_device(self.cfg.run.device).type == "cpu"
-        share = max(1, torch.get_num_threads() // self.ask.parallel) if on_cpu else 0
-        shared = self.cfg.replace({"run.threads": self.cfg.run.threads or share}, origin="--parallel")
-        began, self.turn = timing.now("cpu"), ("own", 0)
-        context = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (shared,))
-        try:
-            waiting = [pool.submit(_run_in_worker, seed) for seed in seeds]
-            for done, future in enumerate(concurrent.futures.as_completed(waiting), 1):
-                self.log.add("own", future.result())
-                said("own", future.result(), (timing.now("cpu") - began) / done * (len(seeds) - done))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_worker: list[protocol.Prepared] = []  # of a process of the pool: made once, used for all its seeds
-
-
-def _begin_worker(cfg: Config) -> None:
-    _worker.append(protocol.prepare(cfg))
-
-
-def _run_in_worker(seed: int) -> Row:
-    return protocol.run_once(_worker[0], seed, timed=False)
+        started = timing.now("cpu")
+        late = self.ask.seconds is not None and started - self.began + self.longest > self.ask.seconds
+        if late and self.any_done:
+            return
+        self.turn = who, seed = turn
+        if who == "own":
+            row = protocol.run_once(self.prepared, seed, timed=self.seat.timed)
+        else:
+            row = rival.run(str(self.ask.versus), seed)
+        if self.seat.at_once > 1:
+            row["condition"] = {**row.get("condition", {}), "runs_at_once": self.seat.at_once}
+        self.longest = max(self.longest, timing.now("cpu") - started)
+        self.any_done |= who == "own"
+        yield who, row

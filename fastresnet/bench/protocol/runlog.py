@@ -59,38 +59,51 @@ class RunLog:
             raise ValueError(f"{folder} holds a finished record: give another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         self.header = _as_read(header)
-        self._rows: list[tuple[str, Row]] = []
+        self.rows: list[tuple[str, Row]] = []
         lines = _whole_lines(self.path)
         if len(lines) < 2:  # no run yet: nothing that could be mixed
             files.write_text(self.path, "")
             self._append({"kind": "begin", **self.header})
             return
-        change = difference(self.path, header, fixed)
-        if change is not None:
-            raise ValueError(
-                f"{self.path} was begun with other values of {change}: "
-                "finish it as it was begun, or give another folder with --out"
-            )
+        self._refuse(difference(self.path, header, fixed))
         files.write_text(self.path, "".join(lines))
         begun, *rows = (_parsed(line, self.path, number) for number, line in enumerate(lines, 1))
         self.header = {key: value for key, value in begun.items() if key != "kind"}
         odd = [number for number, row in enumerate(rows, 2) if not {"who", "seed", "status"} <= row.keys()]
         if odd:
             raise ValueError(f"{self.path}: line {odd[0]} is no run's: remove the folder to begin again")
-        self._rows = [(row.pop("who"), cast(Row, row)) for row in rows]
+        self.rows = [(row.pop("who"), cast(Row, row)) for row in rows]
+
+    def _refuse(self, change: str | None) -> None:
+        if change is not None:
+            raise ValueError(
+                f"{self.path} was begun with other values of {change}: "
+                "finish it as it was begun, or give another folder with --out"
+            )
+
+    def hold_to(self, name: str, value: dict[str, Any], words: str) -> None:
+        """One more value that has to stay the same, known when the log is open. ValueError: it was another."""
+        if name in self.header:
+            begun = self.header[name]
+            self._refuse(words + _change(begun, value) if begun != value else None)
+            return
+        self.header[name] = value
+        rows = [{"who": who, **row} for who, row in self.rows]
+        lines = [json.dumps(each, ensure_ascii=False) for each in ({"kind": "begin", **self.header}, *rows)]
+        files.write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def done(self, who: str, seed: int) -> bool:
         """Whether this run is in the log already."""
-        return any(side == who and row["seed"] == seed for side, row in self._rows)
+        return any(side == who and row["seed"] == seed for side, row in self.rows)
 
     def add(self, who: str, row: Row) -> None:
         """Keep a finished run, on the disk when this returns."""
-        self._rows.append((who, row))
+        self.rows.append((who, row))
         self._append({"who": who, **row})
 
     def of(self, who: str) -> list[Row]:
         """The runs of one side, by seed."""
-        return sorted((row for side, row in self._rows if side == who), key=lambda row: row["seed"])
+        return sorted((row for side, row in self.rows if side == who), key=lambda row: row["seed"])
 
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:

@@ -15,10 +15,10 @@ from statistics import fmean, variance
 from typing import Any, Literal
 
 from fastresnet.bench.protocol import protocol, space
+from fastresnet.bench.protocol.beside import Seat
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.data import Splits
 from fastresnet.series.rows import Row, accuracy_of
-from fastresnet.settings.config import Config
 
 RUN_STD = 0.0014  # of a run's accuracy, until this search has seen its own (DESIGN: 0.13 to 0.15 points)
 PRICE = 0.007  # of accuracy that a run of twice the cost must gain: from 94 to 96 % others paid 2.8 doublings
@@ -131,49 +131,72 @@ def rounds(seeds: int) -> Iterator[int]:
     yield seeds
 
 
-def run(
-    cfg: Config,
-    splits: Splits,
-    tried: Sequence[Trial],
-    log: RunLog,
-    seeds: int,
-    objective: Objective,
-    price: float,
-    said: Callable[[Trial, Row], None],
-) -> list[Trial]:
-    """All rounds; runs that the log holds already are not run again. Returns the trials of the last round."""
-    for trial in tried:
-        trial.rows = log.of(trial.who)
-    left = list(tried)
-    for count in rounds(seeds):
-        for trial in left:
-            _run_trial(cfg, splits, trial, log, count, said)
-        left = [trial for trial in left if trial.message is None]
-        if count < seeds:
-            left = survivors(left, gains(left, objective, price))
-    return left
+Piece = tuple[int, list[int]]  # a trial's number, and the seeds that one process runs of it
+Came = tuple[int, Row | str]  # a trial's number, and a run or why it can't run
 
 
-def _run_trial(
-    cfg: Config, splits: Splits, trial: Trial, log: RunLog, count: int, said: Callable[[Trial, Row], None]
-) -> None:
-    missing = [seed for seed in range(count) if seed not in trial.seeds]
-    if not missing:
-        return
-    try:
-        prepared = protocol.prepare(cfg.replace(trial.settings, origin="search"), splits)
-    except ValueError as error:  # settings that can't stand together
-        if not trial.number:
-            raise
-        trial.message = str(error)
-        return
-    try:
-        for seed in missing:
-            split = "val" if "val" in prepared.experiment.evaluation_splits else "test"
-            row = protocol.run_once(prepared, seed, split=split)
-            row["flops"], row["settings"] = prepared.flops["train"], trial.settings
-            log.add(trial.who, row)
+@dataclass(frozen=True)
+class Search:
+    """A search under way.
+
+    tried:  all trials; what is known of their runs is known in the first process alone
+    log:    of that one; None in others
+    """
+
+    seat: Seat
+    splits: Splits
+    tried: Sequence[Trial]
+    log: RunLog | None
+    objective: Objective
+    price: float
+
+    def run(self, seeds: int, said: Callable[[Trial, Row], None]) -> None:
+        """All rounds; runs that the log holds already are not run again."""
+        for trial in self.tried:
+            trial.rows = self.log.of(trial.who) if self.log else []
+
+        def heard(came: Came) -> None:
+            trial, row = self.tried[came[0]], came[1]
+            if isinstance(row, str):
+                trial.message = row
+                return
+            assert self.log is not None, "it is the first process that hears"
+            self.log.add(trial.who, row)
             trial.rows.append(row)
             said(trial, row)
-    finally:
-        prepared.experiment.close()
+
+        left, table = list(self.tried), self.seat.table
+        for count in rounds(seeds):
+            table.share(table.of_each(pieces(left, count, self.seat.at_once))[0], self._take, heard)
+            left = [trial for trial in left if trial.message is None]
+            if count < seeds:
+                left = survivors(left, gains(left, self.objective, self.price))
+
+    def _take(self, piece: Piece) -> Iterator[Came]:
+        number, seeds = piece
+        trial = self.tried[number]
+        try:
+            cfg = self.seat.cfg.replace(trial.settings, origin="search")
+            prepared = protocol.prepare(cfg, self.splits)
+        except ValueError as error:  # settings that can't stand together
+            if not number:
+                raise
+            yield number, str(error)
+            return
+        try:
+            for seed in seeds:
+                split = "val" if "val" in prepared.experiment.evaluation_splits else "test"
+                row = protocol.run_once(prepared, seed, timed=self.seat.timed, split=split)
+                row["flops"], row["settings"] = prepared.flops["train"], trial.settings
+                yield number, row
+        finally:
+            prepared.experiment.close()
+
+
+def pieces(left: Sequence[Trial], count: int, processes: int) -> list[Piece]:
+    """What a round's runs lack, a piece a trial, or several where more processes than trials are there."""
+    parts, found = max(1, processes // len(left)), list[Piece]()
+    for trial in left:
+        missing = [seed for seed in range(count) if seed not in trial.seeds]
+        found += [(trial.number, missing[part::parts]) for part in range(parts)]
+    return [piece for piece in found if piece[1]]
