@@ -164,7 +164,7 @@ def test_files_measured_in_turns_are_held_against_each_other_pair_by_pair():
     assert found.cases["step/one"][1].verdict == "noise"
     assert [text for text in found.warnings if "apart" in text] == [
         "other: measured apart from base, a drift looks like a change: "
-        "benchmarks/run.py --against OTHER measures in turns"
+        "fastresnet bench --against OTHER measures in turns"
     ]
 
 
@@ -185,7 +185,7 @@ def test_files_of_one_process_show_ratios_and_judge_nothing():
     assert sum("one process only" in text for text in found.warnings) == 2
     assert "0.9" in telling.table(found) and "[" not in telling.table(found).split("speed [95 %]")[1]
     json.dumps(telling.as_data(found), allow_nan=False)
-    with pytest.raises(ValueError, match="--gate needs 3 processes or more a file, base has 1: measure with"):
+    with pytest.raises(ValueError, match="base has 1: .* with fastresnet bench --gate 5% --suite standard"):
         comparison.gate(found, 0.05)
 
 

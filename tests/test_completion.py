@@ -1,10 +1,14 @@
-"""Completion in the shell: what bash offers for the last word, by the script of `--completion bash`."""
+"""Completion in the shell: what bash offers for the last word, and what zsh makes of a line and a TAB."""
 
 import contextlib
 import io
+import os
+import pty
+import select
 import shlex
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -55,8 +59,60 @@ def test_bash_offers_commands_options_settings_recipes_values_and_files(script, 
     assert set(done.stdout.split()) == offered, done.stderr
 
 
-def test_zsh_can_read_its_script(script):
-    text = (script / "zsh").read_text(encoding="utf-8")
-    assert text.startswith("#compdef fastresnet") and "--train.epochs" in text and "cpu.yaml" in text
-    if shutil.which("zsh"):
-        assert subprocess.run(["zsh", "-n", script / "zsh"]).returncode == 0
+ZSHRC = """
+autoload -Uz compinit; compinit -u -D
+eval "$(cat {script})"
+unsetopt auto_list beep
+told() {{ print -r -- "$BUFFER" >>{told}; BUFFER= }}; zle -N told; bindkey '^X' told
+zle-line-init() {{ : >>{told} }}; zle -N zle-line-init
+"""
+TAB, TELL = b"\t", b"\x18"  # the latter is what ZSHRC binds
+
+
+def completed(lines, script, home, folder):
+    """What stands on zsh's line after each of these and a TAB, typed on a terminal in `folder`."""
+    told = home / "told"
+    (home / ".zshrc").write_text(ZSHRC.format(script=script, told=told), encoding="utf-8")
+    environment = {**os.environ, "ZDOTDIR": str(home), "TERM": "vt100"}
+    ours, theirs = pty.openpty()
+    how = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "cwd": folder, "env": environment}
+    with subprocess.Popen(["zsh", "-d", "-i"], start_new_session=True, **how) as shell:
+        os.close(theirs)
+        keys, until = iter([line.encode() + TAB + TELL for line in lines]), time.monotonic() + 20
+        waiting = 0  # for so many lines in `told`; for the file itself at first
+        while time.monotonic() < until:
+            if select.select([ours], [], [], 0.05)[0]:
+                os.read(ours, 65536)  # what the terminal shows
+            if told.exists() and told.read_text().count("\n") == waiting:
+                if waiting == len(lines):
+                    break
+                os.write(ours, next(keys))
+                waiting += 1
+        shell.kill()
+    os.close(ours)
+    return [line.strip() for line in told.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh, which isn't installed")
+def test_zsh_completes_commands_options_settings_recipes_values_and_files(script, tmp_path):
+    home, folder = tmp_path / "home", tmp_path / "folder"
+    home.mkdir()
+    (folder / "runs" / "first").mkdir(parents=True)
+    (folder / "mine.yaml").touch()
+    wanted = {
+        "tr": "train",
+        "re": "rep",  # report or reproduce
+        "train --config cpu": "train --config cpu.yaml",
+        "train --config min": "train --config mine.yaml",
+        "train --train.ep": "train --train.epochs",
+        "train --see": "train --seeds",
+        "train --config cpu.yaml --train.precision b": "train --config cpu.yaml --train.precision bf16",
+        "train --train.channels_last t": "train --train.channels_last true",
+        "search --data.so": "search --data.source",
+        "bench --suite q": "bench --suite quick",
+        "evaluate --checkpoint runs/f": "evaluate --checkpoint runs/first/",
+        "compare min": "compare mine.yaml",
+        "describe mo": "describe model",
+    }
+    found = completed([f"fastresnet {line}" for line in wanted], script / "zsh", home, folder)
+    assert found == [f"fastresnet {line}" for line in wanted.values()]

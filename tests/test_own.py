@@ -78,6 +78,9 @@ def test_a_part_is_held_back_for_validation_and_a_subset_is_another_set(pair):
     (lambda x, y: ((x, y / 2), (x, y)), "whole numbers"),
     (lambda x, y: ((x, y - 1), (x, y)), "labels must lie between"),
     (lambda x, y: ((x, y), (x[:, :4], y)), "differ in size"),
+    (lambda x, y: ((x, y + 10**9), (x, y)), "numbered from 0, got 1000000001"),
+    (lambda x, y: (([x[0], x[1, :4]], [0, 1]), (x, y)), "make one array, all of one size"),
+    (lambda x, y: (Pictures([], []), (x, y)), "training set holds no images"),
     (lambda x, y: (Pictures([x[0], x[1, :4]], y[:2]), (x, y)), "of one size"),
 ])  # fmt: skip
 def test_what_fits_nothing_is_refused_in_one_line(pair, wrong, says):

@@ -1,5 +1,6 @@
 """processes: a suite repeated in fresh processes gives one file; its samples say which process made them."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -133,7 +134,8 @@ def test_two_checkouts_take_turns_on_the_machine_and_give_two_files(tmp_path, ot
     monkeypatch.chdir(ROOT)  # where this checkout's package lies, too
     out = tmp_path / "here.json"
     arguments = ["--scale", "tiny", "--device", "cpu", "--only", "ceilings", "--budget", "600"]
-    assert run.main([*arguments, f"--against={other_checkout}", "--processes=3", f"--out={out}"]) == 0
+    turns = [f"--against={other_checkout}", "--processes=3", "--gate=5%", f"--out={out}"]
+    assert run.main([*arguments, *turns]) == 1, "the other one claims to be a thousand times as fast"
     here, there = file.read(out), file.read(tmp_path / "here-against.json")
     assert here["turns"] == there["turns"] and file.unfinished(here) is None
     assert here["processes_done"] == there["processes_done"] == 3
@@ -182,3 +184,25 @@ def git(home, *words):
     person = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     command = ["git", "-C", home, *person, *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(("slowdown", "code"), [(1.0, 0), (1.2, 1)])
+def test_a_gate_measures_the_last_commit_in_turns_and_judges(tmp_path, monkeypatch, capsys, slowdown, code):
+    """What the turns measure is made up; who takes them and who is judged by whom is not."""
+    asked = []
+
+    def measured(command, homes, count, folder):
+        asked.append(count)
+        yield [bench_files.benchmark(7, slowdown), bench_files.benchmark()]
+
+    @contextlib.contextmanager
+    def checkout(against):
+        asked.append(against)
+        yield tmp_path
+
+    monkeypatch.setattr(processes, "checkout", checkout)
+    monkeypatch.setattr(processes, "in_turns", measured)
+    assert run.main(["--gate=5%", "--device=cpu", f"--out={tmp_path / 'ours.json'}"]) == code
+    assert asked == ["HEAD", run.ROUNDS]
+    told = capsys.readouterr().err
+    assert ("slower: ours: step/resnet18/b32 runs at 0.8" in told) == bool(code) and "gate 5 %: " in told

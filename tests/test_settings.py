@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from fastresnet.settings.declarations import REGISTER, declare, setting
@@ -70,6 +72,9 @@ def test_a_value_that_breaks_its_rule_is_refused_in_words(rule, value, message):
 
 @pytest.mark.parametrize(("rule", "value", "result"), [
     (Rule(kind=float), 1, 1.0),
+    (Rule(kind=float), np.float32(0.5), 0.5),
+    (Rule(kind=int), np.int64(3), 3),
+    (Rule(kind=str), Path("runs"), "runs"),
     (Rule(kind=str, optional=True), None, None),
     (Rule(kind=int, depth=1, optional=True), (1, 2), [1, 2]),
     (Rule(kind=float, depth=2, optional=True), [[0, 1], [2, 0.5]], [[0.0, 1.0], [2.0, 0.5]]),

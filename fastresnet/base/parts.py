@@ -6,9 +6,11 @@ Refuses to import a part before it is chosen, so that settings load without torc
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 Places = Mapping[str, str]  # name -> "module:attribute"
+Given = TypeVar("Given")
 
 MODELS: Places = {
     "resnet": "fastresnet.models.resnet:from_settings",
@@ -74,3 +76,12 @@ def find(places: Places, key: str, name: str) -> object:
         if name in places:
             raise
         raise ValueError(f"{key}={name}: the module {module} has no {attribute}") from None
+
+
+def called(what: str, part: Callable[..., Given], *arguments: object) -> Given:
+    """What a part of the user's own gives. ValueError, a line that begins with `what`, where it fails."""
+    try:
+        return part(*arguments)
+    except Exception as error:
+        told = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{what}: {type(error).__name__}: {told}") from error

@@ -16,6 +16,7 @@ from fastresnet.data.splits import Splits
 from fastresnet.sources import SPLITS, ImageSet, SourceError, shared_class_names
 
 NAME = "given"  # of the set in records, beside its digest
+MOST_CLASSES = 1_000_000
 
 
 def splits_of(given: object, subset: float | None = None, val_fraction: float = 0.0) -> Splits:
@@ -31,6 +32,8 @@ def splits_of(given: object, subset: float | None = None, val_fraction: float = 
         raise SourceError(f"data must be a pair (training set, test set), got {_kind(given)}")
     found = [_read_set(one, f"data: the {split} set") for split, one in zip(("training", "test"), given)]
     highest = max(int(labels.max(initial=0)) for _, labels, _ in found)
+    if highest >= MOST_CLASSES:
+        raise SourceError(f"data: labels must be classes, numbered from 0, got {highest}")
     names = max((names for _, _, names in found), key=len) or tuple(map(str, range(highest + 1)))
     shared_class_names(*(own or names for _, _, own in found))
     sets = {
@@ -71,7 +74,9 @@ def _read(dataset: Any, what: str) -> tuple[Pixels, Labels]:
         images.append(_array(item[0]))
         labels.append(item[1])
     shapes = {image.shape for image in images}
-    if len(shapes) != 1:
+    if not images:
+        raise SourceError(f"{what} holds no images: its length is 0")
+    if len(shapes) > 1:
         some = ", ".join(sorted(map(str, shapes))[:3])
         raise SourceError(f"{what}: its images must be of one size, got {some}: resize them in the Dataset")
     return _pixels(np.stack(images), what), _labels(labels, what)
@@ -83,7 +88,10 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 
 def _pixels(value: Any, what: str) -> Pixels:
     """uint8 (N,H,W,3), contiguous, from any of the forms that `splits_of` names."""
-    images = _array(value)
+    try:
+        images = _array(value)
+    except ValueError as error:
+        raise SourceError(f"{what}: images must make one array, all of one size ({error})") from None
     grey = images.ndim == 3
     if images.ndim not in (3, 4) or (not grey and 3 not in (images.shape[1], images.shape[3])):
         raise SourceError(f"{what}: images must be (N,H,W,3), (N,3,H,W) or (N,H,W), got {images.shape}")

@@ -38,7 +38,7 @@ def build(
     seed is what PyTorch's generator gives next.
     With `model.pretrained` weights come from there where shapes allow, but the last layer's not from a run on
     other classes than `class_names`, where given; `.pretrained_report` says which.
-    Raises ValueError for settings that don't go together.
+    Raises ValueError for settings that don't go together, and where the user's own code fails.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs at least one class, got {num_classes}")
@@ -47,7 +47,11 @@ def build(
         seed = int(torch.randint(2**62, (), device="cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(settings, num_classes, image_size)
+        if ":" in settings.arch:  # the user's own
+            how = f"model.arch={settings.arch} for {num_classes} classes and {image_size} px"
+            model = parts.called(how, make, settings, num_classes, image_size)
+        else:
+            model = make(settings, num_classes, image_size)
     if settings.pretrained:
         from fastresnet.models import pretrained  # late: most runs start from nothing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,26 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, figure: str = "val_accuracy", patience: int = 3, least: float = 0.0) -> None:
-        if patience < 1 or least < 0:
+        if not isinstance(patience, int) or patience < 1 or least < 0:
             raise ValueError(f"early stopping needs patience >= 1 and least >= 0, got {patience} and {least}")
+        if figure not in Row.__annotations__:
+            there = ", ".join(Row.__annotations__)
+            raise ValueError(f"early stopping: per_epoch has no {figure!r}; it has {there}")
         self.figure, self.patience, self.least = figure, patience, least
         self.best: float | None = None
         self.waited = 0
+
+    def check(self, splits: Collection[str]) -> None:
+        """Raises ValueError where nothing measures the figure; `splits` are evaluated between epochs."""
+        split = self.figure.partition("_")[0]
+        if split in ("val", "test") and split not in splits:
+            wanted = "eval.every above 0" + (" and data.val_fraction, say 0.1" if split == "val" else "")
+            raise ValueError(f"early stopping: no epoch measures {self.figure}: that needs {wanted}")
 
     def on_run_begin(self, folder: Path | None) -> None:
         self.best, self.waited = None, 0  # of several runs in a row each waits anew
 
     def on_epoch_end(self, row: Row) -> bool | None:
-        if self.figure not in row:
-            raise ValueError(f"early stopping: per_epoch has no {self.figure}; it has {', '.join(row)}")
         value: Any = row[self.figure]  # type: ignore[literal-required]
         if value is None:
             return None
@@ -66,7 +74,11 @@ class Callbacks:
     """Several as one; `ending` is whether one of them asked for the end when they were called last."""
 
     def __init__(self, parts: Sequence[Callback] = ()) -> None:
+        if not isinstance(parts, (list, tuple)):
+            raise ValueError(f"callbacks must be a list, got {type(parts).__name__}")
         for part in parts:
+            if isinstance(part, type):
+                raise ValueError(f"callbacks: {part.__name__} is a class, hand in {part.__name__}()")
             if not any(callable(getattr(part, hook, None)) for hook in HOOKS):
                 raise ValueError(f"a callback has {', '.join(HOOKS)}; {type(part).__name__} has none of them")
         self.parts, self.ending = list(parts), False

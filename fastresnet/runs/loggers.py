@@ -6,6 +6,7 @@ TensorBoard and wandb are imported only when they are asked for.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,21 @@ class Logger(Protocol):
         """Write what is left. `record` is the run's result, or None where it has none."""
 
 
+PACKAGES = ("tensorboard", "wandb")  # that loggers of the same name need
 Opener = Callable[[Path, Config], Logger]
 
 
+def check(names: Sequence[str]) -> None:
+    """Raises ValueError where a logger that `run.loggers` names isn't there, or its package."""
+    for name in names:
+        parts.find(parts.LOGGERS, "run.loggers", name)
+        if name in PACKAGES and importlib.util.find_spec(name) is None:
+            raise ValueError(f"run.loggers={name} needs the package {name}: pip install {name}")
+
+
 def open_all(names: Sequence[str], run_dir: str | Path, cfg: Config) -> list[Logger]:
-    """The loggers that `run.loggers` names, opened. Raises ValueError where one isn't there."""
+    """The loggers that `run.loggers` names, opened. Raises ValueError as `check` does."""
+    check(names)
     kinds = [cast(Opener, parts.find(parts.LOGGERS, "run.loggers", name)) for name in names]
     return [kind(Path(run_dir), cfg) for kind in kinds]
 
@@ -36,12 +47,8 @@ class TensorBoard:
     """Scalars under <run>/tensorboard; look at them with `tensorboard --logdir runs`."""
 
     def __init__(self, run_dir: Path, cfg: Config) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "run.loggers=tensorboard needs the package tensorboard: pip install tensorboard"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))
         settings = "\n".join(f"    {key}: {value}" for key, value in cfg.flat().items())
         self.writer.add_text("settings", settings)
@@ -60,10 +67,8 @@ class WeightsAndBiases:
     """A wandb run under <run>/wandb, offline without WANDB_API_KEY or WANDB_MODE: `wandb sync` sends it."""
 
     def __init__(self, run_dir: Path, cfg: Config) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ValueError("run.loggers=wandb needs the package wandb: pip install wandb") from error
+        import wandb
+
         mode: Any = None if {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) else "offline"
         self.run = wandb.init(
             project="fastresnet",

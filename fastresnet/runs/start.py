@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence, cast
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from fastresnet.machine.distributed import World
 from fastresnet.models import pretrained
 from fastresnet.ranks.agreement import agree
 from fastresnet.ranks.joining import join
-from fastresnet.runs import checkpoint, folder
-from fastresnet.runs.callbacks import Callback
+from fastresnet.runs import checkpoint, folder, loggers
+from fastresnet.runs.callbacks import Callback, Callbacks, EarlyStopping
 from fastresnet.runs.folder import State
 from fastresnet.runs.progress import Progress
 from fastresnet.runs.session import Handed, Run, Session
@@ -74,6 +74,7 @@ def train(
     """
     began = timing.now(torch.device("cpu"))
     cfg = settled(settings, overrides)
+    loggers.check(cfg.run.loggers)
     own = Own(model, loss, augment)
     own.check()
     if model is not None and cfg.model.pretrained:
@@ -81,6 +82,7 @@ def train(
     cfg, splits = with_data(cfg, data)
     if model is not None:
         cfg = cfg.replace({"model.arch": place(model)}, origin=CALLER)
+    _check_stopping(callbacks, cfg, splits)
     handed = Handed(splits, own, callbacks)
     going_on = _going_on(cfg)
     payload = checkpoint.load(going_on) if going_on else None
@@ -132,8 +134,20 @@ def settled(settings: str | Path | Config, overrides: Mapping[str, Any] | Sequen
     """The settings that a caller means. Raises ValueError where they are wrong."""
     if not isinstance(settings, Config):
         return config.load(settings, overrides)
-    changes = dict(cast(Mapping[str, Any], overrides))
-    return settings.replace(changes, origin=COMMAND_LINE) if changes else settings
+    if not overrides:
+        return settings
+    if not isinstance(overrides, Mapping):
+        raise ValueError(f"beside a Config overrides must be a dict of settings, got {overrides!r}")
+    return settings.replace(overrides, origin=COMMAND_LINE)
+
+
+def _check_stopping(callbacks: Sequence[Callback], cfg: Config, splits: Splits | None) -> None:
+    """Raises ValueError where early stopping would wait for a figure that no epoch has."""
+    held_back = cfg.data.val_fraction > 0 if splits is None else splits.val is not None
+    measured = ["test", "val"][: 1 + held_back] if cfg.eval.every else []
+    for one in Callbacks(callbacks).parts:
+        if isinstance(one, EarlyStopping):
+            one.check(measured)
 
 
 def with_data(cfg: Config, given: object) -> tuple[Config, Splits | None]:

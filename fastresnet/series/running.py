@@ -26,7 +26,7 @@ from fastresnet.reports import telling
 from fastresnet.reports.finished import Result
 from fastresnet.runs import folder as folders
 from fastresnet.runs import record, start
-from fastresnet.runs.callbacks import Callback
+from fastresnet.runs.callbacks import Callback, Callbacks
 from fastresnet.runs.folder import State
 from fastresnet.runs.progress import Progress
 from fastresnet.series import place, summary
@@ -100,7 +100,7 @@ class Running:
         given: object,
     ) -> None:
         self.plan, self.home, self.train, self.given = plan, home, train, given
-        self.callbacks = [_Begun(self._begin), *callbacks]
+        self.callbacks = [_Begun(self._begin), *Callbacks(callbacks).parts]
         self.progress = Progress(plan.cfg.run.progress)
         self.rows: list[Ran] = list(home.made["runs"]) if home.made else []
         self._read: tuple[Data, Splits] | None = None  # the data that these settings ask for

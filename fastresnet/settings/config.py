@@ -112,6 +112,9 @@ def load(
     overrides: {"section.key": value}, or ["--section.key=value", ...] as on a command line.
     Raises ConfigError, in one line, for anything that is wrong.
     """
+    listed = isinstance(overrides, (list, tuple)) and all(isinstance(word, str) for word in overrides)
+    if not (listed or isinstance(overrides, Mapping)):
+        raise ConfigError(f"overrides must be a dict or a list of --section.key=value, got {overrides!r}")
     recipe = Recipe({}, {}, "defaults") if name is None else read(str(name))
     extra, rest = (overrides, []) if isinstance(overrides, Mapping) else take_settings(overrides)
     if rest:

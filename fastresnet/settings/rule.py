@@ -6,9 +6,11 @@ Refuses to convert text: what a text means is read elsewhere, before the check.
 from __future__ import annotations
 
 import math
+import os
 import re
 import reprlib
 from dataclasses import dataclass
+from typing import Any
 
 from fastargs.validation import Checker
 
@@ -17,6 +19,13 @@ LISTS = {int: "whole numbers", float: "numbers", str: "names"}
 # What files can keep and be called by: a variable that a shell doesn't know gives no text at all.
 TEXT = r"[^\0\ud800-\udfff]+"
 LARGEST = 2**53  # whole numbers up to it are floating-point ones too
+
+
+def _plain(value: Any) -> object:
+    """Text for a path, and a number for a scalar of numpy or PyTorch: what callers in Python have at hand."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,7 @@ class Rule(Checker):  # type: ignore[misc]  # fastargs has no types
         return self._scalar(item, whole)
 
     def _scalar(self, value: object, whole: object) -> object:
+        value = _plain(value)
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind or not self._allows(value):

@@ -6,7 +6,7 @@ Knows no data and no loader; `experiment` has these.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +27,7 @@ from fastresnet.ranks import collectives, norms
 from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
 from fastresnet.training.evaluation import Evaluator
-from fastresnet.training.own import NOTHING, Own
+from fastresnet.training.own import NOTHING, Own, answering
 from fastresnet.training.selection import HardExamples, ProxyNet
 from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Trainer
@@ -116,6 +116,22 @@ def new_trainer(
         freeze=freeze,
         place=course.place,
     )
+
+
+def new_network(cfg: Config, own: Own, names: Sequence[str], shape: tuple[int, int], seed: int) -> nn.Module:
+    """Fresh weights that depend on the seed alone, on the CPU; the caller's random state stays as it was.
+
+    names:  of the classes
+    shape:  (h,w) of the images
+    Raises ValueError where a network of the caller's own fails, or answers in another form.
+    """
+    asked, known = (len(names), shape[0]), own.model is None and ":" not in cfg.model.arch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = (
+            own.new_model(*asked) if own.model is not None else models.build(cfg.model, *asked, names, seed)
+        )
+        return model if known else answering(model, len(names), shape)
 
 
 def placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:

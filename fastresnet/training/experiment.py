@@ -16,7 +16,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from fastresnet import data, loading, models
+from fastresnet import data, loading
 from fastresnet.machine import memory, precision, timing
 from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
@@ -79,6 +79,8 @@ class Experiment:
         self.total_steps = max(1, round(cfg.train.epochs * self.steps_per_epoch))
         self.num_epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.model = assembly.placed(self._new_model(self.seed), cfg, self.device)
+        two = torch.zeros((2, 3, *self.image_shape), device=self.device, dtype=self.precision.compute)
+        own.try_out(two, len(self.splits.class_names), self.train_loader.mixed_classes > 0)
         width = cfg.train.proxy_width
         proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
@@ -93,24 +95,22 @@ class Experiment:
     # ---- building ------------------------------------------------------------------------------------------
 
     def _new_model(self, seed: int, width: float | None = None) -> nn.Module:
-        """Fresh weights that depend on the seed alone, on the CPU; the caller's random state stays as it was.
-
-        width:  instead of model.width (a proxy net's)
-        """
-        cfg = self.cfg
+        """Fresh weights that depend on the seed alone, on the CPU; `width` is a proxy net's."""
+        cfg, own = self.cfg, self.own
         if width is not None:
-            cfg = cfg.replace({"model.width": width, "model.pretrained": None})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            names = self.splits.class_names
-            if self.own.model is not None and width is None:
-                return self.own.new_model(len(names), self.image_size)
-            return models.build(cfg.model, len(names), self.image_size, names, seed)
+            cfg, own = cfg.replace({"model.width": width, "model.pretrained": None}), NOTHING
+        return assembly.new_network(cfg, own, self.splits.class_names, self.image_shape, seed)
 
     @property
     def image_size(self) -> int:
-        """Height and width in pixels of the images that the network is made for."""
-        return int(self.cfg.data.image_size or self.splits.train.image_shape[0])
+        """Height in pixels of the images that the network is made for."""
+        return self.image_shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """The same, (h,w): data in memory need not be square."""
+        px = self.cfg.data.image_size
+        return (px, px) if px else self.splits.train.image_shape
 
     @property
     def compile_mode(self) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastresnet.base import parts
 
 Batch = tuple[Tensor, Tensor]
 
@@ -38,36 +41,78 @@ class Own:
                 raise ValueError(f"{name} must be callable, got {type(part).__name__}")
 
     def new_model(self, classes: int, image_size: int) -> nn.Module:
-        """A network of its own for each call. Raises ValueError where it answers in another shape."""
-        model = copy.deepcopy(self.model) if isinstance(self.model, nn.Module) else self.model
-        if model is not None and not isinstance(model, nn.Module):
-            model = model(classes, image_size)
+        """A network of its own for each call, on the CPU. Raises ValueError where none comes of it."""
+        given = self.model
+        if isinstance(given, nn.Module):
+            return parts.called("model: copied to the CPU", lambda: copy.deepcopy(given).cpu())
+        assert given is not None
+        how = f"model: {place(given)}({classes}, {image_size}), classes and image size"
+        model = parts.called(how, given, classes, image_size)
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module or give one, got {type(model).__name__}")
-        was_training = model.training
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(2, 3, image_size, image_size))
-        if not isinstance(logits, Tensor) or logits.shape != (2, classes):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(
-                f"model must map images (N,3,{image_size},{image_size}) to logits (N,{classes}): "
-                f"two images gave {found}"
-            )
-        return model.train(was_training)
+        return model
+
+    def try_out(self, images: Tensor, classes: int, mixed: bool) -> None:
+        """Call augment and loss once; PyTorch's random state stays as it was.
+
+        images:  a few, as the step gets them
+        mixed:   labels are weights (B,K)
+        Raises ValueError where one fails, or answers in another form.
+        """
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            if self.augment is not None:
+                _check_shown(parts.called("augment", self.augment, images), images)
+            if self.loss is not None:
+                labels = torch.arange(len(images), device=images.device) % classes
+                labels = F.one_hot(labels, classes).float() if mixed else labels
+                logits = torch.zeros(len(images), classes, device=images.device, requires_grad=True)
+                _check_loss(parts.called("loss", self.loss, logits, labels))
 
     def names(self) -> list[str]:
         """What a record says of these parts: `model: mine:Net`, `loss: mine:focal`."""
-        parts = {"model": self.model, "loss": self.loss, "augment": self.augment}
-        return [f"{name}: {place(part)}" for name, part in parts.items() if part is not None]
+        given = {"model": self.model, "loss": self.loss, "augment": self.augment}
+        return [f"{name}: {place(part)}" for name, part in given.items() if part is not None]
 
     def augmented(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches after `augment`. Raises ValueError where it changes their shape."""
         assert self.augment is not None
         for images, labels in batches:
             shown = self.augment(images)
-            if shown.shape != images.shape:
-                raise ValueError(f"augment gave {tuple(shown.shape)} for images {tuple(images.shape)}")
+            _check_shown(shown, images)
             yield shown, labels
+
+
+def answering(model: nn.Module, classes: int, shape: tuple[int, int]) -> nn.Module:
+    """The same. Raises ValueError where it gives no logits of so many classes for (h,w), or can't learn."""
+    was_training, images = model.training, torch.zeros(2, 3, *shape)
+    with torch.no_grad():
+        logits = parts.called(f"model: on two images {tuple(images.shape)}", model.eval(), images)
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        raise ValueError(
+            f"model must map images (N,3,{shape[0]},{shape[1]}) to logits (N,{classes}): "
+            f"two images gave {_form(logits)}"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model has no parameter that learns (requires_grad)")
+    return model.train(was_training)
+
+
+def _check_shown(shown: object, images: Tensor) -> None:
+    floating = isinstance(shown, Tensor) and shown.is_floating_point()
+    if not isinstance(shown, Tensor) or shown.shape != images.shape or not floating:
+        raise ValueError(f"augment gave {_form(shown)} for {_form(images)}")
+
+
+def _check_loss(found: object) -> None:
+    if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+        told = _form(found) if not isinstance(found, Tensor) or found.ndim else "one without"
+        raise ValueError(f"loss must give a scalar with a gradient, got {told}")
+
+
+def _form(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
 def place(part: object) -> str:

@@ -1,8 +1,8 @@
 """Compare benchmark files: `python benchmarks/compare.py A.json B.json ... [--html FILE] [--md] [--gate 5%]`.
 
 The first file is the base. Ratios are speeds: 2.0 means twice as fast as the base. Differences are told from
-noise by what varies from process to process: measure with `benchmarks/run.py --against OTHER`, which measures
-two checkouts in turns, or each for itself with `--processes 5`.
+noise by what varies from process to process: measure with `fastresnet bench --against OTHER`, which measures
+two checkouts in turns (and with `--gate 5%` judges, too), or each for itself with `--processes 5`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--gate", type=share, metavar="5%%", help="exit 1 where a case is slower by more, beyond noise")
     options = given.parse_args(argv)
     if options.gate is not None and len(options.files) < 2:
-        given.error("--gate needs a base and at least one other file")
+        given.error("--gate needs a base and another file (fastresnet bench --gate 5% measures both)")
     return options
 
 

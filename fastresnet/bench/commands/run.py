@@ -1,7 +1,8 @@
 """Benchmark this machine: `python benchmarks/run.py --suite standard [--only loader,step] [--out FILE]`.
 
-With --processes 5 the suite runs in five fresh processes: such files can be compared, and gated. --against
-measures another checkout beside this one, slice by slice: so a change is told from a machine that drifts.
+With --processes 5 the suite runs in five fresh processes: such files can be compared. --against measures
+another checkout beside this one, slice by slice: so a change is told from a machine that drifts. --gate 5%
+does that with the last commit, or what --against names, and exits 1 where a case became slower beyond noise.
 --operators RECIPE says instead where a training step's time goes.
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from fastresnet.base import files, words
 from fastresnet.base.exits import Interrupted
 from fastresnet.bench import places
+from fastresnet.bench.commands import compare
 from fastresnet.bench.judging.comparison import FEWEST_PROCESSES
 from fastresnet.bench.measuring import file, operators, processes, profiles
 from fastresnet.bench.measuring.cases import PARTS
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         drawn = picture.scaling(result, hardware.short_name(result["hardware"]))
         if drawn is not None:
             print(f"drawn: {files.write_text(path.with_suffix('.svg'), drawn)}")
+    if options.gate is not None:
+        return compare.main([str(paths[1]), str(paths[0]), f"--gate={options.gate}"])
     if options.against:
         print(f"next: fastresnet compare {paths[1]} {paths[0]} --gate 5%")
     return 0 if any(row["status"] == "ok" for row in results[0]["cases"]) else 1
@@ -71,12 +75,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, help="result file (default: benchmarks/results/<machine>-<suite>-<date>.json)")
     add("--processes", type=at_least_one, metavar="N", help="repeat in N fresh processes (1; --against: 6)")
     add("--against", metavar="OTHER", help="take turns with another checkout's folder or a commit")
+    told = "measure in turns with --against (HEAD) and exit 1 where a case is slower by more, beyond noise"
+    add("--gate", type=compare.share, metavar="5%%", help=told)
     add("--operators", metavar="RECIPE", help="instead of a suite: where a training step goes, by operator")
     add("--profile", type=Path, metavar="DIR", help="also write a Chrome trace and a table of kernels there")
     add("--scale", choices=("normal", "tiny"), default="normal", help="tiny: does everything run? for CI")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--budget", type=above_zero, metavar="SECONDS", help="another time limit, for each process")
     options = given.parse_args(argv)
+    if options.gate is not None:
+        options.against = options.against or "HEAD"
+    if options.operators and options.against:
+        given.error("--operators takes a step apart: it has no turns to take, nor a gate")
     options.processes = options.processes or (ROUNDS if options.against else 1)
     if options.against and options.processes < FEWEST_PROCESSES:
         given.error(f"--against needs --processes {FEWEST_PROCESSES} or more, got {options.processes}")

@@ -22,9 +22,10 @@ AS_SETTINGS = ("batch_size", "timed_on_device")
 HOW = ("precision", "loader", "kernel")
 # of PyTorch's switches, those that a process has from its start
 SWITCHES = ("threads", "allocator")
-# how several processes and turns are asked for, and how many processes a gate needs
-ASK = "benchmarks/run.py --processes 5"
-TURNS = "benchmarks/run.py --against OTHER measures in turns"
+# how several processes, turns and a gate of both are asked for, and how many processes a gate needs
+ASK = "fastresnet bench --processes 5"
+TURNS = "fastresnet bench --against OTHER measures in turns"
+GATE = "fastresnet bench --gate 5%"
 FEWEST_PROCESSES = 3
 
 
@@ -244,9 +245,10 @@ def gate(compared: Comparison, allowed: float) -> tuple[list[Slower], int]:
 def _check_gated(file: Benchmark, label: str, base: Benchmark) -> None:
     """ValueError where the gate can't judge a file beside the base."""
     if processes(file) < FEWEST_PROCESSES:
+        suite = f"--suite {file['suite']}"
         raise ValueError(
             f"--gate needs {FEWEST_PROCESSES} processes or more a file, {label} has {processes(file)}: "
-            f"measure with {ASK}"
+            f"measure with {ASK} {suite}, or this checkout and the last commit in turns with {GATE} {suite}"
         )
     for what, own, wanted in (
         ("machine", hardware.used_name(file), hardware.used_name(base)),
