@@ -133,6 +133,18 @@ def test_settings_choose_the_averages_and_lookahead_comes_first():
     assert build(small_model(), section("optim"), section("train"), 100) == []
 
 
+def test_lookaheads_last_move_takes_in_the_steps_before_it():
+    model = small_model()
+    lookahead, slow = Lookahead(model, steps=3, alpha=0.2, ramp_steps=6), weights(model)
+    for step in range(1, 7):
+        move(model)
+        fast = weights(model)
+        lookahead.update(step)
+        if step % 3 == 0:
+            slow = slow + lookahead._share(step) * (fast - slow)
+    torch.testing.assert_close(weights(model)[:-1], slow[:-1], rtol=1e-5, atol=1e-5)
+
+
 def test_lookahead_may_begin_late_from_the_weights_it_finds():
     model = small_model()
     late, begun = Lookahead(model, steps=2, alpha=0.3, start_step=3), []

@@ -75,6 +75,12 @@ def test_a_share_of_tta_goes_to_the_least_confident_images():
         torch.testing.assert_close(part[row], (full if row in doubtful else plain)[row])
 
 
+def test_where_there_is_but_one_class_any_image_is_the_least_confident():
+    model, batch = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), images_and_labels()
+    logits, _ = evaluation.predict(model, [batch], precision=FP32, device=CPU, tta="flip", tta_share=0.5)
+    assert logits.shape == (12, 1)
+
+
 def test_no_share_means_plain_logits():
     torch.testing.assert_close(predict("crops", share=0.0)[0], predict()[0])
 

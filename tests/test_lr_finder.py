@@ -13,6 +13,7 @@ from fastresnet.runs import progress
 from fastresnet.settings import config
 from fastresnet.training import lr_finder
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.own import Own
 
 SETTINGS = {
     "data.source": "synthetic", "train.batch_size": 20, "model.depth": 20, "model.width": 0.25,
@@ -120,6 +121,21 @@ def test_rates_are_what_optim_lr_must_be_told_where_the_batch_scales_them():
 def test_a_range_that_is_none_is_named(experiment):
     with pytest.raises(ValueError, match="0 < low < high and 10 steps"):
         lr_finder.range_test(experiment, low=1.0, high=0.1)
+
+
+def test_a_test_may_be_longer_than_the_run_that_a_proxy_learns_along():
+    changes = {"train.epochs": 1, "train.hard_fraction": 0.5, "train.proxy_width": 0.125}
+    made = Experiment(config.load(None, SETTINGS | changes), splits=IMAGES)
+    assert made.total_steps == 10
+    assert len(lr_finder.range_test(made, steps=12, low=1e-4, high=1e-3).rates) == 12
+
+
+def test_it_trains_on_what_the_callers_own_augmentation_gives():
+    shown = []
+    own = Own(augment=lambda images: shown.append(len(images)) or images)
+    made = Experiment(config.load(None, SETTINGS), splits=IMAGES, own=own)
+    lr_finder.range_test(made, steps=12, low=1e-4, high=1e-3)
+    assert shown == [20] * 12
 
 
 def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_path, monkeypatch, capsys):

@@ -149,3 +149,9 @@ def test_muon_by_itself_is_the_muon_of_the_records():
             parameter.grad = gradient.clone()
             muon.step()
     assert torch.equal(*parameters)
+
+
+def test_filters_that_begin_as_zeros_learn_from_their_first_gradient_on():
+    gradients = [random_filters((6, 4, 3, 3))] * 2
+    (filters,), _ = stepped([torch.zeros(6, 4, 3, 3)], gradients, renormalize=(True,))
+    assert filters.isfinite().all() and filters.norm() > 1

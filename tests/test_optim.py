@@ -164,6 +164,22 @@ def test_a_stored_optimizer_goes_on_bit_for_bit(kind, capturable, tmp_path):
     assert train(again, resumed, 3, seed=50) == expected
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_stored_optimizer_goes_on_captured_or_not_whichever_it_was(kind, before):
+    model = net()
+    stored = make(model, capturable=before, **kind)
+    train(model, stored, 2)
+    again = copy.deepcopy(model)
+    resumed = make(again, capturable=not before, **kind)
+    groups = [dict(group) for group in resumed.param_groups]
+    resumed.load_state_dict(stored.state_dict())
+    for group, own in zip(resumed.param_groups, groups):
+        assert all(group[key] is own[key] for key in own)
+    losses = train(again, resumed, 2, seed=50)
+    assert losses == pytest.approx(train(model, stored, 2, seed=50), rel=1e-3), "two sets of states, not one"
+
+
 def test_another_optimizers_state_is_refused():
     with pytest.raises(ValueError, match="resume with the settings that the run was started with"):
         make(net()).load_state_dict(make(net(), name="muon").state_dict())

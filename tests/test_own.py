@@ -68,6 +68,13 @@ def test_a_part_is_held_back_for_validation_and_a_subset_is_another_set(pair):
     assert splits.info["train_size"] == 12 and splits.info["full_train_size"] == 20
 
 
+def test_a_channel_that_never_changes_is_0_once_normalised(pair):
+    images, labels = pair[0].copy(), pair[1]
+    images[..., 2] = 100
+    splits = own.splits_of(((images, labels), (images, labels)))
+    assert splits.mean[2] == pytest.approx(100 / 255) and splits.std[2] == 1
+
+
 @pytest.mark.parametrize(("wrong", "says"), [
     (lambda x, y: x, "must be a pair"),
     (lambda x, y: ((x, y), "photos"), "test set must be .* got str"),
@@ -78,7 +85,7 @@ def test_a_part_is_held_back_for_validation_and_a_subset_is_another_set(pair):
     (lambda x, y: ((x, y / 2), (x, y)), "whole numbers"),
     (lambda x, y: ((x, y - 1), (x, y)), "labels must lie between"),
     (lambda x, y: ((x, y), (x[:, :4], y)), "differ in size"),
-    (lambda x, y: ((x, y + 10**9), (x, y)), "numbered from 0, got 1000000001"),
+    (lambda x, y: ((x, y + 10**9), (x, y)), "a label is 1000000001, and more than 100,000 classes"),
     (lambda x, y: (([x[0], x[1, :4]], [0, 1]), (x, y)), "make one array, all of one size"),
     (lambda x, y: (Pictures([], []), (x, y)), "training set holds no images"),
     (lambda x, y: (Pictures([x[0], x[1, :4]], y[:2]), (x, y)), "of one size"),

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastresnet import models
 from fastresnet.settings import config
+from fastresnet.settings.conflicts import SMALLEST
 from fastresnet.training.experiment import Experiment
 
 
@@ -144,6 +145,19 @@ SHAPES = [
 @pytest.mark.parametrize("size", [24, 28, 32])
 def test_every_kind_of_network_takes_the_usual_image_sizes(changes, size):
     assert build(7, **changes)(torch.randn(2, 3, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("changes, smallest", [
+    (dict(depth=20), 8), (dict(arch="resnet9"), 8), (dict(arch="resnet9_ffcv"), 11),
+    (dict(arch="speednet"), 9),
+    (dict(arch="speednet", stage_widths=[8] * 4), 17),
+])  # fmt: skip
+def test_the_smallest_images_that_a_network_takes_are_taken_and_smaller_ones_refused(changes, smallest):
+    net = build(7, smallest, width=0.125, **changes).eval()
+    assert net(torch.randn(2, 3, smallest, smallest)).shape == (2, 7)
+    if smallest > SMALLEST:
+        with pytest.raises(ValueError, match=f"takes images of {smallest} px or more, these have"):
+            build(7, smallest - 1, **changes)
 
 
 @pytest.mark.parametrize("changes", SHAPES, ids=str)

@@ -8,6 +8,9 @@ from model_settings import section
 from fastresnet import models
 from fastresnet.models.flops import flops_per_image
 from fastresnet.models.speednet import SpeedNet
+from fastresnet.settings import config
+from fastresnet.training import assembly
+from fastresnet.training.own import NOTHING
 
 
 def smooth_images(count=600, size=16):
@@ -97,6 +100,12 @@ def test_the_head_is_scaled_and_starts_with_the_spread_asked_for():
 @pytest.mark.parametrize("size", [24, 28, 32, 48])
 def test_the_net_takes_lower_and_higher_resolutions(size):
     assert SpeedNet(5, (16, 24, 32))(torch.randn(2, 3, size, size)).shape == (2, 5)
+
+
+def test_a_resolution_too_low_for_the_net_is_refused_before_any_data_is_read():
+    cfg = config.load(None, {"model.arch": "speednet", "train.resolutions": [[0.5, 8], [1.0, 32]]})
+    with pytest.raises(ValueError, match="speednet takes images of 9 px or more, these have 8"):
+        assembly.check_network(cfg, NOTHING)
 
 
 def test_settings_reach_the_net():

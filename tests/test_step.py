@@ -41,8 +41,11 @@ def test_a_scaled_loss_gives_the_weights_of_the_loss_itself(name, changes):
         torch.testing.assert_close(scaled[-1][key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_a_step_that_overflows_is_left_out_and_the_scale_falls():
-    seen, scaler = steps({}, SCALE, spoil=1)
+@pytest.mark.parametrize("changes", [
+    {}, {"optim.decoupled": True, "optim.weight_decay": 0.1}, {"optim.name": "muon"},
+], ids=str)  # fmt: skip
+def test_a_step_that_overflows_is_left_out_and_the_scale_falls(changes):
+    seen, scaler = steps(changes, SCALE, spoil=1)
     assert observed.same(seen[0], seen[1]) and not observed.same(seen[1], seen[2])
     assert scaler.get_scale() == SCALE / 2
     assert all(value.isfinite().all() for value in seen[-1].values())

@@ -17,6 +17,7 @@ from fastresnet.beton.pages import checksums
 from fastresnet.loading import Batching
 from fastresnet.loading.resident import ResidentLoader
 from fastresnet.loading.stream import StreamLoader, clamped_workers
+from fastresnet.loading.upload import Decoded
 
 pytestmark = pytest.mark.skipif(not beton.can_write(), reason="needs ffcv, which isn't installed")
 STATISTICS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -79,6 +80,18 @@ def test_streaming_gives_the_resident_loaders_batches(raw):
             assert one.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_part_of_a_beton_is_mirrored_as_the_same_images_in_memory_are(raw):
+    path, images, labels, _ = raw
+    kept = np.arange(5, COUNT, 2)
+    asked = Batching(**SETTINGS | {"augment": Augment(flip="alternating")})
+    stream = StreamLoader(path, asked, indices=kept, workers=1)
+    resident = ResidentLoader(images[kept], labels[kept], asked)
+    for epoch in (0, 1):
+        (sequence, choices), plan = resident.plan(epoch), stream.plan(epoch)
+        assert np.array_equal(plan.samples, kept[sequence.numpy()])
+        assert torch.equal(plan.choices.flip, choices.flip)
+
+
 def test_batches_are_free_to_keep(raw):
     _, images, labels, stream = raw
     kept = list(stream.epoch(1))
@@ -120,6 +133,26 @@ def test_a_page_is_compared_with_its_checksum_before_its_images_are_given(raw, m
     with pytest.raises(beton.BetonError, match=r"raw.beton: page 0 \(samples 0 to 49\) is not what was"):
         next(iter(loader.epoch(0)))
     assert ffcv_threads() == 0
+
+
+def test_a_training_batch_of_corrupt_images_alone_is_a_step_on_the_batch_before(raw, monkeypatch):
+    _, images, labels, stream = raw
+    good, none = np.arange(16), np.arange(0)
+
+    def steps(*batches):
+        def decoded(samples, cut):
+            for rows in batches:
+                yield Decoded(torch.from_numpy(images[:16]), torch.from_numpy(labels[:16]), rows)
+
+        monkeypatch.setattr(stream, "_decoded", decoded)
+        return [shown for shown, _ in stream.epoch(0)]
+
+    first, again = steps(good, none)
+    assert torch.equal(first, again)
+    with pytest.raises(beton.BetonError, match="no image of an epoch's first batch can be read"):
+        steps(none, good)
+    monkeypatch.setattr(stream, "asked", replace(stream.asked, shuffle=False))
+    assert len(steps(none, good, none)) == 1, "a test counts each image once"
 
 
 def test_a_beton_that_changes_during_the_run_is_an_error(raw, monkeypatch):

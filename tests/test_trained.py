@@ -163,11 +163,12 @@ def test_evaluate_writes_tables_and_pictures_that_agree(weights, splits, monkeyp
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
-def test_judging_says_before_each_batch_where_it_stands(weights, splits):
-    said = []
+def test_judging_opens_the_set_once_and_says_before_each_batch_where_it_stands(weights, splits, monkeypatch):
+    said, opened, open_loader = [], [], judging.open_loader
+    monkeypatch.setattr(judging, "open_loader", lambda *given: opened.append(1) or open_loader(*given))
     judging.judge(trained.load(weights, {"eval.batch_size": 25}), splits.test, said.append)
     stood = [f"evaluating, TTA {tta} of 40 images" for tta in ("none: 0", "none: 25", "flip: 0")]
-    assert said[:3] == stood and len(said) == 6
+    assert said[:3] == stood and len(said) == 6 and len(opened) == 1
 
 
 def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkeypatch, capsys):
@@ -205,6 +206,13 @@ def test_a_run_in_a_precision_that_this_device_lacks_is_judged_in_fp32_and_says_
 
 
 # ---- export ------------------------------------------------------------------------------------------------
+
+
+def test_exporting_leaves_the_network_where_and_as_it_lies(weights):
+    network = trained.load(weights)
+    before = [(value.data_ptr(), value.stride()) for value in network.model.state_dict().values()]
+    export.ready(network)
+    assert [(value.data_ptr(), value.stride()) for value in network.model.state_dict().values()] == before
 
 
 @pytest.mark.parametrize("layout", export.LAYOUTS)

@@ -95,6 +95,13 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch_even_where_uneven(si
     torch.testing.assert_close(weights(cut), weights(plain), rtol=1e-6, atol=1e-7)
 
 
+def test_no_part_of_a_batch_is_a_single_image_that_a_norm_would_refuse():
+    model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    make(model, 1, options=StepOptions(accumulate=3)).step(
+        *batches(1, size=7)[0]
+    )  # of 1 the norm would raise
+
+
 def test_summed_loss_is_the_mean_loss_times_the_batch():
     images, labels = batches(1, size=8)[0]
     mean, total = net(), net()
@@ -153,6 +160,14 @@ def test_continuing_in_the_middle_of_an_epoch_equals_the_uninterrupted_run_bit_f
     assert torch.equal(weights(second.model), weights(whole.model))
     for name in ("loss", "accuracy", "images"):
         assert getattr(result, name) == getattr(expected, name)
+
+
+def test_a_run_goes_on_in_fp16_that_began_on_a_device_without():
+    fp16 = precision.Precision("fp16", torch.float32, scales_loss=True, reason="")
+    first, second = make(net(), 4), make(net(), 4, precision=fp16)
+    first.fit_epoch(batches(2), 0)
+    second.load_state_dict(first.state_dict())
+    assert second.steps_done == 2 and second.update.scaler.get_scale() > 1
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():

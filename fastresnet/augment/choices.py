@@ -6,7 +6,7 @@ Touches no pixel: `dispatch.apply` does, by one of the kernels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -111,21 +111,11 @@ class Choices:
         return self._each(lambda values: values.index_select(0, rows), len(rows))
 
     def _each(self, change: Callable[[Tensor], Tensor], count: int) -> Choices:
-        def changed(rows: Tensor | None) -> Tensor | None:
-            return None if rows is None else change(rows)
-
-        return Choices(
-            count,
-            self.spec,
-            changed(self.dy),
-            changed(self.dx),
-            changed(self.flip),
-            changed(self.cut_y),
-            changed(self.cut_x),
-            changed(self.brightness),
-            changed(self.contrast),
-            {name: change(rows) for name, rows in self.extras.items()},
-        )
+        drawn: dict[str, Any] = {
+            k: change(rows) for k, rows in vars(self).items() if isinstance(rows, Tensor)
+        }
+        extras = {name: change(rows) for name, rows in self.extras.items()}
+        return replace(self, count=count, extras=extras, **drawn)
 
 
 def no_choices(count: int) -> Choices:

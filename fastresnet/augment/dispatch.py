@@ -61,7 +61,7 @@ def apply(
         out = torch.empty(shape, dtype=dtype, device=stored.device, memory_format=memory)
     assert (out.shape, out.dtype) == (shape, dtype), (out.shape, out.dtype)
     done = torch.empty_like(out, dtype=torch.float32) if choices.extras else out
-    call = KERNEL_CALLS[_kernel(kernel, stored.device)[0]]
+    call = _call(_kernel(kernel, stored.device)[0])
     call(stored, indices, choices, mean, std, (h, w), done.permute(0, 2, 3, 1))
     return out.copy_(finish(done, choices, mean, std)) if choices.extras else out
 
@@ -152,27 +152,12 @@ def _reference(
 
 
 @functools.lru_cache
-def _compile() -> Callable[..., None]:
-    return torch.compile(_reference, dynamic=False)
-
-
-def _compiled(*arguments: object) -> None:
-    _compile()(*arguments)
-
-
-def _late(module: str) -> Callable[..., None]:
-    """The kernel in kernels/<module>.py, imported when first called: numba or Triton may not be there."""
-
-    def call(*arguments: object) -> None:
-        importlib.import_module(f"fastresnet.augment.kernels.{module}").augment(*arguments)
-
+def _call(kernel: str) -> Callable[..., None]:
+    """What computes it, imported when first asked for: numba or Triton may not be there."""
+    if kernel == "reference":
+        return _reference
+    if kernel == "compiled":
+        return torch.compile(_reference, dynamic=False)
+    module = {"triton": "triton_augment"}.get(kernel, kernel)
+    call: Callable[..., None] = importlib.import_module(f"fastresnet.augment.kernels.{module}").augment
     return call
-
-
-KERNEL_CALLS: dict[str, Callable[..., None]] = {
-    "fused": _late("fused"),
-    "rows": _late("rows"),
-    "triton": _late("triton_augment"),
-    "reference": _reference,
-    "compiled": _compiled,
-}

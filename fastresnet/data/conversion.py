@@ -119,7 +119,10 @@ def facts_of(images: ImageSet | FolderSet, mean: Iterable[float], std: Iterable[
 
 
 def statistics(images: Pixels | Iterable[Pixels]) -> tuple[RGB, RGB]:
-    """(mean, standard deviation) of each channel over all pixels, in 0..1 units; exact: counts of values."""
+    """(mean, standard deviation) of each channel over all pixels, in 0..1 units; exact: counts of values.
+
+    The deviation of a channel that is the same everywhere counts as 1: normalised it is 0, not nan.
+    """
     counts = np.zeros((3, 256), np.int64)
     if isinstance(images, np.ndarray):
         images = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
@@ -129,4 +132,5 @@ def statistics(images: Pixels | Iterable[Pixels]) -> tuple[RGB, RGB]:
     values, total = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / total
     std = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
-    return rgb(mean), rgb(std)
+    varies = np.count_nonzero(counts, axis=1) > 1
+    return rgb(mean), rgb(np.where(varies, std, 1.0))

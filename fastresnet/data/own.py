@@ -13,10 +13,9 @@ from fastresnet.base.pictures import Pixels
 from fastresnet.data.finding import without_betons
 from fastresnet.data.preparation import cut_up
 from fastresnet.data.splits import Splits
-from fastresnet.sources import SPLITS, ImageSet, SourceError, shared_class_names
+from fastresnet.sources import SPLITS, ImageSet, SourceError, numbered, shared_class_names
 
 NAME = "given"  # of the set in records, beside its digest
-MOST_CLASSES = 1_000_000
 
 
 def splits_of(given: object, subset: float | None = None, val_fraction: float = 0.0) -> Splits:
@@ -32,9 +31,7 @@ def splits_of(given: object, subset: float | None = None, val_fraction: float = 
         raise SourceError(f"data must be a pair (training set, test set), got {_kind(given)}")
     found = [_read_set(one, f"data: the {split} set") for split, one in zip(("training", "test"), given)]
     highest = max(int(labels.max(initial=0)) for _, labels, _ in found)
-    if highest >= MOST_CLASSES:
-        raise SourceError(f"data: labels must be classes, numbered from 0, got {highest}")
-    names = max((names for _, _, names in found), key=len) or tuple(map(str, range(highest + 1)))
+    names = max((names for _, _, names in found), key=len) or numbered(highest + 1, "data")
     shared_class_names(*(own or names for _, _, own in found))
     sets = {
         split: ImageSet(images, labels, names, NAME, split, "the caller")

@@ -5,6 +5,7 @@ Normalisation is inside, so what is exported takes uint8 images as they come fro
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class WithNormalisation(nn.Module):
         super().__init__()
         if layout not in LAYOUTS:
             raise ValueError(f"the layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-        self.model, self.channels_last = network.model, layout == "nhwc"
+        self.model, self.channels_last = copy.deepcopy(network.model), layout == "nhwc"
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", 255 * torch.tensor(network.mean).view(shape))
         self.register_buffer("scale", 1 / (255 * torch.tensor(network.std).view(shape)))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TypedDict
-
-import numpy as np
-from torch import Tensor
 
 from fastresnet.data import Split
 from fastresnet.inference.trained import Trained
-from fastresnet.loading import Batching, choose
+from fastresnet.loading import Batch, Batching, Loader, choose
 from fastresnet.loading.choice import open_loader
 from fastresnet.reports import metrics
 from fastresnet.reports.metrics import Evaluation
-from fastresnet.training import evaluation
 
 
 class Gain(TypedDict):
@@ -31,14 +28,25 @@ class Judged(Evaluation):
     tta: dict[str, Gain]
 
 
-def logits(
-    network: Trained, part: Split, *, tta: str = "none", told: Callable[[str], None] = lambda line: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, fp32 (N, K), and labels, int64 (N,), of a split held in memory or streamed; `tta` as eval.tta.
+def judge(network: Trained, part: Split, told: Callable[[str], None] = lambda line: None) -> Judged:
+    """metrics.evaluation without test-time augmentation, and what flips and crops add to it.
 
+    part:  held in memory or streamed
     told:  called before each batch with where it stands, in words
     Raises ValueError where the split can't be served as data.loader says.
     """
+    with closing(_loader(network, part)) as loader:
+        plain, labels = network.answers(_told_of(loader, "none", told))
+        result = metrics.evaluation(plain, labels, network.class_names)
+        gains: dict[str, Gain] = {}
+        for tta in ("flip", "crops"):
+            better, _ = network.answers(_told_of(loader, tta, told), tta)
+            accuracy = float((better.argmax(axis=1) == labels).mean())
+            gains[tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
+    return {**result, "precision": network.precision.name, "tta": gains}
+
+
+def _loader(network: Trained, part: Split) -> Loader:
     cfg, dtype = network.cfg, network.precision.compute
     asked = Batching(
         cfg.eval.batch_size,
@@ -51,37 +59,12 @@ def logits(
     )
     batch_bytes = cfg.eval.batch_size * 3 * network.image_size**2 * dtype.itemsize
     name, _ = choose(cfg.data, part, network.device, batch_bytes)
-    loader = open_loader(name, cfg.data, part, asked)
-    try:
-        found, labels = evaluation.predict(
-            network.model,
-            _told_of(loader.epoch(0), f"evaluating, TTA {tta}", len(part), told),
-            precision=network.precision,
-            device=network.device,
-            tta=tta,
-            tta_share=cfg.eval.tta_share,
-        )
-    finally:
-        loader.close()
-    return found.numpy(), labels.numpy()
+    return open_loader(name, cfg.data, part, asked)
 
 
-def _told_of(
-    batches: Iterable[tuple[Tensor, Tensor]], what: str, images: int, told: Callable[[str], None]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _told_of(loader: Loader, tta: str, told: Callable[[str], None]) -> Iterator[Batch]:
     done = 0
-    for batch in batches:
-        told(f"{what}: {done:,} of {images:,} images")
+    for batch in loader.epoch(0):
+        told(f"evaluating, TTA {tta}: {done:,} of {loader.num_samples:,} images")
         done += len(batch[1])
         yield batch
-
-
-def judge(network: Trained, part: Split, told: Callable[[str], None] = lambda line: None) -> Judged:
-    """metrics.evaluation without test-time augmentation, and what flips and crops add to it."""
-    plain, labels = logits(network, part, told=told)
-    result = metrics.evaluation(plain, labels, network.class_names)
-    gains: dict[str, Gain] = {}
-    for tta in ("flip", "crops"):
-        accuracy = float((logits(network, part, tta=tta, told=told)[0].argmax(axis=1) == labels).mean())
-        gains[tta] = {"top1": accuracy, "gain": accuracy - result["top1"]}
-    return {**result, "precision": network.precision.name, "tta": gains}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fastresnet.settings import config
 from fastresnet.settings.config import Config
 from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.training import evaluation
+from fastresnet.training.selection import Batch
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,30 @@ class Trained:
         mean, std = (torch.tensor(values, device=self.device) for values in (self.mean, self.std))
         return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
+    def answers(self, batches: Iterable[Batch], tta: str = "none") -> tuple[np.ndarray, np.ndarray]:
+        """Logits, fp32 (N, K), and labels, int64 (N,), of normalised batches; `tta` as in eval.tta."""
+        logits, labels = evaluation.predict(
+            self.model,
+            batches,
+            precision=self.precision,
+            device=self.device,
+            tta=tta,
+            tta_share=self.cfg.eval.tta_share,
+        )
+        return logits.numpy(), labels.numpy()
+
     def logits(
         self, images_NHWC: np.ndarray, *, tta: str = "none", batch_size: int | None = None
     ) -> np.ndarray:
         """Logits, fp32 (N, K), of uint8 images (N, H, W, 3); `tta` as in eval.tta."""
         size = batch_size or self.cfg.eval.batch_size
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        def batches() -> Iterator[Batch]:
             for start in range(0, len(images_NHWC), size):
                 images = self.normalise(images_NHWC[start : start + size]).to(self.precision.compute)
                 yield images, torch.zeros(len(images), dtype=torch.int64)
 
-        logits, _ = evaluation.predict(
-            self.model,
-            batches(),
-            precision=self.precision,
-            device=self.device,
-            tta=tta,
-            tta_share=self.cfg.eval.tta_share,
-        )
-        return logits.numpy()
+        return self.answers(batches(), tta)[0]
 
     def probabilities(self, images_NHWC: np.ndarray, *, tta: str = "none") -> np.ndarray:
         """Softmax of `logits`, float64 (N, K)."""

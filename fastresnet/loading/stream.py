@@ -42,7 +42,7 @@ class StreamLoader(Loader):
     """A beton of (image, label), streamed.
 
     path:        the beton, images of one size or of several
-    indices:     samples of the beton to use (None: all)
+    indices:     samples of the beton to use, sorted (None: all)
     order:       random, quasi_random (reads each page once: for files larger than memory) or sequential
     workers:     threads that decode (0: one a core; never more than cores)
     cache:       page (the system's page cache) or process (pages read ahead into the process); auto: process
@@ -115,17 +115,11 @@ class StreamLoader(Loader):
         choices = augmentation.no_choices(len(sequence))
         if spec is not None:
             spec = replace(spec, crop_padding_px=0) if cut is not None else spec
+            sides = self.layout.heights, self.layout.widths
+            height, width = (self.image_size or int(side[0]) for side in sides)
+            places = torch.from_numpy(np.searchsorted(self.samples, sequence))
             choices = augmentation.draw(
-                spec,
-                len(sequence),
-                (
-                    self.image_size or int(self.layout.heights[0]),
-                    self.image_size or int(self.layout.widths[0]),
-                ),
-                self.seed,
-                epoch,
-                self.device,
-                samples=torch.from_numpy(sequence),
+                spec, len(sequence), (height, width), self.seed, epoch, self.device, samples=places
             )
         mine = self.asked.positions(len(sequence)).numpy()
         return Plan(sequence[mine], choices.select(self.mine), None if cut is None else cut[mine])
@@ -154,14 +148,25 @@ class StreamLoader(Loader):
         return boxes.random_boxes(*sizes, self.seed, epoch)
 
     def epoch(self, epoch: int, out: Buffers = no_buffers) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0. Leaving early ends FFCV's thread."""
+        """The batches of one epoch, counted from 0. Leaving early ends FFCV's thread.
+
+        Where all images of a training batch are left out the batch before comes again: steps are counted.
+        """
         plan = self.plan(epoch)
+        shown: Batch | None = None
         with closing(self._decoded(plan.samples, plan.boxes)) as batches:
             for step, batch in enumerate(uploaded(batches, self.device)):
                 start = step * self.batch_size
                 choices = plan.choices.slice(start, start + len(batch.labels))
                 if len(batch.rows):
-                    yield self._finished(batch, choices, self.size_at(epoch, step), out)
+                    shown = self._finished(batch, choices, self.size_at(epoch, step), out)
+                elif not self.asked.shuffle:
+                    continue
+                elif shown is None:
+                    raise beton.BetonError(
+                        f"{self.layout.path}: no image of an epoch's first batch can be read"
+                    )
+                yield shown
 
     def _finished(self, batch: Decoded, choices: Choices, size: int | None, out: Buffers) -> Batch:
         rows = batch.rows_on(self.device)
@@ -221,10 +226,9 @@ class StreamLoader(Loader):
         """Let FFCV compile, and make the first and the last batch of an epoch at each size."""
         plan = self.plan(0)
         last = self.num_samples - (len(self) - 1) * self.batch_size
-        first = plan.samples[: self.batch_size]
-        with closing(
-            self._decoded(first, None if plan.boxes is None else plan.boxes[: len(first)])
-        ) as batches:
+        few = slice(self.batch_size)
+        cut = None if plan.boxes is None else plan.boxes[few]
+        with closing(self._decoded(plan.samples[few], cut)) as batches:
             batch = next(uploaded(batches, self.device))
             for count in {len(batch.rows), min(last, len(batch.rows))}:
                 part = replace(batch, rows=batch.rows[:count])

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastresnet.models.layers import HEAD_SCALES, ConvNorm, GlobalMaxPool, Network, Residual, scaled
+from fastresnet.models.layers import (
+    HEAD_SCALES,
+    ConvNorm,
+    GlobalMaxPool,
+    Network,
+    Residual,
+    check_size,
+    scaled,
+)
 from fastresnet.settings.sections import Model
 
 
@@ -92,5 +100,6 @@ def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet9
 
 def ffcv_from_settings(settings: Model, num_classes: int, image_size: int) -> FfcvResNet9:
     """FFCV's network at the width, activation and scale that the section `model` says."""
+    check_size("resnet9_ffcv", image_size, 11)  # halved twice, then a 3x3 without padding
     scale = settings.head_scale or HEAD_SCALES["resnet9_ffcv"]
     return FfcvResNet9(num_classes, width=settings.width, activation=settings.activation, head_scale=scale)

@@ -11,9 +11,16 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastresnet.models.layers import HEAD_SCALES, GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
+from fastresnet.models.layers import (
+    HEAD_SCALES,
+    GlobalMaxPool,
+    Network,
+    PaddedConv2d,
+    check_size,
+    conv3x3,
+    scaled,
+)
 from fastresnet.models.layers import activation as make_activation
-from fastresnet.settings.conflicts import SMALLEST
 from fastresnet.settings.sections import Model
 
 WHITEN_KERNEL = 2
@@ -76,7 +83,7 @@ class SpeedNet(Network):
     head_scale:         the logits are multiplied by it
     head_std:           standard deviation of the head's first weights; None leaves PyTorch's own
 
-    Images need 16 px or more on a side for three groups (24, 28 and 32 px are what the recipes use).
+    Images need 9 px or more on a side for three groups (24, 28 and 32 px are what the recipes use).
     """
 
     def __init__(
@@ -178,13 +185,11 @@ def _widest(device: torch.device) -> torch.dtype:
 
 def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:
     """The small net that the section `model` describes. ValueError for images too small to be pooled."""
-    if image_size < SMALLEST:
-        raise ValueError(
-            f"model.arch=speednet takes images of {SMALLEST} px or more, these have {image_size}"
-        )
+    widths = settings.stage_widths or (64, 256, 256)
+    check_size("speednet", image_size, 1 + 2 ** len(widths))  # the whitening takes one, each group halves
     return SpeedNet(
         num_classes,
-        settings.stage_widths or (64, 256, 256),
+        widths,
         width=settings.width,
         convs_per_group=settings.convs_per_block,
         residual=settings.residual,

@@ -148,11 +148,11 @@ class Lookahead(Average):
             if step == self.start_step:
                 self.restart()
             return
-        last = bool(self.ramp_steps) and step == self.ramp_steps
-        if (step - self.start_step) % self.steps and not last:
+        due = (step - self.start_step) % self.steps == 0
+        if not due and step != self.ramp_steps:
             return
         self.updates += 1
-        if not last:
+        if due:
             self._move(self._share(step))
         with torch.no_grad():
             torch._foreach_copy_(self.live, self.kept)

@@ -185,7 +185,7 @@ class Muon(torch.optim.Optimizer):
         if capturable or self.renormalize[int(step) % len(self.renormalize)]:
             norms = torch._foreach_norm(params)
             torch._foreach_div_(norms, [p.shape[0] ** 0.5 for p in params])
-            scales = torch.stack(norms).reciprocal()
+            scales = torch.stack(norms).clamp_min(1e-12).reciprocal()  # a bank of zeros stays one
             if capturable and not all(self.renormalize):
                 scales = torch.where(self._due_now(step), scales, 1.0)
             torch._foreach_mul_(params, list(scales.unbind()))

@@ -5,6 +5,7 @@ Knows no schedule and no loop.
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, TypedDict, cast
@@ -68,7 +69,10 @@ class Optimizers:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: OptimizersState) -> None:
-        """The inverse of `state_dict`. Raises ValueError where it is another optimizer's or other groups'."""
+        """Take over what a stored optimizer kept from step to step; rates and the like stay as they are here.
+
+        A run may go on on another device, captured or not. Raises ValueError for other groups than its own.
+        """
         saved = state.get("parts", [])
         names = [[group.get("name") for group in part["param_groups"]] for part in saved]
         own = [[group["name"] for group in part.param_groups] for part in self.parts]
@@ -82,14 +86,9 @@ class Optimizers:
 
 
 def _load_in_place(part: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load a state; groups, rates and states that exist stay the same objects: captured graphs know them."""
+    """Load a state; groups and states that exist stay the same objects: captured graphs know them."""
     groups, states = part.param_groups, {p: dict(state) for p, state in part.state.items()}
-    part.load_state_dict(saved)
-    for group, loaded in zip(groups, part.param_groups):
-        lr = group["lr"]
-        group.update(loaded)
-        if isinstance(lr, Tensor):
-            group["lr"] = lr.copy_(torch.as_tensor(loaded["lr"]))
+    part.load_state_dict(copy.deepcopy(saved))  # which else would step on with the stored tensors
     part.param_groups = groups
     for p, state in states.items():
         for key, value in state.items():
@@ -122,10 +121,11 @@ class DecoupledSGD(torch.optim.SGD):
     def step(self, closure: Any = None) -> Any:
         """Shrink, then an ordinary step without decay."""
         assert closure is None, "DecoupledSGD takes no closure"
+        taken = 1.0 - getattr(self, "found_inf", 0.0)  # 0 where fp16's loss scaler leaves the step out
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if group["decay"] and params:
-                torch._foreach_mul_(params, 1.0 - group["lr"] * group["decay"])
+                torch._foreach_mul_(params, 1.0 - group["lr"] * group["decay"] * taken)
         super().step()
 
 

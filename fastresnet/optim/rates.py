@@ -73,7 +73,8 @@ class Rates:
                     group["lr"] = torch.full((), float(group["lr"]), device=device)
 
     def set(self, step: int) -> None:
-        """Python numbers, for step `step` (from 0)."""
+        """Python numbers, for step `step` (from 0); beyond the table those of its last."""
+        step = min(step, len(self.factors[0]) - 1)
         for group, factor in zip(self.groups, self.factors):
             group["lr"] = group["base_lr"] * factor[step]
             if self.momentum is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fastresnet.base import strict_yaml
 from fastresnet.settings.sections import Data, Model, Optim, Run, Schedule, Train
 
-SMALLEST = 8  # px: height and width of images that every network here takes
+SMALLEST = 8  # px: height and width below which no network here takes images
 
 
 def found(

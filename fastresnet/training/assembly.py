@@ -80,8 +80,10 @@ def check_network(cfg: Config, own: Own) -> None:
     if cfg.model.arch not in parts.MODELS:
         parts.find(parts.MODELS, "model.arch", cfg.model.arch)
         return
+    bare, lower = replace(cfg.model, pretrained=None), cfg.train.resolutions or ()
     with torch.device("meta"):
-        model = models.build(replace(cfg.model, pretrained=None), 10, cfg.data.image_size or 32, seed=0)
+        for px in (*(int(px) for _, px in lower), cfg.data.image_size or 32):
+            model = models.build(bare, 10, px, seed=0)
     size, free = sum(value.nbytes for value in model.state_dict().values()), memory.free_bytes()
     if size > free:
         raise ValueError(

@@ -31,9 +31,8 @@ def compiled(function: Callable[Arguments, Result], mode: str) -> Callable[Argum
     if mode == "off":
         return function
     config = torch._dynamo.config
-    limit = (
-        "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    )  # the latter in 2.6
+    # the latter in PyTorch 2.6
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     setattr(config, limit, max(KINDS, getattr(config, limit)))
     _save_passes_over_memory()
     return torch.compile(function, mode=mode, dynamic=False)

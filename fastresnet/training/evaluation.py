@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastresnet.machine.precision import Precision
 from fastresnet.training.capture import Captured, compiled
-from fastresnet.training.selection import Batch
+from fastresnet.training.selection import Batch, layout
 
 TTA_MODES = ("none", "flip", "crops")
 
@@ -114,9 +114,9 @@ class Evaluator:
         count = max(1, round(tta.share * len(images)))
         if count == len(images):
             return _tta_logits(self._forward, images, plain_NK, tta.mode)
-        top2 = plain_NK.softmax(1).topk(2, dim=1).values
-        doubtful = (top2[:, 0] - top2[:, 1]).topk(count, largest=False).indices
-        some = images.index_select(0, doubtful).contiguous(memory_format=_format(images))
+        top2 = plain_NK.softmax(1).topk(min(2, plain_NK.shape[1]), dim=1).values
+        doubtful = (top2[:, 0] - top2[:, -1]).topk(count, largest=False).indices
+        some = images.index_select(0, doubtful).contiguous(memory_format=layout(images))
         better = _tta_logits(self._forward, some, plain_NK.index_select(0, doubtful), tta.mode)
         return plain_NK.index_copy(0, doubtful, better)
 
@@ -148,18 +148,13 @@ def _tta_logits(forward: Callable[[Tensor], Tensor], images: Tensor, plain_NK: T
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     shifted = torch.zeros_like(plain_NK)
     for top, left in ((0, 0), (2, 2)):
-        view = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=_format(images))
+        view = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=layout(images))
         shifted += 0.25 * (forward(view) + forward(_mirror(view)))
     return 0.5 * upright + 0.5 * shifted
 
 
 def _mirror(images: Tensor) -> Tensor:
-    return images.flip(-1).contiguous(memory_format=_format(images))
-
-
-def _format(images: Tensor) -> torch.memory_format:
-    channels_last = images.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return images.flip(-1).contiguous(memory_format=layout(images))
 
 
 def score(logits_NK: Tensor, labels_N: Tensor) -> Score:

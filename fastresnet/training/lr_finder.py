@@ -99,7 +99,7 @@ def _climb(
     original.model.train()
     rates: list[float] = []
     losses: list[float] = []
-    batches = itertools.chain.from_iterable(map(experiment.train_loader.epoch, itertools.count()))
+    batches = itertools.chain.from_iterable(map(experiment.batches, itertools.count()))
     for step, rate in enumerate(planned):
         trainer.totals.zero_()
         trainer.step(*next(batches))

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastresnet.base import parts
-
-Batch = tuple[Tensor, Tensor]
+from fastresnet.training.selection import Batch
 
 
 @dataclass(frozen=True)

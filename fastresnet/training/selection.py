@@ -17,7 +17,8 @@ from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
 from fastresnet.training.capture import Snapshot, compiled
 
-Batch = tuple[Tensor, Tensor]  # images (B,3,h,w) in the compute dtype, labels (B,) int64, both on the device
+# images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights, both on the device
+Batch = tuple[Tensor, Tensor]
 
 
 class SelectionState(TypedDict, total=False):
@@ -26,6 +27,12 @@ class SelectionState(TypedDict, total=False):
     model: dict[str, Any]  # as nn.Module.state_dict has it
     optimizer: OptimizersState
     step: int
+
+
+def layout(images: Tensor) -> torch.memory_format:
+    """How they lie in memory: channels last, or first."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class HardExamples:
@@ -74,10 +81,8 @@ class HardExamples:
 
     @staticmethod
     def _keep(images: Tensor, labels: Tensor, rows: Tensor) -> Batch:
-        channels_last = images.is_contiguous(memory_format=torch.channels_last)
-        kept = images.index_select(0, rows)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return kept.contiguous(memory_format=layout), labels.index_select(0, rows)
+        kept = images.index_select(0, rows).contiguous(memory_format=layout(images))
+        return kept, labels.index_select(0, rows)
 
     def snapshots(self) -> list[Snapshot]:
         """Everything that a call changes, to be put back after warming up or capturing."""

@@ -94,8 +94,8 @@ class Step:
         for norms, held in zip(self._norms, frozen):
             for norm in norms:
                 norm.train(not held)
-        parts = self.options.accumulate
-        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts)):
+        parts = min(self.options.accumulate, len(images))  # alike in size: a norm can't do with one image
+        for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts)):
             loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
             self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
             count = torch.full_like(hits, len(some_labels))

@@ -252,7 +252,8 @@ class Trainer:
                 "resume with the settings it was made with"
             )
         self.optimizer.load_state_dict(state["optimizer"])
-        self.update.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty: the device before had no fp16, and this one begins with a fresh scale
+            self.update.scaler.load_state_dict(state["scaler"])
         self.update.totals.copy_(state["totals"])
         for average, saved in zip(self.averages, state["averages"]):
             average.load_state_dict(saved)
