@@ -286,6 +286,23 @@ def test_other_versions_and_threads_are_said():
     assert told in compared(base, other).warnings
 
 
+def test_a_table_owns_up_to_how_many_equal_cases_look_changed():
+    files = [bench_files.benchmark(), bench_files.benchmark(9)]
+    told = (
+        "each case is judged alone: of 9 that are equal about 0.5 look changed; --gate judges them together"
+    )
+    assert telling.table(compared(*files)).splitlines()[-1] == told
+    assert "judged alone" not in telling.table(compared(*map(single, files)))
+
+
+def test_other_suites_are_said():
+    found = compared(bench_files.benchmark(), bench_files.benchmark(9) | {"suite": "quick"})
+    assert (
+        "the files are of other suites (standard, quick), which give their cases unlike times"
+        in found.warnings
+    )
+
+
 @pytest.mark.parametrize(("low", "high", "text"), [
     (0.931, 0.969, "0.95x [0.93, 0.97]"), (0.9961, 0.9992, "0.998x [0.996, 0.999]"),
     (0.99991, 0.99997, "0.99994x [0.99991, 0.99997]"), (0.9961, 1.0008, "1.00x [1.00, 1.00]"),

@@ -52,6 +52,15 @@ def test_a_space_holds_choices_and_ranges_and_draws_within_them(tmp_path):
     assert {str(one["train.resolutions"]) for one in drawn} == {"None", "[[0.5, 24], [1.0, 32]]"}
 
 
+def test_whole_numbers_are_drawn_whole_on_a_logarithmic_scale_too(tmp_path):
+    text = "train.batch_size: {low: 10, high: 1000, log: true}\noptim.lr: {low: 1, high: 10, log: true}\n"
+    read, chance = space.read(a_space(tmp_path, text), config.load("speed90-cpu.yaml")), random.Random(0)
+    drawn = [space.draw(read, chance) for _ in range(100)]
+    assert all(type(one["train.batch_size"]) is int for one in drawn)
+    assert 30 < sum(one["train.batch_size"] < 100 for one in drawn) < 70
+    assert all(one["optim.lr"] % 1 for one in drawn)
+
+
 @pytest.mark.parametrize("text, words", [
     ("optim.learning_rate: [1]", "Did you mean optim.lr"),
     ("optim.lr: [-1]", "must be above 0"),
@@ -60,6 +69,8 @@ def test_a_space_holds_choices_and_ranges_and_draws_within_them(tmp_path):
     ("optim.weight_decay: {low: 0, high: 1, log: true}", "above 0"),
     ("optim.lr: {low: 0.1, high: 1, step: 0}", "step must be"),
     ("optim.lr: {low: 0.1, high: 1, steps: 3}", "list of choices"),
+    ("optim.lr: {low: 0.1, high: 1, log: true, step: 0.1}", "log and step don't go together"),
+    ("train.batch_size: {low: 100, high: 200, step: 0.5}", "train.batch_size must be a whole number"),
     ("{}", "the space is empty"),
 ])  # fmt: skip
 def test_a_wrong_space_is_refused_before_the_first_run(tmp_path, text, words):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -93,18 +93,9 @@ class Contestant:
     _took: float = 0.0
 
     def __post_init__(self) -> None:
-        self.row: Row = {
-            "name": self.name,
-            "ours": self.ours,
-            "status": "ok",
-            "batch_size": None,
-            "images_per_second": None,
-            "first_batch_seconds": None,
-            "host_cpu_cores": None,
-            "images_per_cpu_second": None,
-            "memory_mib": None,
-            "samples": [],
-        }
+        unknown = dict.fromkeys(Row.__annotations__)
+        known = {"name": self.name, "ours": self.ours, "status": "ok", "samples": []}
+        self.row = cast(Row, unknown | known)
 
     def start(self, setting: Setting) -> Batch:
         """Open, take the first batch and note what that took, compiling included."""

@@ -174,6 +174,8 @@ def _warnings(files: Sequence[Benchmark], labels: Sequence[str]) -> Iterator[str
         yield from (f"{label}: {text}" for text in _warnings_of(file))
     if len({file["git"]["commit"] for file in files}) > 1:
         yield "the files come from different commits of the code"
+    if len(suites := dict.fromkeys(file["suite"] for file in files)) > 1:
+        yield f"the files are of other suites ({', '.join(suites)}), which give their cases unlike times"
     if unlike := _other_versions(files):
         yield f"measured with other versions or switches: {'; '.join(unlike)}"
     for file, label in zip(files[1:], labels[1:]):

@@ -11,6 +11,8 @@ from fastresnet.bench.judging.comparison import Comparison, Entry
 from fastresnet.bench.judging.significance import Ratio
 from fastresnet.bench.measuring.file import value_of
 
+LEVEL = 0.05  # of a case's interval: so many of equal cases lie outside of it
+
 
 def told(entry: Entry) -> list[str]:
     """Value, ratio, verdict and explanation of an entry, as text."""
@@ -43,7 +45,16 @@ def table(compared: Comparison, *, markdown: bool = False) -> str:
     warnings = [f"> {text}\n" if markdown else f"! {text}" for text in compared.warnings]
     lines = warnings + (words.markdown(rows) if markdown else words.columns(rows))
     lines += ["", *(f"{part}: {text}" for part, text in averages(compared).items())]
-    return "\n".join(lines) + "\n~ noisy: spread or drift of the samples, or processes that differ\n"
+    notes = ["~ noisy: spread or drift of the samples, or processes that differ", *by_chance(compared)]
+    return "\n".join([*lines, *notes, ""])
+
+
+def by_chance(compared: Comparison) -> list[str]:
+    """How many verdicts of this many cases mean nothing, in a line; none where nothing was judged."""
+    ratios = [entry.ratio for entries in compared.cases.values() for entry in entries[1:]]
+    judged = sum(ratio is not None and ratio.judged for ratio in ratios)
+    told = f"each case is judged alone: of {judged} that are equal about {judged * LEVEL:.1f} look changed"
+    return [f"{told}; --gate judges them together"] if judged else []
 
 
 def averages(compared: Comparison) -> dict[str, str]:

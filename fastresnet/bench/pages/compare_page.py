@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastresnet.bench.judging.comparison import Comparison, Entry
-from fastresnet.bench.judging.telling import averages, speed, told
+from fastresnet.bench.judging.telling import LEVEL, averages, speed, told
 from fastresnet.bench.measuring.file import number
 from fastresnet.bench.pages import compare_pictures, tables
 from fastresnet.bench.pages.case_names import PARTS, readable
@@ -80,8 +80,10 @@ def _verdict(compared: Comparison) -> Iterator[tuple[str, str]]:
         if not counts.keys() & {"slower", "faster", "noise"}:
             yield "not judged", f"{label}: no case of several processes compares"
             continue
+        judged = sum(counts[verdict] for verdict in ("slower", "faster", "noise"))
+        by_chance = f"of {judged} equal cases about {judged * LEVEL:.1f} would look changed"
         yield f"{counts['slower']} slower", f"{label}: beyond noise, of {len(compared.cases)} cases"
-        yield f"{counts['faster']} faster", f"{label}: beyond noise; {counts['noise']} within it"
+        yield f"{counts['faster']} faster", f"{label}: beyond noise; {counts['noise']} within it; {by_chance}"
     for part, text in averages(compared).items():
         several = len(compared.files) > 2
         yield text if several else text.rsplit(" ", 3)[1], f"{PARTS.get(part, part)}: mean speed"

@@ -16,38 +16,16 @@ from fastresnet.bench.pages.tables import Cell, Row, plain
 from fastresnet.machine import hardware
 
 HEAD = (
-    "machine",
-    "suite",
-    "processes",
-    "matrix rate",
-    "loader",
-    "ResNet-18 step",
-    "speednet step",
-    "epochs, end to end",
-    "date",
-)
+    "machine", "suite", "processes", "matrix rate", "loader", "ResNet-18 step", "speednet step",
+    "epochs, end to end", "date",
+)  # fmt: skip
 LOADER_HEAD = (
-    "loader",
-    "machine",
-    "images/s",
-    "20th to 80th percentile",
-    "n",
-    "first batch",
-    "of FFCV's",
-    "cores busy",
-)
-
+    "loader", "machine", "images/s", "20th to 80th percentile", "n", "first batch", "of FFCV's", "cores busy",
+)  # fmt: skip
 SCALING_HEAD = (
-    "",
-    "processes",
-    "batch",
-    "images/s",
-    "times one",
-    "of a step exchanging",
-    "gradients",
-    "all of them alone",
-    "8 bytes alone",
-)
+    "", "processes", "batch", "images/s", "times one", "of a step exchanging", "gradients",
+    "all of them alone", "8 bytes alone",
+)  # fmt: skip
 RATE = "images_per_second"
 EXCHANGED = {"exchange_bytes": "B", "exchange_seconds": "s", "latency_seconds": "s"}
 

@@ -123,7 +123,7 @@ def _warnings(made: dict[str, Any]) -> list[str]:
 
 def _sides_table(made: dict[str, Any]) -> str:
     within = "mean within (95 %)"
-    heads = ["who", "runs", "failed", "accuracy ± sd", within, "seconds ± sd", within]
+    heads = ["who", "runs", "failed", "accuracy ± sd", within, "time ± sd", within]
     rivals = [_side(rival["name"], rival["summary"]) for rival in made["rivals"]]
     return "\n".join(words.markdown([heads, _side(made["recipe"], made["summary"]), *rivals]))
 
@@ -135,8 +135,8 @@ def _side(name: str, summary: Summary) -> list[str]:
         str(summary["failed"]),
         words.percent(summary["mean"], summary["std"]),
         "unknown" if summary["ci95"] is None else f"±{words.percent(summary['ci95'])}",
-        _number(summary["seconds_mean"], summary["seconds_std"]),
-        "unknown" if summary["seconds_ci95"] is None else f"±{_number(summary['seconds_ci95'])}",
+        words.seconds(summary["seconds_mean"], summary["seconds_std"]),
+        "unknown" if summary["seconds_ci95"] is None else f"±{words.seconds(summary['seconds_ci95'])}",
     ]
 
 
@@ -171,16 +171,9 @@ def _arithmetic(made: dict[str, Any]) -> str:
 def _runs_table(runs: Sequence[Row]) -> str:
     named = {name for row in runs for name in row["seconds"]}
     parts = [name for name in ("init", "augment", "train", "eval", "total") if name in named]
-    rows = [["seed", "accuracy", "with TTA", *(f"{part} (s)" for part in parts)]]
+    rows = [["seed", "accuracy", "with TTA", *parts]]
     for row in runs:
         plain = words.percent(row["accuracy"]) if row["status"] == "ok" else "diverged"
-        seconds = [_number(row["seconds"].get(part)) for part in parts]
+        seconds = [words.seconds(row["seconds"].get(part)) for part in parts]
         rows.append([str(row["seed"]), plain, words.percent(row["accuracy_tta"]), *seconds])
     return "\n".join(words.markdown(rows))
-
-
-def _number(value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return "-"
-    digits = 2 if value < 100 else 1
-    return f"{value:.{digits}f}" + (f" ±{spread:.{digits}f}" if spread is not None else "")

@@ -18,6 +18,7 @@ from typing import Any
 
 from fastresnet.base import strict_yaml
 from fastresnet.settings.config import Config
+from fastresnet.settings.sections import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -33,28 +34,31 @@ class Values:
 
 
 Space = Mapping[str, Values]
+TRIED = 20  # draws of each setting
 
 
 def read(path: Path, cfg: Config) -> Space:
     """The space of a file. Raises ValueError, naming file and key.
 
-    Each end is tried on the recipe at once, so that a wrong key or value shows before the first run.
+    Ends and some draws are tried on the recipe at once: a wrong key or value shows before the first run.
     """
     told = strict_yaml.read(path)
     if not told:
         raise ValueError(f"{path}: the space is empty: name a setting and what it may be")
-    space: dict[str, Values] = {}
+    space, chance = dict[str, Values](), random.Random(0)
     for key, values in told.items():
         try:
-            space[key] = _parsed(values)
-            for value in space[key].ends:
+            space[key] = _parsed(values, key in SETTINGS and SETTINGS[key].rule.kind is int)
+            drawn = [space[key].draw(chance) for _ in range(TRIED)]
+            for value in (*space[key].ends, *drawn):
                 cfg.replace({key: value}, origin=path.name)
         except ValueError as error:
             raise ValueError(f"{path}: {key}: {error}") from None
     return space
 
 
-def _parsed(values: Any) -> Values:
+def _parsed(values: Any, whole: bool) -> Values:
+    """whole: whether the setting is a whole number."""
     if isinstance(values, list) and values:
         return Values(tuple(values), lambda chance: chance.choice(values))
     if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= {"low", "high", "log", "step"}:
@@ -64,18 +68,23 @@ def _parsed(values: Any) -> Values:
     if not numbers or low > high or (log and low <= 0):
         least = "above 0 (a logarithm)" if log else "numbers"
         raise ValueError(f"low and high must be {least}, low at most high, got {low!r} and {high!r}")
-    whole = isinstance(low, int) and isinstance(high, int) and not log
-    step = values.get("step", 1 if whole else None)
+    if log and "step" in values:
+        raise ValueError("log and step don't go together: leave one out")
+    steps = isinstance(low, int) and isinstance(high, int) and not log
+    step = values.get("step", 1 if steps else None)
     fits = isinstance(step, (int, float)) and step > 0 and math.isfinite((high - low) / step)
     if step is not None and not fits:
         raise ValueError(f"step must be a number above 0 that fits the range, got {step!r}")
-    return Values((low, high), partial(_number, low, high, step, log))
+    return Values((low, high), partial(_number, low, high, step, log, whole))
 
 
-def _number(low: float, high: float, step: float | None, log: bool, chance: random.Random) -> float:
+def _number(
+    low: float, high: float, step: float | None, log: bool, whole: bool, chance: random.Random
+) -> float:
     """A number from low to high, both included: in steps (whole numbers by default), or of any size."""
     if log:
-        return math.exp(chance.uniform(math.log(low), math.log(high)))
+        drawn = math.exp(chance.uniform(math.log(low), math.log(high)))
+        return round(drawn) if whole else drawn
     if step is None:
         return chance.uniform(low, high)
     return low + step * chance.randint(0, math.floor((high - low) / step + 1e-9))
