@@ -317,6 +317,18 @@ def test_files_of_another_scale_are_refused():
         compared(bench_files.benchmark(), other)
 
 
+def test_on_a_terminal_the_table_keeps_within_it_and_long_names_of_files_stand_above():
+    files = [bench_files.benchmark(), bench_files.benchmark(50, 3.0, "Slow CPU")]
+    names = ["2-cores-amd-epyc-standard-2026-11-21", "2-cores-amd-epyc-quick-2026-11-21"]
+    found = comparison.compare(files, names)
+    found.warnings.clear()
+    told = telling.table(found, width=80).splitlines()
+    assert max(map(len, told[: told.index("")])) <= 80 < max(map(len, telling.table(found).splitlines()))
+    assert told[:2] == [f"file {number}: {name}" for number, name in enumerate(names, 1)]
+    rows = told[2 : told.index("")]
+    assert [line.split()[0] for line in rows if line[0] != " "] == ["case", *found.cases]
+
+
 @pytest.mark.parametrize("text, value", [("5%", 0.05), ("0.05", 0.05), ("12.5%", 0.125)])
 def test_the_margin_is_percent_or_a_share(text, value):
     assert share(text) == pytest.approx(value)

@@ -98,6 +98,7 @@ def test_a_loader_that_fails_is_a_row_that_says_why():
     setting = contest.setting_of(64, 8, CPU, torch.float32, workers=1)
     (row,) = contest.hold([contestant], setting, seconds=0.1)
     assert row["status"] == "ZeroDivisionError: division by zero" and row["images_per_second"] is None
+    assert outcome.table([row]).splitlines()[-1] == f"{row['name']}: ZeroDivisionError: division by zero"
 
 
 def test_every_loader_ends_with_the_contest():

@@ -187,7 +187,7 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     command.main(["--root", str(repository)])
     readme = (repository / "README.md").read_text()
     where = "[2 cores Test CPU, fp32, batch 64](benchmarks/results/loaders/here.json)"
-    assert f"| resident | {where} | 200 | 190 to 210 | 5 | 0.50 s | 2.00 times | 1.50 |" in readme
+    assert f"| resident | {where} | 200 | 190 to 210 | 5 | 500 ms | 2.00 times | 1.50 |" in readme
     assert f"| dali | {where} | dali isn't installed | - | - | - | - | - |" in readme
 
 

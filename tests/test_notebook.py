@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_the_notebook_is_kept_with_its_pictures_and_its_logs_as_text():
 def test_the_extra_that_the_notebook_names_exists():
     assert '"notebook": [' in (ROOT / "setup.py").read_text(encoding="utf-8")
     assert ".[notebook]" in NOTEBOOK.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["fastresnet", "fastresnet-main"])
+def test_in_colab_the_checkout_is_unpacked_and_installed_whatever_its_folder_is_called(tmp_path, name):
+    line = CODE[0]["source"][0]
+    assert line.startswith("# !") and "pip install -q" in line
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as packed:
+        packed.writestr(f"{name}/setup.py", "")
+    command = line.removeprefix("# !").replace("pip install -q", "echo installing")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    told = subprocess.check_output(
+        command, shell=True, text=True, cwd=tmp_path, env=os.environ | {"PATH": path}
+    )
+    assert told == f"installing ./{name}/\n" and (tmp_path / name / "setup.py").is_file()
 
 
 @pytest.mark.slow(20)

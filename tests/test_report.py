@@ -1,6 +1,8 @@
 """A run's page: what it says, that it loads nothing, and that a real browser shows it in light, dark and on a
 phone."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 from browser import DARK, browse
 from made_run import call, write_run
+from PIL import Image
 
-from fastresnet.reports import charts, finished, run_page, runs_page
+from fastresnet.reports import charts, finished, page, run_page, runs_page
 
 STYLE = Path(__file__).parent.parent / "fastresnet" / "reports" / "assets"
 
@@ -109,6 +112,31 @@ def test_a_confusion_matrix_shades_mistakes_apart_from_right_answers(run):
     assert drawn.count('class="none"') == 3 and "taken for <b>" not in drawn
 
 
+def many_classes(count):
+    """Answers for so many classes, half of them wrong, with names as CIFAR-100 has them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, count, 20 * count)
+    logits = rng.normal(size=(len(labels), count)).astype(np.float32)
+    logits[np.arange(len(labels)), labels] += 3.0
+    return finished.Predictions(logits, labels, tuple(f"wide meadow {index}" for index in range(count)))
+
+
+def test_a_confusion_matrix_too_large_for_numbers_is_a_picture(run):
+    drawn = {count: run_page.write(run[0], many_classes(count)).read_text() for count in (12, 20, 100)}
+    found = {
+        count: re.search(r'<img class="(heat[^"]*)"[^>]*base64,([^"]+)"', text)
+        for count, text in drawn.items()
+    }
+    assert found[12] is None and 'class="matrix"' in drawn[12]
+    assert found[20][1] == "heat narrow" and 'class="matrix"' in drawn[20], "numbers where there is room"
+    assert found[100][1] == "heat" and 'class="matrix"' not in drawn[100]
+    with Image.open(io.BytesIO(base64.b64decode(found[100][2]))) as picture:
+        assert picture.size == (100, 100) and picture.mode == "RGBA"
+        blue, vermilion = (1, 1), (3, 90)
+        assert picture.getpixel(blue)[:3] == page.RIGHT and picture.getpixel(vermilion)[:3] == page.WRONG
+        assert picture.getpixel(blue)[3] > 50
+
+
 def test_comparing_runs_without_an_epoch_is_an_error(tmp_path):
     path, _ = write_run(tmp_path / "run", finished=False, epochs=0)
     with pytest.raises(ValueError, match="nothing to compare"):
@@ -203,6 +231,19 @@ def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path,
     assert (background == "rgb(20, 23, 26)") == dark and background != colour
 
 
+def test_tables_of_several_runs_and_a_hundred_classes_fit_a_phone(run, tmp_path):
+    path, _ = write_run(tmp_path / "a run with a long name, as by its time of day")
+    settings = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(settings.replace("label_smoothing: 0.0", "label_smoothing: 0.1"))
+    both = runs_page.write([finished.read(run[0]), finished.read(path)], tmp_path / "both.html")
+    for page_text in (both.read_text(), run_page.write(run[0], many_classes(100)).read_text()):
+        look = """<script>const wide = [...document.querySelectorAll('.scroll, table, img')].filter(one =>
+        one.getBoundingClientRect().right > innerWidth || one.scrollWidth > one.clientWidth + 1);
+        document.title = 'wide:' + wide.map(one => one.className || one.tagName)</script></body>"""
+        shown = browse(tmp_path, page_text.replace("</body>", look), "--window-size=390,900", "--dump-dom")
+        assert re.search("<title>(.*?)</title>", shown.stdout)[1] == "wide:"
+
+
 @pytest.mark.parametrize("last", [2, 3, 4, 5, 9, 12, 13, 16, 24, 30, 200])
 def test_there_is_no_half_epoch_on_an_axis(last):
     history = [{"epoch": epoch, "lr": 0.1 * epoch} for epoch in range(1, last + 1)]
@@ -227,7 +268,16 @@ def test_groups_of_seeds_stand_side_by_side_with_mean_deviation_and_a_dot_a_run(
     assert runs_page.spreads([first])[0][:4] == ["0.1", "2", "61.00 ±1.41 %", "±12.71"]
     drawn = runs_page.write(runs, tmp_path / "all.html", "the <second> is best").read_text()
     assert "the &lt;second&gt; is best" in drawn and "70.00 ±0.00 %" in drawn
-    assert drawn.count('r="4"') == 4 and "optim.lr=0.2" in drawn
+    assert (
+        drawn.count('r="4"') == 4 and "each run, by optim.lr" in drawn and 'text-anchor="end">0.2<' in drawn
+    )
+    head = [
+        "".join(cells)
+        for cells in re.findall(r"<th>(run)</th><th>([\w.]+)</th><th>([\w.]+)</th></tr>", drawn)
+    ]
+    assert head == ["runoptim.lrrun.seed"], (
+        "settings that differ: four runs below each other, not four columns"
+    )
     many = runs_page.write(runs * 2, tmp_path / "many.html").read_text()
     assert "optim.lr=0.1 (mean of 4)" in many and "mean of" not in drawn
 

@@ -78,6 +78,16 @@ def test_a_record_holds_every_run_with_its_seed_and_validates(clean, tmp_path, c
     assert str(tmp_path) not in (tmp_path / "out" / "record.json").read_text(encoding="utf-8")
 
 
+def test_a_person_at_a_terminal_is_told_where_the_record_lies_instead_of_its_json(
+    quick, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    run(tmp_path)
+    told = capsys.readouterr()
+    assert f"written: {tmp_path / 'out' / 'README.md'}\n" in told.err
+    assert "n=2" in told.out and "{" not in told.out
+
+
 def test_an_interrupted_record_keeps_its_runs_and_goes_on(quick, tmp_path, capsys):
     quick.stop_at = 1
     with pytest.raises(KeyboardInterrupt):

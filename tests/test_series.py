@@ -86,7 +86,7 @@ def test_seeds_have_a_folder_each_and_a_summary_of_them_all(settings):
     assert found["ci95"] == pytest.approx(4.30265 * statistics.stdev(told) / 3**0.5, rel=1e-5)
     assert found["seconds_mean"] == pytest.approx(statistics.fmean(one["seconds"]["train"] for one in each))
     text = (done.dir / "report.html").read_text()
-    assert "3 runs compared" in text and "mean ± sd, n=3" in text and "smoke s2" in text
+    assert "smoke: 3 runs compared" in text and "mean ± sd, n=3" in text and ">s2<" in text
 
 
 def test_a_run_of_a_series_is_the_run_that_would_have_been_trained_alone(settings):

@@ -54,6 +54,30 @@ def a_suite(monkeypatch, measures):
     return Suite(Context(CPU), ["made"], 60.0, time.perf_counter())
 
 
+def test_a_case_is_a_line_that_a_terminal_has_room_for(monkeypatch):
+    ((row, _),) = a_suite(monkeypatch, [good]).measure()
+    row |= {
+        "id": "step/resnet18/forward+backward/b32/bf16/channels_last",
+        "noisy": True,
+        "noise": "spread 16 %",
+    }
+    assert suite.describe(row).endswith("3.0 images/s  mfu 50 %  ~ spread 16 %")
+    short = suite.describe(row, 69)
+    assert (
+        len(short) <= 69
+        and short.endswith("3.0 images/s ~")
+        and suite.describe(row, 200) == suite.describe(row)
+    )
+
+
+def test_a_long_case_is_said_to_be_under_way(monkeypatch, capsys):
+    measured = a_suite(monkeypatch, [lambda seconds: time.sleep(0.1) or good(seconds)])
+    monkeypatch.setattr("fastresnet.runs.progress.LOG_SECONDS", 0.03)
+    list(run._once(measured))
+    said = capsys.readouterr().err.splitlines()
+    assert said.count(" 1/1 under way: made/0") > 1 and any("3.0 images/s" in line for line in said)
+
+
 def good(seconds):
     return Measured([1.0, 1.1, 1.2, 1.0, 1.1], {"mfu": 0.5, "images_per_second": 3.0})
 
@@ -148,7 +172,7 @@ def test_the_time_left_is_told_in_whole_seconds(capsys):
         file=dict,
     )
     list(run._once(told))
-    assert "[ 1/1]  2:00 min left  step/one" in capsys.readouterr().err
+    assert " 1/1 2:00 min step/one" in capsys.readouterr().err
 
 
 def test_a_profile_is_a_trace_and_a_table(tmp_path):

@@ -174,7 +174,7 @@ def test_judging_opens_the_set_once_and_says_before_each_batch_where_it_stands(w
 def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkeypatch, capsys):
     assert call(monkeypatch, "evaluate", "--checkpoint", weights) == 0
     text = capsys.readouterr().out
-    assert "SYNTHETIC" in text and "95 % interval" in text and "TTA flip" in text
+    assert "SYNTHETIC" in text and "95 % interval" in text and "TTA    flip" in text
 
 
 def test_evaluate_refuses_other_classes_and_a_split_that_is_not_there(tmp_path, splits, monkeypatch, capsys):

@@ -1,5 +1,7 @@
 """One wording for numbers."""
 
+import io
+
 import pytest
 
 from fastresnet.base import words
@@ -48,6 +50,32 @@ def test_bytes_are_told_in_binary_units(count, text):
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right():
     rows = [("run", "images/s", "machine"), ("a longer name", "7", "")]
     assert words.columns(rows, [1]) == ["run            images/s  machine", "a longer name         7"]
+
+
+def test_a_table_that_a_terminal_is_too_narrow_for_goes_on_below_indented():
+    rows = [
+        ("case", "base", "other", "why"),
+        ("a" * 20, "12 s", "13 s", ""),
+        ("b", "1 s", "2 s", "memory " * 3),
+    ]
+    told = words.columns(rows, [1], width=30)
+    assert told[:4] == ["case                  base", "  other  why", "a" * 20 + "  12 s", "  13 s"]
+    assert told[4:] == ["b                      1 s", "  2 s    memory memory memory"]
+    assert words.columns(rows, [1], width=200) == words.columns(rows, [1])
+
+
+def test_text_is_broken_at_spaces_where_a_terminal_needs_it(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "runs/" + "x" * 30
+    assert words.fitted(f"  seven words that go on below\n{path}", Terminal()).splitlines() == [
+        "  seven words that", "    go on below", path
+    ]  # fmt: skip
+    assert words.room(Terminal()) == 20 and words.room(io.StringIO()) is None
+    assert words.fitted("x y " * 20, io.StringIO()) == "x y " * 20
 
 
 @pytest.mark.parametrize(("counts", "text"), [([36], "36"), ([36, 5, 60], "5 to 60"), ([1000], "1,000")])

@@ -1,16 +1,23 @@
 """One wording for numbers: shares in percent, times, amounts with their units; and columns of them.
 
 Refuses to round away what a measurement knows: spreads get the digits of their figure. None is a dash.
-Aligning is all that tables on a terminal need, so there is no rich.
+Aligning, and breaking what a terminal is too narrow for, is all that tables need, so there is no rich, which
+cuts cells instead.
 """
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TextIO
 
 from fastresnet.base.sinks import for_markdown
 
-UNKNOWN = "-"
+UNKNOWN, GAP = "-", "  "
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -73,10 +80,50 @@ def span(counts: Iterable[int]) -> str:
     return f"{known[0]:,} to {known[-1]:,}" if len(known) > 1 else f"{known[0]:,}"
 
 
-def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Rows of cells as aligned lines; the columns in these places are set flush right, as numbers are."""
+def columns(
+    rows: Sequence[Sequence[str]], right: Collection[int] = (), *, width: int | None = None
+) -> list[str]:
+    """Rows of cells as aligned lines; the columns in these places are set flush right, as numbers are.
+
+    width:  of a terminal: the columns that it is too narrow for go on below, indented
+    """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(_cells(row, widths, right)).rstrip() for row in rows]
+    levels, found = _levels(widths, width or sys.maxsize), []
+    for row in rows:
+        for level, cells in groupby(zip(levels, _cells(row, widths, right)), itemgetter(0)):
+            text = (GAP if level else "") + GAP.join(cell for _, cell in cells)
+            found += [text.rstrip()] if text.strip() or not level else []
+    return found
+
+
+def _levels(widths: Sequence[int], room: int) -> list[int]:
+    """For each column which of a row's lines it stands on: as many as have room, the later ones indented."""
+    found: list[int] = []
+    level, used = 0, -len(GAP)
+    for width in widths:
+        used += len(GAP) + width
+        if used > room and found:
+            level, used = level + 1, len(GAP) + width
+        found.append(level)
+    return found
+
+
+def room(stream: TextIO) -> int | None:
+    """Columns that a line on this stream may have: the terminal's, None where there is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Each line on as many as its terminal needs, broken at spaces alone: a path stays whole."""
+    width = room(stream)
+    return text if width is None else "\n".join(_broken(line, width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip())) + GAP
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def markdown(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

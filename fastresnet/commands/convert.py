@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the betons, or check the one that --verify names."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
     if args.verify:
-        print(verified(args.verify))
+        print(words.fitted(verified(args.verify), sys.stdout))
         return
     given = {key: getattr(args, option) for option, key in SHORT.items()}
     cfg = cfg.replace({key: value for key, value in given.items() if value is not None})
@@ -105,7 +105,7 @@ class Bar:
     def note(self, line: str) -> None:
         """One line of news, below the bar."""
         self.end()
-        print(for_terminal(line), file=sys.stderr, flush=True)
+        print(words.fitted(for_terminal(line), sys.stderr), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the bar's line."""

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or _folder_beside(network.path)
     write(result, data.Pictures(part, network.cfg.data.label_field), out)
     why = network.precision.reason
-    print(json.dumps(result, allow_nan=False) if args.json else f"{table(result, why)}\n\nin {out}")
+    told = words.fitted(f"{table(result, why)}\n\nin {out}", sys.stdout)
+    print(json.dumps(result, allow_nan=False) if args.json else told)
 
 
 def _judged(network: Trained, args: argparse.Namespace, heart: Heartbeat) -> tuple[Judgement, data.Split]:
@@ -99,22 +101,22 @@ def write(result: Judgement, images: Pictures, out: Path) -> None:
 
 def table(result: Judgement, reason: str) -> str:
     """The result for people to read; `reason`: why it was computed in its precision."""
-    low, high = result["top1_interval"]
+    (low, high), ece = result["top1_interval"], result["calibration"]["ece"]
+    width = max(16, *(len(name) + 1 for name in result["class_names"]))
     pairs = [f"{' / '.join(pair['classes'])} {pair['mistakes']}" for pair in result["most_confused"][:5]]
     lines = [
         f"{result['data']} {result['split']}, {result['images']:,} images"
         + ("  SYNTHETIC DATA: says nothing about real images" if result["synthetic"] else ""),
         f"in {result['precision']} ({reason})",
-        f"top-1 {words.percent(result['top1'])}  (95 % interval {100 * low:.2f} to {100 * high:.2f})   "
-        f"top-5 {words.percent(result['top5'])}   loss {result['loss']:.4f}   "
-        f"ECE {words.percent(result['calibration']['ece'])}",
-        f"TTA {'   '.join(_gain(name, row) for name, row in result['tta'].items())}",
+        f"top-1  {words.percent(result['top1'])}  (95 % interval {100 * low:.2f} to {100 * high:.2f})",
+        f"top-5  {words.percent(result['top5'])}   loss {result['loss']:.4f}   ECE {words.percent(ece)}",
+        f"TTA    {'   '.join(_gain(name, row) for name, row in result['tta'].items())}",
         "",
-        f"{'class':<16}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}",
+        f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}",
     ]
     for row in result["per_class"]:
         figures = "".join(f"{100 * share:>10.2f}" for share in (row["precision"], row["recall"], row["f1"]))
-        lines.append(f"{row['class']:<16}{figures}{row['support']:>10}")
+        lines.append(f"{row['class']:<{width}}{figures}{row['support']:>10}")
     return "\n".join([*lines, "", f"most confused: {', '.join(pairs)}"] if pairs else lines)
 
 

@@ -17,6 +17,7 @@ from fastresnet.base.sinks import for_terminal
 from fastresnet.inference import gradcam, images, trained
 from fastresnet.inference.trained import Trained
 from fastresnet.reports import plots
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import number, parse_args, picture
 from fastresnet.settings.keys import COMMAND_LINE
 from fastresnet.settings.rule import Rule
@@ -43,16 +44,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """A line an image, and the pictures that are asked for."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
     network = trained.from_command_line(args.checkpoint, cfg)
+    room = words.room(sys.stdout)
     tta = cfg.eval.tta if cfg.provenance["eval.tta"] == COMMAND_LINE else "none"
     found, shown = gather(args.files, network), list[tuple[Pixels, np.ndarray, int | None]]()
-    while some := list(itertools.islice(found, CHUNK)):
-        rows = network.probabilities(np.stack([image for _, image, _ in some]), tta=tta)
-        for (name, image, label), row in zip(some, rows):
-            answer = as_json(row, label, network) if args.json else as_line(row, label, network, args.top)
-            told = f"{for_terminal(name):<40}  {answer}"
-            print(json.dumps({"file": name, **answer}) if isinstance(answer, dict) else told)
-            shown += [(image, row, label)][: GRID - len(shown)]
-    draw(network, shown, args)
+    with Heartbeat(lambda: f"reading and answering {CHUNK:,} at a time", quiet=cfg.run.progress == "off"):
+        while some := list(itertools.islice(found, CHUNK)):
+            rows = network.probabilities(np.stack([image for _, image, _ in some]), tta=tta)
+            for (name, image, label), row in zip(some, rows):
+                if args.json:
+                    print(json.dumps({"file": name, **as_json(row, label, network)}))
+                else:
+                    cells = f"{for_terminal(name):<40}", as_line(row, label, network, args.top)
+                    print("\n".join(words.columns([cells], width=room)))
+                shown += [(image, row, label)][: GRID - len(shown)]
+        draw(network, shown, args)
 
 
 def draw(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastresnet.base import words
 from fastresnet.reports import finished, plots, run_page, runs_page
 from fastresnet.runs import record
 from fastresnet.series import place
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [run.name for run in runs]
     lines = {str(run.path) if names.count(run.name) > 1 else run.name: run.history for run in runs}
     picture = plots.compare(lines, out.with_suffix(".png"))
-    print(runs_page.text(runs))
+    print(runs_page.text(runs, words.room(sys.stdout)))
     print(f"\n{out} and {picture}")
 
 

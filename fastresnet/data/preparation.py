@@ -22,10 +22,10 @@ from fastresnet.settings.sections import Data
 from fastresnet.sources import SourceError
 
 BANNER = """\
-**************************************************************************
+***************************************************************************
 *  SYNTHETIC DATA: these are drawn shapes, not the data set named in the  *
 *  settings. Accuracies on them say nothing about CIFAR-10.               *
-**************************************************************************"""
+***************************************************************************"""
 
 
 def prepare(cfg: Config, progress: Notes | None = None) -> Splits:

@@ -1,4 +1,7 @@
-"""Axes of charts, linear and logarithmic: round ticks, their texts, where a value lies. Draws nothing."""
+"""Axes of charts, linear and logarithmic: round ticks, their texts, where a value lies. Draws nothing.
+
+matplotlib has tickers, too, but pages shall not need it.
+"""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Canvas:
         return Name(text, anchor, round(start, 1), round(height, 1), x, y)
 
     def _free(self, begin: float, end: float, height: float) -> bool:
-        inside = 0 <= begin and end <= WIDTH and TOP < height < self.height - BOTTOM
+        inside = LEFT <= begin and end <= WIDTH and TOP < height < self.height - BOTTOM
         return inside and all(
             end < a or b < begin or abs(height - c) >= LINE_HEIGHT for a, b, c in self.taken
         )

@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -17,9 +18,13 @@ from markupsafe import Markup
 
 from fastresnet.base import words
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 HOME = "fastresnet.reports"
 LARGEST_PICTURE = 160  # px of the longer side; a photograph is shown smaller
 SMALL_PICTURE = 64  # px up to which a picture's pixels are kept as they are
+RIGHT, WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion, seen on a light and on a dark background
 
 
 @cache
@@ -41,9 +46,26 @@ def picture(image_HWC: np.ndarray) -> str:
     """A uint8 (H, W, 3) image as a data URI: small ones to the pixel, photographs as small JPEGs."""
     from PIL import Image
 
-    image, buffer = Image.fromarray(image_HWC), io.BytesIO()
+    image = Image.fromarray(image_HWC)
     image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-    kind = "png" if max(image.size) <= SMALL_PICTURE else "jpeg"
+    return _data_uri(image, "png" if max(image.size) <= SMALL_PICTURE else "jpeg")
+
+
+def heat(shades_KK: np.ndarray) -> str:
+    """A confusion matrix as a picture, a pixel a cell, the background clear; a data URI.
+
+    shades_KK:  of `shades`; mistakes by the root of theirs, or single ones could not be seen
+    """
+    from PIL import Image
+
+    right = np.eye(len(shades_KK), dtype=bool)
+    colour = np.where(right[..., None], RIGHT, WRONG)
+    alpha = 255 * np.where(right, 0.2 + 0.8 * shades_KK, np.sqrt(shades_KK))
+    return _data_uri(Image.fromarray(np.dstack([colour, alpha]).astype(np.uint8)), "png")
+
+
+def _data_uri(image: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
     image.save(buffer, kind, quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

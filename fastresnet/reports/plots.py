@@ -35,6 +35,7 @@ SPLITS = {
     "test": ("test", VERMILION, "--"),
 }
 DPI = 120
+LARGEST, NAMED = 22.0, 120  # of a confusion matrix: inches, and classes whose names have room
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def confusion(
     counts_KK: np.ndarray, class_names: Sequence[str], path: str | Path, *, shares: bool = False
 ) -> Path:
     """A confusion matrix, rows true, columns predicted; `shares`: rows divided by their sums, in percent."""
-    size = max(5.0, 0.55 * len(class_names) + 1.8)
+    size = min(max(5.0, 0.55 * len(class_names) + 1.8), LARGEST)
     values = counts_KK.astype(float)
     if shares:
         values = 100 * values / np.maximum(values.sum(axis=1, keepdims=True), 1)
@@ -141,8 +142,9 @@ def confusion(
         axes = figure.subplots()
         image = axes.imshow(values, cmap="viridis", vmin=0)
         ticks = np.arange(len(class_names))
-        axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, class_names)
+        if len(class_names) <= NAMED:
+            axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_yticks(ticks, class_names)
         if len(class_names) <= 20:  # more don't fit to be read
             for row, column in np.ndindex(values.shape):
                 value = values[row, column]

@@ -20,7 +20,7 @@ from fastresnet.reports.finished import Finished, Pictures, Predictions, Result
 from fastresnet.reports.metrics import Evaluation
 
 WORST = 24
-LARGEST_MATRIX = 40  # classes whose confusions can be read
+LARGEST_MATRIX, ON_A_PHONE = 40, 12  # classes whose confusions can be read as numbers
 SPLITS = {"train": "training", "test": "test", "val": "validation"}
 MEASURED = {"flops_per_image": ("forward pass of an image", "FLOP"), "energy_joules": ("energy", "J")}
 
@@ -54,7 +54,7 @@ def _values(run: Finished, judged: Evaluation | None, images: Pictures | None) -
         "setup": [(value, label) for label, value in setup_of(record).items()] if record else [],
         "curves": _curves(run),
         "judged": judged,
-        "shades": _shades(judged),
+        **_matrix(judged),
         "reliability": _reliability(judged) if judged else "",
         "images": images,
         "measured": list(_measured(record)) if record else [],
@@ -207,11 +207,15 @@ def line(
 # ---- answers -----------------------------------------------------------------------------------------------
 
 
-def _shades(judged: Evaluation | None) -> np.ndarray | None:
-    """Of the confusion matrix; None where there is none, or one with more classes than can be read."""
-    if judged is None or len(judged["class_names"]) > LARGEST_MATRIX:
-        return None
-    return page.shades(np.array(judged["confusion"]))
+def _matrix(judged: Evaluation | None) -> dict[str, object]:
+    """The confusion matrix: `shades` of its numbers, and `heat`, a picture where these have no room."""
+    if judged is None:
+        return {}
+    shades, classes = page.shades(np.array(judged["confusion"])), len(judged["class_names"])
+    return {
+        "shades": shades if classes <= LARGEST_MATRIX else None,
+        "heat": page.heat(shades) if classes > ON_A_PHONE else "",
+    }
 
 
 def _reliability(judged: Evaluation) -> Markup:

@@ -34,6 +34,10 @@ class Group:
     def name(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.settings.items()) or "all seeds"
 
+    @property
+    def short(self) -> str:
+        return ", ".join(self.settings.values()) or "all seeds"
+
     def values(self, section: str, key: str) -> list[float]:
         """A figure of the records of those runs that have it: accuracies as shares, seconds."""
         found: list[Any] = [dict(run.record or {}).get(section) or {} for run in self.runs]
@@ -49,19 +53,31 @@ def groups(runs: Sequence[Finished]) -> list[Group]:
     return [Group(dict(zip(unlike, settings)), some) for settings, some in found.items()]
 
 
+def names(runs: Sequence[Finished]) -> list[str]:
+    """What the runs are called among themselves: without their recipe where that is the same."""
+    folders = [run.path.absolute().name for run in runs]
+    return [run.name for run in runs] if _recipe(runs) is None or len(set(folders)) < len(runs) else folders
+
+
+def _recipe(runs: Sequence[Finished]) -> str | None:
+    """The one of them all."""
+    found = {run.record["recipe"] if run.record else None for run in runs}
+    return found.pop() if len(found) == 1 else None
+
+
 def rows(runs: Sequence[Finished]) -> list[list[str]]:
     """A line of text cells a run, in the order of COLUMNS; a dash where a run has no such figure."""
-    return [_row(run) for run in runs]
+    return [_row(run, name) for run, name in zip(runs, names(runs))]
 
 
-def _row(run: Finished) -> list[str]:
+def _row(run: Finished, name: str) -> list[str]:
     record: Any = run.record or {}
     best = run.best()
     data, accuracy = record.get("data", {}), record.get("accuracy", {})
     highest = [words.percent(best[0]), f"{best[1]:g}"] if best else [words.UNKNOWN, words.UNKNOWN]
     rate = record.get("images_per_second")
     return [
-        run.name + ("" if record else " (unfinished)"),
+        name + ("" if record else " (unfinished)"),
         str(data.get("name", words.UNKNOWN)) + (" SYNTHETIC" if data.get("synthetic") else ""),
         words.percent(accuracy.get("test")),
         words.percent(accuracy.get("test_tta")),
@@ -72,9 +88,9 @@ def _row(run: Finished) -> list[str]:
     ]
 
 
-def text(runs: Sequence[Finished]) -> str:
-    """The table for a terminal, columns aligned."""
-    return "\n".join(words.columns([COLUMNS, *rows(runs)], range(2, len(COLUMNS) - 1)))
+def text(runs: Sequence[Finished], width: int | None = None) -> str:
+    """The table as aligned columns, within a terminal's width if it is told."""
+    return "\n".join(words.columns([COLUMNS, *rows(runs)], range(2, len(COLUMNS) - 1), width=width))
 
 
 def seeds(runs: Sequence[Finished]) -> str | None:
@@ -128,34 +144,48 @@ def write(runs: Sequence[Finished], path: str | Path, verdict: str = "") -> Path
     """
     if not any(run.history for run in runs):
         raise ValueError("none of these runs has finished an epoch, so there is nothing to compare")
+    recipe = _recipe(runs)
     values = {
+        "title": (f"{recipe}: " if recipe else "") + f"{len(runs)} runs compared",
         "runs": runs,
         "synthetic": any(run.record and run.record["data"].get("synthetic") for run in runs),
         "verdict": verdict or seeds(runs),
         "columns": COLUMNS,
         "rows": rows(runs),
-        "differing": [[key, *told] for key, told in differing(runs).items() if key != "run.dir"],
+        "differing": _side_by_side(runs),
         "curves": _curves(runs),
         **_together(groups(runs)),
     }
     return files.write_text(path, page.render("runs.html", values))
 
 
+def _side_by_side(runs: Sequence[Finished]) -> list[tuple[str, ...]]:
+    """Head and rows of the settings that differ; the fewer of settings and runs are the columns."""
+    unlike = {key: values for key, values in differing(runs).items() if key != "run.dir"}
+    if not unlike:
+        return []
+    columns = [("setting", *names(runs)), *((key, *values) for key, values in unlike.items())]
+    return columns if len(unlike) > len(runs) else [("run", *unlike), *list(zip(*columns))[1:]]
+
+
 def _together(found: Sequence[Group]) -> dict[str, object]:
     """Each group's mean and spread, where a group has several runs or one setting is all they differ in."""
     if not any(len(group.runs) > 1 for group in found) and len(found[0].settings) != 1:
         return {"spreads": []}
-    dots = [(group.name, [100 * value for value in group.values("accuracy", "test")]) for group in found]
+    by = f", by {' and '.join(found[0].settings)}" if found[0].settings else ""
+    dots = [(group.short, [100 * value for value in group.values("accuracy", "test")]) for group in found]
     return {
         "spreads": spreads(found),
         "spread_columns": [*found[0].settings, *SPREADS],
         "numbers_from": len(found[0].settings),
-        "strips": charts.strips(dots, title="Test accuracy of each run", x_label="accuracy (%)"),
+        "strips": charts.strips(dots, title=f"Test accuracy of each run{by}", x_label="accuracy (%)"),
     }
 
 
 def _curves(runs: Sequence[Finished]) -> list[Markup]:
-    shown: list[tuple[str, Sequence[Mapping[str, Any]]]] = [(run.name, run.history) for run in runs]
+    shown: list[tuple[str, Sequence[Mapping[str, Any]]]] = list(
+        zip(names(runs), (run.history for run in runs))
+    )
     if len(runs) > charts.COLORS:
         shown = [(f"{one.name} (mean of {len(one.runs)})", _mean_rows(one)) for one in groups(runs)]
     drawn = []

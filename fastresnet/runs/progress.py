@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +59,7 @@ class Heartbeat:
         if self._say is not None:
             self._say(line)
         elif not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(words.fitted(line, sys.stderr), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -126,8 +125,7 @@ class Progress:
             if self.silent:
                 return
             self._clear()
-            line = for_terminal(line)
-            self._print(_wrapped(line) if self.live else line, self.err)
+            self._print(words.fitted(for_terminal(line), self.err), self.err)
 
     def banner(self, lines: str) -> None:
         """What mustn't be missed, even with progress off."""
@@ -201,8 +199,7 @@ class Progress:
         with self._lock:
             self._clear()
             if not self.silent:
-                line = for_terminal(line)
-                self._print(_wrapped(line) if self.out.isatty() else line, self.out)
+                self._print(words.fitted(for_terminal(line), self.out), self.out)
 
     def _advise(self, seconds: float, steps: int) -> None:
         self._advised = True
@@ -229,13 +226,6 @@ class Progress:
 
 def _columns() -> int:
     return shutil.get_terminal_size().columns
-
-
-def _wrapped(line: str) -> str:
-    """On as many lines as the terminal needs, broken at spaces alone: a path stays whole."""
-    return textwrap.fill(
-        line, _columns(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _fitting(cells: list[str]) -> list[str]:

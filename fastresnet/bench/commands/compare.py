@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastresnet.base import words
 from fastresnet.base.files import write_text
 from fastresnet.bench.judging import comparison, telling
 from fastresnet.bench.judging.comparison import Comparison
@@ -28,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     compared = comparison.compare(files, comparison.names(files, options.files))
     if options.html:
         write_text(options.html, compare_page.render(compared))
-        print(f"written: {options.html}", file=sys.stderr)
+        _say(f"written: {options.html}")
     if options.json:
         print(json.dumps(telling.as_data(compared), indent=1, ensure_ascii=False, allow_nan=False))
-    elif options.md or not options.html:
-        print(telling.table(compared, markdown=options.md))
+    elif options.md:
+        print(telling.table(compared, markdown=True))
+    elif not options.html:
+        print(words.fitted(telling.table(compared, width=words.room(sys.stdout)), sys.stdout))
     return gate(compared, options.gate) if options.gate is not None else 0
 
 
@@ -68,8 +71,12 @@ def gate(compared: Comparison, allowed: float) -> int:
     for slow in failed:
         r = slow.ratio
         interval = f"{r.ratio:.3f}x [{r.low:.3f}, {r.high:.3f}]"
-        print(f"slower: {slow.label}: {slow.case} runs at {interval} of the base", file=sys.stderr)
+        _say(f"slower: {slow.label}: {slow.case} runs at {interval} of the base")
     limit, planned = f"{100 * allowed:g} %", len(compared.cases) * (len(compared.files) - 1)
     others = f", {planned - judged} not judged" if planned > judged else ""
-    print(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise{others}", file=sys.stderr)
+    _say(f"gate {limit}: {len(failed)} of {judged} cases slower beyond noise{others}")
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(words.fitted(line, sys.stderr), file=sys.stderr)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from fastresnet.augment.dispatch import kernel_for
-from fastresnet.base import files
+from fastresnet.base import files, words
 from fastresnet.base.system import cores_usable
 from fastresnet.bench.contest import contest, outcome, tuning
 from fastresnet.bench.contest.contestants import DTYPES, SPEC
 from fastresnet.bench.measuring.cases.loading import RECIPES
 from fastresnet.machine import hardware
 from fastresnet.machine.devices import choose_device
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings import config
 from fastresnet.settings.command_line import Parser, above_zero, at_least_one, picture
 
@@ -71,9 +73,11 @@ def _held(device: torch.device, batch: int, options: argparse.Namespace) -> dict
     contestants = contest.chosen(device, [name.strip() for name in options.only.split(",") if name.strip()])
     workers = options.threads or cores_usable()
     setting = contest.setting_of(options.images, batch, device, DTYPES[options.dtype], workers)
-    rows = contest.hold(contestants, setting, options.seconds, print)
+    with Heartbeat(lambda: f"they take turns, {options.seconds:g} s each in all"):
+        rows = contest.hold(contestants, setting, options.seconds, print)
     title = f"{hardware.short_name(hardware.describe())}, {options.dtype}, batch {batch}"
-    print(f"\n{title}, kernel auto: {kernel_for('auto', device)[0]}\n{outcome.table(rows)}")
+    print(f"\n{title}, kernel auto: {kernel_for('auto', device)[0]}")
+    print(outcome.table(rows, words.room(sys.stdout)))
     targets = outcome.verdicts(rows, device.type)
     for verdict in targets:
         print(f"{'hit ' if verdict['hit'] else 'MISS'} {verdict['target']}: {verdict['reached']:,.2f}")

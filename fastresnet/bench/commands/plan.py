@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
+from fastresnet.base import words
 from fastresnet.bench import places
 from fastresnet.bench.judging import costs, machines, plan
 from fastresnet.bench.measuring import file
@@ -23,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     precision = plan.precision_for(cfg, machine)
     expected = plan.predict(cfg, machine, precision, share.usual, options.images)
     floor = plan.floor_told(cfg, machine, precision, expected, costs.of(cfg, precision, options.images))
-    print("\n".join(plan.told(cfg, machine, expected, floor, share, plan.errors(measured))))
+    told = plan.told(cfg, machine, expected, floor, share, plan.errors(measured))
+    print(words.fitted("\n".join(told), sys.stdout))
     return 0
 
 

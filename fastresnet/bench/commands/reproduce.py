@@ -178,15 +178,18 @@ def _keep(
     files.write_text(work / "README.md", record_page.page(made))
     if work != home and not dirty and runlog.finished(work):
         home.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(work, home)
+        work = Path(shutil.move(work, home))
+    say(f"written: {work / 'README.md'}")
     return made
 
 
 def _say(made: dict[str, Any]) -> None:
+    """The record in a line, and whole for whatever program reads it: a person has been told where it lies."""
     for line in _verdict(made):
         say(line)
-    print(telling.line(made))
-    print(record.dumps(made))
+    print(words.fitted(telling.line(made), sys.stdout))
+    if not sys.stdout.isatty():
+        print(record.dumps(made))
 
 
 def _verdict(made: dict[str, Any]) -> Iterator[str]:
@@ -211,4 +214,4 @@ def _told(who: str, row: Row, left: float) -> str:
 
 def say(line: str) -> None:
     """Progress goes to standard error, where it doesn't mix with the result."""
-    print(line, file=sys.stderr, flush=True)
+    print(words.fitted(line, sys.stderr), file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ from fastresnet.bench.measuring.suite import BUDGETS, Suite, default_name, descr
 from fastresnet.bench.pages import picture
 from fastresnet.machine import hardware, timing
 from fastresnet.machine.devices import choose_device, make_current
+from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings.command_line import Parser, above_zero, at_least_one
 
 # of two checkouts that take turns; an even number cancels a steady drift
@@ -53,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _operators(context, options.operators, options.out)
     results, paths = _written(_measuring(options, context, began), options.out)
     if options.profile:
-        profiles.write(context, options.profile, say)
+        with Heartbeat(lambda: f"profiling into {options.profile}"):
+            profiles.write(context, options.profile, say)
     for result, path in zip(results, paths):
-        print(f"{summary(result)}\nwritten: {path}")
+        print(words.fitted(f"{summary(result)}\nwritten: {path}", sys.stdout))
         drawn = picture.scaling(result, hardware.short_name(result["hardware"]))
         if drawn is not None:
             print(f"drawn: {files.write_text(path.with_suffix('.svg'), drawn)}")
@@ -116,10 +118,18 @@ def _once(measured: Suite) -> Iterator[Benchmark]:
     if not count:
         raise ValueError(f"suite {measured.context.suite} has no case in {', '.join(measured.only)}")
     name = hardware.short_name(hardware.describe())
-    say(f"{measured.context.suite} suite on {name}: {count} cases, at most {budget}")
-    for index, (row, left) in enumerate(measured.measure(), 1):
-        say(f"[{index:>2}/{count}] {words.duration(left):>9} left  {describe(row)}")
-        yield measured.file()
+    say(f"{measured.context.suite} suite on {name}: {count} cases, at most {budget}; each with the time left")
+
+    def where() -> str:
+        place = min(len(measured.rows), count - 1)
+        case = measured.cases[place]
+        return f"{place + 1:>2}/{count} under way: {case.part}/{case.name}"
+
+    with Heartbeat(where) as heart:
+        for index, (row, left) in enumerate(measured.measure(), 1):
+            head, room = f"{index:>2}/{count} {words.duration(left, digits=0):>8} ", words.room(sys.stderr)
+            heart.say(head + describe(row, room and room - len(head)))
+            yield measured.file()
 
 
 def _repeated(options: argparse.Namespace, budget: float) -> Iterator[list[Benchmark]]:
@@ -165,7 +175,8 @@ def _places(out: Path | None, files: Sequence[Benchmark]) -> list[Path]:
 
 def _operators(context: Context, recipe: str, out: Path | None) -> int:
     """Print and write where a step of the recipe goes."""
-    found = operators.measure(context, recipe)
+    with Heartbeat(lambda: f"watching steps of {recipe}"):
+        found = operators.measure(context, recipe)
     path = out or places.ROOT / "runs" / f"operators-{found.recipe}-{found.device}.json"
     operators.write(path, found)
     print(f"{operators.table(found)}\nwritten: {path}")
@@ -186,4 +197,4 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(words.fitted(text, sys.stderr), file=sys.stderr, flush=True)

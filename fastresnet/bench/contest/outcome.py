@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from fastresnet.base import words
 from fastresnet.bench.contest.contestants import Row
 from fastresnet.reports import plots
 
+HEAD = ("loader", "images/s", "p20", "p80", "n", "first s", "cores", "per cpu s", "MiB")
 # resident at least so many times the rival
 CPU_TARGETS = (("ffcv", 4.0), ("torchvision", 20.0))
 # images/s, and times the fastest rival
@@ -25,23 +27,23 @@ class Verdict(TypedDict):
     hit: bool
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Aligned lines, a contestant each."""
-    head = (
-        f"{'loader':34s} {'images/s':>12s} {'p20':>12s} {'p80':>12s} {'n':>4s} {'first s':>8s} {'cores':>6s} "
-    )
-    return "\n".join([head + f"{'per cpu s':>10s} {'MiB':>7s}", *map(_line, rows)])
+def table(rows: Sequence[Row], width: int | None = None) -> str:
+    """Aligned lines, a contestant each, within a terminal's width if it is told; then who couldn't run."""
+    lines = words.columns([HEAD, *filter(None, map(_cells, rows))], range(1, len(HEAD)), width=width)
+    return "\n".join(lines + [f"{row['name']}: {row['status']}" for row in rows if not _cells(row)])
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[str]:
     speed = row["images_per_second"]
     if speed is None:
-        return f"{row['name']:34s} {row['status']}"
-    return (
-        f"{row['name']:34s} {speed['median']:12,.0f} {speed['p20']:12,.0f} {speed['p80']:12,.0f} "
-        f"{speed['n']:4d} {row['first_batch_seconds']:8.2f} {row['host_cpu_cores']:6.2f} "
-        f"{row['images_per_cpu_second']:10,.0f} {row['memory_mib']:7.0f}"
-    )
+        return []
+    rates = [f"{rate:,.0f}" for rate in (speed["median"], speed["p20"], speed["p80"])]
+    used = [
+        f"{row['host_cpu_cores']:.2f}",
+        f"{row['images_per_cpu_second']:,.0f}",
+        f"{row['memory_mib']:.0f}",
+    ]
+    return [row["name"], *rates, str(speed["n"]), f"{row['first_batch_seconds']:.2f}", *used]
 
 
 def verdicts(rows: Sequence[Row], device: str) -> list[Verdict]:

@@ -11,6 +11,7 @@ from fastresnet.bench.judging.comparison import Comparison, Entry
 from fastresnet.bench.judging.significance import Ratio
 from fastresnet.bench.measuring.file import value_of
 
+LONG_LABEL = 20  # characters; on a terminal longer ones stand above the table
 LEVEL = 0.05  # of a case's interval: so many of equal cases lie outside of it
 
 
@@ -33,17 +34,21 @@ def speed(ratio: Ratio) -> str:
     return f"{ratio.ratio:.{digits}f}x [{ratio.low:.{digits}f}, {ratio.high:.{digits}f}]"
 
 
-def table(compared: Comparison, *, markdown: bool = False) -> str:
-    """All cases as a table: plain columns, or Markdown."""
-    rows = [["case", compared.labels[0]]]
-    for label in compared.labels[1:]:
+def table(compared: Comparison, *, markdown: bool = False, width: int | None = None) -> str:
+    """All cases as a table: plain columns, within a terminal's width if it is told, or Markdown."""
+    names = compared.labels
+    if width and max(map(len, names)) > LONG_LABEL:
+        names = [f"file {number}" for number in range(1, len(names) + 1)]
+    rows = [["case", names[0]]]
+    for label in names[1:]:
         rows[0] += [label, "speed [95 %]", "", "explained by"]
     for name, entries in compared.cases.items():
         base = told(entries[0])
         rows.append([name, base[0] if base[0] != "-" else base[2]])
         rows[-1] += [cell for entry in entries[1:] for cell in told(entry)]
     warnings = [f"> {text}\n" if markdown else f"! {text}" for text in compared.warnings]
-    lines = warnings + (words.markdown(rows) if markdown else words.columns(rows))
+    lines = [f"{name}: {label}" for name, label in zip(names, compared.labels) if name != label]
+    lines += warnings + (words.markdown(rows) if markdown else words.columns(rows, width=width))
     lines += ["", *(f"{part}: {text}" for part, text in averages(compared).items())]
     notes = ["~ noisy: spread or drift of the samples, or processes that differ", *by_chance(compared)]
     return "\n".join([*lines, *notes, ""])

@@ -116,14 +116,16 @@ def default_name(file: Benchmark) -> Path:
     return places.RESULTS / f"{machine}-{file['suite']}-{file['date'][:10]}.json"
 
 
-def describe(row: Row) -> str:
-    """A row in a line."""
-    name = f"{row['id']:<52}"
+def describe(row: Row, room: int | None = None) -> str:
+    """A row in a line; where it has no room for more, its value alone."""
+    name = f"{row['id']:<45}"
     if row["status"] != "ok":
         return f"{name} {row['status']}: {row['message']}"
     mfu = number(row, "mfu")
     used = f"  mfu {words.percent(mfu, digits=0)}" if mfu else ""
-    return f"{name} {value_of(row):>21}{used}" + (f"  ~ {row['noise']}" if row["noisy"] else "")
+    short = f"{name} {value_of(row):>{max(62 - len(name), 0)}}"
+    whole = short + used + (f"  ~ {row['noise']}" if row["noisy"] else "")
+    return whole if room is None or len(whole) <= room else short + " ~" * row["noisy"]
 
 
 def summary(file: Benchmark) -> str:

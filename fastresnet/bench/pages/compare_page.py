@@ -115,7 +115,7 @@ def _groups(compared: Comparison) -> list[Group]:
 
 def _group(compared: Comparison, part: str, cases: list[Case]) -> Group:
     changed = sum(_is_sure(entries) for _, entries in cases)
-    about = f"{len(cases)} cases, {changed} beyond noise"
+    about = f"{len(cases)} case{'s' * (len(cases) != 1)}, {changed} beyond noise"
     return Group(PARTS.get(part, part), about, [_line(compared, case) for case in _by_change(cases)])
 
 

@@ -121,7 +121,7 @@ def _contest(row: dict[str, Any], rival: dict[str, Any] | None) -> list[str]:
         f"{speed['median']:,.0f}",
         f"{speed['p20']:,.0f} to {speed['p80']:,.0f}",
         str(speed["n"]),
-        f"{row['first_batch_seconds']:.2f} s",
+        words.amount(row["first_batch_seconds"], "s"),
         f"{speed['median'] / rival['median']:.2f} times" if rival else "-",
         f"{row['host_cpu_cores']:.2f}",
     ]
@@ -152,4 +152,4 @@ def _best(result: Benchmark, part: str, prefix: str = "", **settings: str) -> st
         if part == "step"
         else best["name"].removeprefix(prefix)
     )
-    return f"{rate:,.0f} images/s ({how})" + (" ~" if best["noisy"] else "")
+    return f"{rate:,.0f} images/s{' ~' * best['noisy']} ({how})"
