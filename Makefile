@@ -1,6 +1,7 @@
 # make train   learn CIFAR-10: rn18.yaml with a GPU, cpu.yaml without (ARGS="--train.epochs=2" changes settings)
 # make test    run the tests (ARGS="tests/test_config.py" picks some)
 # make slow    run those that take longer: a wheel in a fresh environment, kills, whole suites at tiny size
+# make image   a Python with PyTorch 2.11, as machines with GPUs have it, into .image (2 GB): `make slow` then uses it
 # make drill   kill, starve and damage runs, and count what is lost (ARGS="--share=0.1" is shorter)
 # make check   ruff and mypy
 # make gate    does the gate of compare.py pass equal suites and fail slower ones? (half an hour, idle)
@@ -13,7 +14,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: setup train test slow drill gate check faults mutants docs bench tables notebook clean
+.PHONY: setup train test slow image drill gate check faults mutants docs bench tables notebook clean
 
 setup:
 	@scripts/setup.sh
@@ -30,6 +31,9 @@ test:
 
 slow: setup
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load -m slow $(ARGS)
+
+image: setup
+	@tests/image.sh
 
 # Runs killed, starved of disk and handed damaged files: about five minutes on two idle cores.
 drill: setup

@@ -1,7 +1,7 @@
 """For `gpu_full.sh --dry`: a Python with no more than an accelerator's image has, and a tiny data set.
 
-`python tests/bare_image.py FOLDER` writes FOLDER/python, which finds what such images lack only where
-PYTHONPATH brings it, and FOLDER/data with Parquet files as they are sent.
+`python tests/bare_image.py FOLDER PYTHON` writes FOLDER/python, PYTHON that finds what such images lack only
+where PYTHONPATH brings it, and FOLDER/data with Parquet files as they are sent.
 """
 
 import io
@@ -31,12 +31,12 @@ LACKING = set(
 )
 
 
-def write_python(folder: Path) -> None:
+def write_python(folder: Path, interpreter: str) -> None:
     """An interpreter that hides what images lack, and has its children do so too."""
     (folder / "image").mkdir()
     (folder / "image" / "sitecustomize.py").write_text(IMAGE.format(names=LACKING))
     python = folder / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/image:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/image:$PYTHONPATH" exec {interpreter} "$@"\n')
     python.chmod(0o755)
 
 
@@ -56,5 +56,5 @@ def write_data(folder: Path) -> None:
 
 if __name__ == "__main__":
     here = Path(sys.argv[1])
-    write_python(here)
+    write_python(here, sys.argv[2])
     write_data(here / "data")

@@ -3,7 +3,6 @@
 import gc
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +101,7 @@ def pytest_collection_finish() -> None:
 
 # ---- nothing is left in the work tree ----------------------------------------------------------------------
 
-CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+CACHES = {".git", ".venv", ".image", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
 _before = pytest.StashKey[set[Path]]()
 
 
@@ -127,8 +126,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     before = session.config.stash.get(_before, None)
     if before is None:
         return
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    left = _files() - before - {ROOT / name for name in tracked.stdout.splitlines()}
+    from fastresnet.base import system
+
+    tracked = system.output("git", "-C", ROOT, "ls-files").splitlines()  # a lent machine may lack git
+    left = _files() - before - {ROOT / name for name in tracked}
     if left:
         names = ", ".join(sorted(str(path.relative_to(ROOT)) for path in left)[:5])
         print(f"\nthe tests left {len(left)} files in the work tree: {names}", file=sys.stderr)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import tape
 import torch
+from drawn import splits
 from model_settings import section
 from test_loader import no_waiting
 from torch import nn
@@ -22,6 +23,7 @@ from fastresnet.settings.reading import recipes
 from fastresnet.training.assembly import Course, new_optimizer, new_selection, new_trainer
 from fastresnet.training.capture import Snapshot, compiled
 from fastresnet.training.evaluation import Evaluator, Tta, score
+from fastresnet.training.experiment import Experiment
 
 
 def trained(optimizer_class=torch.optim.SGD, **settings):
@@ -248,4 +250,30 @@ def test_a_compiled_evaluation_is_one_graph_for_all_views_and_one_for_the_doubtf
     found, _ = Evaluator(model, compile="default", **settings)(batches, Tta("crops", 0.25))
     assert made.frame_count == 2
     torch.testing.assert_close(found, wanted)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow(15)
+@pytest.mark.parametrize("recipe", CAPTURED)
+def test_a_racer_compiles_a_graph_for_each_kind_of_step_and_in_its_run_none(recipe, monkeypatch):
+    """Each in one piece: what dynamo can't follow would be a launch of its own, in a capture or out of it."""
+    torch._dynamo.reset()
+    made, plain = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, mode, **how: plain(function, backend=made, fullgraph=True, **how)
+    )
+    small = {"model.width": 0.125, "train.precision": "fp32", "train.batch_size": 8, "train.epochs": 4}
+    cfg = config.load(recipe, small | {"train.cuda_graph": False, "run.device": "cpu"})
+    experiment = Experiment(cfg, splits=splits(64, 32))
+    steps = range(experiment.total_steps)
+    kinds = {(experiment.batch_of(step), experiment.trainer.frozen_at(step)) for step in steps}
+    judging = {experiment.batch_of(step) for step in steps} if cfg.train.proxy_width else set()
+    by_muon = (1 + bool(judging)) * (cfg.optim.name == "muon")
+    experiment.warm_up()
+    assert made.frame_count == len(kinds) + len(judging) + by_muon and len(kinds) >= 3
+    for epoch in range(experiment.num_epochs):
+        experiment.fit_epoch(epoch)
+    assert experiment.trainer.steps_done == len(steps) == 32
+    assert made.frame_count == len(kinds) + len(judging) + by_muon
+    experiment.close()
     torch._dynamo.reset()

@@ -13,6 +13,7 @@ import pytest
 from fastresnet.bench.commands import cargo
 
 ROOT = Path(__file__).parents[1]
+IMAGE = ROOT / ".image/bin/python"  # made by `make image`
 
 
 def a_wheel(folder, name, code):
@@ -74,6 +75,7 @@ def test_all_that_a_gpu_is_asked_runs_on_a_cpu_at_tiny_size(tmp_path):
     """Packed, sent and unpacked, from a tree without git, by a Python that lacks what such an image lacks."""
     command = ["bash", "benchmarks/gpu_full.sh", "--dry", str(tmp_path)]
     environment = {"PATH": "/usr/bin:/bin:/usr/local/bin", "PYTHON": sys.executable, "HOME": str(Path.home())}
+    environment["IMAGE"] = str(IMAGE if IMAGE.exists() else sys.executable)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     with tarfile.open(tmp_path / "results.tar.gz") as archive:
@@ -83,6 +85,20 @@ def test_all_that_a_gpu_is_asked_runs_on_a_cpu_at_tiny_size(tmp_path):
     assert wanted | {f"results/{name}" for name in ("loader.json", "step.json", "check.log")} <= set(names)
     assert not [name for name in names if name.endswith(".pt")]
     assert (tmp_path / "results.tar.gz").stat().st_size < 16 * 2**20
+
+
+@pytest.mark.slow(90)
+def test_kernels_and_captured_steps_are_right_by_the_pytorch_of_machines_with_gpus():
+    """Compiled for GPUs that aren't here, and on tensors that hold nothing."""
+    if not IMAGE.exists():
+        pytest.skip("needs PyTorch 2.11: make image")
+    files = [
+        f"tests/test_{name}.py"
+        for name in ("triton_augment", "warm_up", "capture", "counter", "weights", "muon")
+    ]
+    command = [IMAGE, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def test_stages_done_before_are_passed_over_those_without_time_named_and_results_packed(tmp_path):

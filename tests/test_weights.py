@@ -11,10 +11,12 @@ from model_settings import section
 from test_capture import NoHost
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastresnet import models
 from fastresnet.augment.counter import FIRST, GOLDEN, SECOND
 from fastresnet.models.speednet import SpeedNet
+from fastresnet.models.weights import undrawn
 from fastresnet.settings import config
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.own import Own
@@ -96,6 +98,47 @@ def test_they_depend_on_the_seed_and_their_name_alone_whatever_the_layout(change
     assert not observed.same(net.state_dict(), other)
     last = [p[-1].detach() for p in net.parameters() if p.ndim == 4 and p[-1].count_nonzero() > 9]
     assert len({float(one.sum()) for one in last}) == len(last) >= 3, "no two layers begin alike"
+
+
+OTHERS = {
+    "bottlenecks": dict(depth=50, width=0.125),
+    "norms first": dict(block="preactivation", stem="imagenet", width=0.125),
+    "the ffcv example's": dict(arch="resnet9_ffcv", width=0.25),
+    "nothing set by hand": dict(arch="speednet", whiten=False, dirac_init=False, residual=True, width=0.25),
+}
+
+
+class NoDraws(TorchDispatchMode):
+    """Raises where one of PyTorch's generators is asked."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert torch.Tag.nondeterministic_seeded not in func.tags, f"{func} draws"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def new_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("changes", (NETS | OTHERS).values(), ids=NETS | OTHERS)
+def test_a_network_is_drawn_once_and_no_number_is_forgotten(changes, new_memory_is_nan):
+    with NoDraws():
+        state = drawn(3, **changes).state_dict()
+    assert all(torch.isfinite(value).all() for value in state.values())
+    again = models.build(section("model", **changes), 10)
+    again.reset_parameters(3)
+    assert observed.same(again.state_dict(), state)
+
+
+def test_a_layer_that_nobody_draws_would_be_seen(new_memory_is_nan):
+    with undrawn():
+        layers = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+    assert all(parameter.isnan().all() for layer in layers for parameter in layer.parameters())
+    with pytest.raises(AssertionError, match="uniform_.* draws"), NoDraws():
+        nn.Linear(4, 5)
 
 
 def test_networks_without_a_seed_differ_and_follow_pytorchs_generator():

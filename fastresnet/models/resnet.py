@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastresnet.models.layers import GlobalAvgPool, Network, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
+from fastresnet.models.weights import undrawn
 from fastresnet.settings.sections import Model
 
 IMAGENET_FAMILY = {
@@ -184,6 +185,7 @@ class ResNet(Network):
                     module.zero_last()
 
 
+@undrawn()
 def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet:
     """The ResNet that the section `model` describes. Raises ValueError where it contradicts itself."""
     block = settings.block

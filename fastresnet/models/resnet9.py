@@ -16,6 +16,7 @@ from fastresnet.models.layers import (
     check_size,
     scaled,
 )
+from fastresnet.models.weights import undrawn
 from fastresnet.settings.sections import Model
 
 
@@ -92,12 +93,14 @@ def _pair(channels: int, act: str) -> Residual:
     return Residual(ConvNorm(channels, channels, act), ConvNorm(channels, channels, act))
 
 
+@undrawn()
 def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet9:
     """DAWNBench's network at the width, activation and scale that the section `model` says."""
     scale = settings.head_scale or HEAD_SCALES["resnet9"]
     return ResNet9(num_classes, width=settings.width, activation=settings.activation, head_scale=scale)
 
 
+@undrawn()
 def ffcv_from_settings(settings: Model, num_classes: int, image_size: int) -> FfcvResNet9:
     """FFCV's network at the width, activation and scale that the section `model` says."""
     check_size("resnet9_ffcv", image_size, 11)  # halved twice, then a 3x3 without padding

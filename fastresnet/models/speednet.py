@@ -21,6 +21,7 @@ from fastresnet.models.layers import (
     scaled,
 )
 from fastresnet.models.layers import activation as make_activation
+from fastresnet.models.weights import undrawn
 from fastresnet.settings.sections import Model
 
 WHITEN_KERNEL = 2
@@ -183,6 +184,7 @@ def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # an Apple GPU has no float64
 
 
+@undrawn()
 def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:
     """The small net that the section `model` describes. ValueError for images too small to be pooled."""
     widths = settings.stage_widths or (64, 256, 256)

@@ -6,16 +6,22 @@ PyTorch's generators have other numbers on a GPU than on a CPU, and what the hos
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import methodcaller
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fastresnet.augment.counter import Draws
 
 QUANTILES = 1 << 16
+PIECE = 1 << 15  # numbers that a CPU draws at once: they stay in its cache
 
 
 @torch.no_grad()
@@ -32,12 +38,37 @@ def draw(model: nn.Module, seed: int, he_normal: bool = False) -> None:
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
             bound = module.weight[0].numel() ** -0.5
             for name, values in module.named_parameters(path, recurse=False):
-                draws = Draws(seed, 0, torch.arange(values.numel(), device=values.device))
                 if table is not None and values.ndim == 4:
-                    made = _normal(draws, name, table) * (2 / values[:, 0].numel()) ** 0.5
+                    normal = functools.partial(_normal, purpose=name, table=table)
+                    made = _drawn(values, seed, normal) * (2 / values[:, 0].numel()) ** 0.5
                 else:
-                    made = (draws.uniform(name) - 0.5) * (2 * bound)
+                    made = (_drawn(values, seed, methodcaller("uniform", name)) - 0.5) * (2 * bound)
                 values.copy_(made.view(values.shape))
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Convolutions and linear layers made meanwhile hold whatever lay in memory.
+
+    For the making of a network that draws all of its own: PyTorch's draws, number after number, take longer.
+    """
+    with _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        by_pytorch = func in (nn.init.kaiming_uniform_, nn.init.uniform_)
+        return None if by_pytorch else func(*args, **(kwargs or {}))
+
+
+def _drawn(like: Tensor, seed: int, draw_some: Callable[[Draws], Tensor]) -> Tensor:
+    """A number for each of `like`'s: float32 (n,), on its device."""
+    places = torch.arange(like.numel(), device=like.device)
+    pieces = places.split(PIECE) if like.device.type == "cpu" else (places,)
+    return torch.cat([draw_some(Draws(seed, 0, some)) for some in pieces])
 
 
 def _normal(draws: Draws, purpose: str, table: Tensor) -> Tensor:

@@ -140,8 +140,7 @@ def unpack(source: Path, hold: Path) -> Iterator[str]:
 def install(archive: Path, to: Path) -> Iterator[str]:
     """Those wheels whose modules this Python can't import, by pip into `to`; only what works stays."""
     wheels = to.parent / "wheels"
-    with tarfile.open(archive) as packed:
-        packed.extractall(wheels, filter="data")
+    _opened(archive, wheels)
     lacking = [wheel for wheel in sorted(wheels.glob("*.whl")) if not all(map(_importable, _modules(wheel)))]
     if lacking:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade"]
@@ -172,9 +171,14 @@ def join(pieces: Iterable[Path], to: Path) -> None:
         for piece in pieces:
             file.write(piece.read_bytes())
             piece.unlink()
-    with tarfile.open(whole) as packed:
-        packed.extractall(to, filter="data")
+    _opened(whole, to)
     whole.unlink()
+
+
+def _opened(archive: Path, to: Path) -> None:
+    with tarfile.open(archive) as packed:
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)  # since Python 3.11.4
+        packed.extractall(to)
 
 
 def _distribution(wheel: Path) -> str:
