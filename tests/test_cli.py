@@ -93,6 +93,15 @@ def test_the_end_of_memory_is_one_line(capsys):
     assert capsys.readouterr() == ("", "error: out of memory\n")
 
 
+def test_the_end_of_threads_is_one_line(capsys):
+    started = compile('raise RuntimeError("can\'t start new thread")', "/lib/threading.py", "exec")
+    assert exit_code(lambda: exec(started)) == 1
+    assert capsys.readouterr() == (
+        "",
+        "error: no thread can be started: memory is at its end, or ulimit -u\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("redirected", "code", "said"),
     [

@@ -273,7 +273,7 @@ def test_torchrun_is_refused_in_one_line(settings, monkeypatch, capsys):
     for name, value in world.items():
         monkeypatch.setenv(name, value)
     assert call(monkeypatch, "train", "--config=smoke", "--seeds=2") == 2
-    assert "error: only training is shared by the processes that torchrun s" in capsys.readouterr().err
+    assert "error: the processes that torchrun starts (WORLD_SIZE tells" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("how", "message"), [

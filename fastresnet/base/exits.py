@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).parents[1]
 P = ParamSpec("P")
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+NO_THREAD = "can't start new thread"  # Python's words, which it has no error of its own for
 AGAIN_SECONDS = 1.0  # a launcher passes on to its processes what the terminal has told them already
 
 
@@ -34,7 +35,7 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
 
     A ValueError that our own code raised, and any OSError, is the user's input: one line, exit 2.
     A RuntimeError that our own code raised (a run that diverged, say) is one line, exit 1; so is the end of
-    memory.
+    memory and of threads.
     Anything else keeps its traceback, exit 1; SystemExit passes through.
     """
     _ready_outputs()
@@ -61,6 +62,8 @@ def exit_code(main: Callable[P, object], *arguments: P.args, **keywords: P.kwarg
             return ending
         if is_ours(error, Path(main.__code__.co_filename).parent):
             return one_line(str(error), ending)
+        if str(error) == NO_THREAD:
+            return one_line("no thread can be started: memory is at its end, or ulimit -u", FAILED)
         traceback.print_exc()
         return FAILED
     except Exception:

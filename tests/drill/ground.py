@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -155,8 +156,8 @@ class Ground:
 
     def judge(self, folder: Path, changes: Changes = NOTHING) -> Outcome:
         """Hold a finished run to the undisturbed one; a traceback on the way isn't a line."""
-        if "Traceback" in said(folder):
-            return lost(f"a traceback instead of a line: {last_words(folder)}")
+        if told := traceback_in(folder):
+            return lost(f"a traceback instead of a line: {told}")
         try:
             found = self.result(folder)
         except (ValueError, OSError) as error:
@@ -196,6 +197,12 @@ def said(folder: Path) -> str:
 def last_words(folder: Path) -> str:
     """The last line that a run of this folder said."""
     return (said(folder).strip().splitlines() or ["not a word"])[-1]
+
+
+def traceback_in(folder: Path) -> str:
+    """What the first traceback that the runs of this folder printed ends with, if there is any."""
+    found = re.search(r"^Traceback .*\n(?:[ \t].*\n)*(.*)", said(folder), re.M)
+    return found[1] if found else ""
 
 
 def address_space(what: str) -> int:

@@ -21,7 +21,7 @@ from random import Random
 from fastresnet.runs import checkpoint
 from fastresnet.runs.folder import LAST
 from tests.drill import operations
-from tests.drill.ground import STEPS, Ground, address_space, figures, has_checkpoint, last_words, said
+from tests.drill.ground import STEPS, Ground, address_space, figures, has_checkpoint, said, traceback_in
 from tests.drill.outcome import SURVIVED, Outcome, ended, is_done, lost, wrong
 
 PAGE = 4096
@@ -71,8 +71,8 @@ def with_little_memory(ground: Ground, chance: Random, number: int) -> Outcome:
 
 def _gone_on(ground: Ground, folder: Path) -> Outcome:
     """The same command; a run that ended without its last weights, and said so, goes on from those before."""
-    if "Traceback" in said(folder):
-        return lost(f"a traceback instead of a line: {last_words(folder)}")
+    if told := traceback_in(folder):
+        return lost(f"a traceback instead of a line: {told}")
     if not (folder / "result.json").exists():
         return ground.finish(folder)
     kept = checkpoint.load(folder)["step"] if has_checkpoint(folder) else 0

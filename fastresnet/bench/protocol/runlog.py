@@ -82,7 +82,7 @@ class RunLog:
             )
 
     def hold_to(self, name: str, value: dict[str, Any], words: str) -> None:
-        """One more value that has to stay the same, known when the log is open. ValueError: it was another."""
+        """One more value that has to stay the same. ValueError: the log was begun with another."""
         if name in self.header:
             begun = self.header[name]
             self._refuse(words + _change(begun, value) if begun != value else None)
