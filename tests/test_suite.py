@@ -12,13 +12,15 @@ import bench_files
 import pytest
 import torch
 
+from fastresnet import models
 from fastresnet.bench.commands import run
 from fastresnet.bench.measuring import cases, file, profiles, suite
 from fastresnet.bench.measuring.cases.variant import Variant
 from fastresnet.bench.measuring.context import Context
-from fastresnet.bench.measuring.harness import Case, Measured
+from fastresnet.bench.measuring.harness import Case, Disagrees, Measured
 from fastresnet.bench.measuring.suite import Suite
 from fastresnet.machine import timing
+from fastresnet.machine.precision import resolve
 
 CPU = torch.device("cpu")
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
@@ -160,6 +162,15 @@ def test_energy_is_told_of_a_process_that_works_alone_and_of_none_that_takes_tur
     assert step.measure(0.01).figures["joules_per_image"] == 0.0
     monkeypatch.setattr(timing, "turns", OfTwo)
     assert step.measure(0.01).figures["joules_per_image"] is None
+
+
+@pytest.mark.parametrize("work", ["step", "forward", "forward+backward"])
+def test_what_computes_something_else_is_not_timed(work, monkeypatch):
+    seeds = itertools.count()
+    other = lambda self: models.build(self.config.model, 10, 32, seed=next(seeds))  # noqa: E731
+    monkeypatch.setattr(Variant, "new_model", other)
+    with pytest.raises(Disagrees, match="the first loss is .*, fp32 eager contiguous gives"):
+        Variant(Context(CPU, tiny=True), "speednet", 4, "fp32", work=work).prepare(4, resolve("fp32", CPU))
 
 
 def test_the_time_left_is_told_in_whole_seconds(capsys):

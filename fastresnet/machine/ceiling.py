@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from fastresnet.machine import timing
+from fastresnet.machine.precision import convolutions_in_tf32
 
 SIZES = {"cuda": (4096, 8192)}  # rows and columns of the square factors, where a device wants larger ones
 USUAL_SIZES = (1024, 2048)
@@ -23,19 +24,24 @@ def matmul_ceiling(
     """
     device = torch.device(device)
     sizes = SIZES.get(device.type, USUAL_SIZES)
-    with matmul_precision("tf32" if tf32 else "fp32"):
+    with tf32_where_asked("tf32" if tf32 else "fp32"):
         return max(_rate(device, dtype, size, seconds / len(sizes)) for size in sizes)
 
 
 @contextlib.contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """PyTorch's global switch that tells tf32 from fp32, as `name` wants it; put back afterwards."""
-    before = torch.get_float32_matmul_precision()
+def tf32_where_asked(name: str) -> Iterator[None]:
+    """Products and convolutions of fp32 round to TF32 where `name` says tf32 alone; put back afterwards.
+
+    PyTorch's own default lets convolutions do so in fp32 too.
+    """
+    before = torch.get_float32_matmul_precision(), convolutions_in_tf32()
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    convolutions_in_tf32(name == "tf32")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        convolutions_in_tf32(before[1])
 
 
 def _rate(device: torch.device, dtype: torch.dtype, size: int, seconds: float) -> float:

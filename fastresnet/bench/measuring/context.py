@@ -15,7 +15,7 @@ from fastresnet.data.conversion import load_both
 from fastresnet.data.finding import without_betons
 from fastresnet.data.preparation import cut_up
 from fastresnet.machine import precision
-from fastresnet.machine.ceiling import matmul_ceiling, matmul_precision
+from fastresnet.machine.ceiling import matmul_ceiling, tf32_where_asked
 from fastresnet.settings import config
 from fastresnet.settings.sections import Data
 
@@ -55,7 +55,7 @@ class Context:
     def _measured_ceiling(self, name: str) -> float:
         seconds = 0.01 if self.tiny else 0.4
         rate = matmul_ceiling(self.device, DTYPES[name], tf32=name == "tf32", seconds=seconds)
-        with matmul_precision(name), torch.inference_mode():
+        with tf32_where_asked(name), torch.inference_mode():
             flops, call = convolution(self.device, name, 8 if self.tiny else 512 if self.on_gpu else 64)
             return max(rate, flops / min(sample(call, self.device, seconds / 2)))
 

@@ -27,7 +27,7 @@ def check_format(device: torch.device, name: str) -> None:
 
 
 def product(device: torch.device, name: str, size: int) -> tuple[float, Callable[[], object]]:
-    """(FLOPs, call) of a square matrix product; tf32 is told from fp32 by `matmul_precision` alone."""
+    """(FLOPs, call) of a square matrix product; tf32 is told from fp32 by `tf32_where_asked` alone."""
     if name == "fp8":
         return 2.0 * size**3, _fp8_product(device, size)
     left, right = (torch.randn(size, size, device=device).to(DTYPES[name]) for _ in range(2))

@@ -14,7 +14,7 @@ import torch
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Measured, NotAvailable, sample
 from fastresnet.bench.measuring.operations import FORMATS, check_format, convolution, copying, product
-from fastresnet.machine.ceiling import matmul_precision
+from fastresnet.machine.ceiling import tf32_where_asked
 
 PART = "ceilings"
 # by kind of device: rows and columns of a matrix, images of a convolution, MiB that are copied
@@ -59,7 +59,7 @@ def _rates(work: float, function: Callable[[], object], device: torch.device, se
 
 def _arithmetic(device: torch.device, name: str, operation: Operation, size: int, seconds: float) -> Measured:
     check_format(device, name)
-    with matmul_precision(name), torch.inference_mode():
+    with tf32_where_asked(name), torch.inference_mode():
         flops, call = operation(device, name, size)
         return _rates(flops, call, device, seconds)
 

@@ -44,6 +44,8 @@ WORK = {"forward": 1, "forward+backward": 3, "step": 3}
 TOLERANCE = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
 # images; beyond that convolutions meet 32-bit indices
 LARGEST_TRIED = 16384
+# images of a pass that is held to the plain one
+CHECKED = 8
 # more than any sample takes: the schedule's table must not end
 MAX_STEPS = 10**6
 # seconds that a compiler takes at least
@@ -147,9 +149,14 @@ class Variant:
         if self.work == "step":
             stepper = self.new_trainer(model, resolved)
             # a compiled step knows one shape, so it is checked on the whole batch
-            few = batch if self.compile != "off" else 8
-            self.check(stepper, images[:few], labels[:few])
+            few = batch if self.compile != "off" else CHECKED
+            stepper.totals.zero_()
+            stepper.step(images[:few], labels[:few])
+            self.check(float(stepper.totals[0]), images[:few], labels[:few])
             return stepper.step, images, labels
+        with resolved.autocast(self.device):
+            loss = self.loss(model.train(), images[:CHECKED], labels[:CHECKED])
+        self.check(loss, images[:CHECKED], labels[:CHECKED])
 
         def forward(images: Tensor, labels: Tensor) -> None:
             with torch.inference_mode(), resolved.autocast(self.device):
@@ -179,18 +186,19 @@ class Variant:
             model, optimizer, factor, device=self.device, precision=resolved, options=options
         )
 
-    def check(self, stepper: trainer.Trainer, images: Tensor, labels: Tensor) -> None:
-        """Raise Disagrees where the first step's loss isn't what fp32, eager and contiguous, gives."""
-        plain = self.new_model().to(self.device).train()
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """Of all images together, with the model's label smoothing."""
         with torch.no_grad():
-            logits_NK = plain(images.float().contiguous())
+            logits_NK = model(images).float()
         smoothing = self.config.train.label_smoothing
-        wanted = F.cross_entropy(logits_NK, labels, label_smoothing=smoothing, reduction="sum").item()
-        stepper.totals.zero_()
-        stepper.step(images, labels)
-        got = float(stepper.totals[0])
+        return F.cross_entropy(logits_NK, labels, label_smoothing=smoothing, reduction="sum").item()
+
+    def check(self, got: float, images: Tensor, labels: Tensor) -> None:
+        """Raise Disagrees where the first loss isn't what fp32, eager and contiguous, gives."""
+        plain = self.new_model().to(self.device).train()
+        wanted = self.loss(plain, images.float().contiguous(), labels)
         if not math.isclose(got, wanted, rel_tol=TOLERANCE[self.precision]):
-            raise Disagrees(f"the first step's loss is {got:.6g}, fp32 eager contiguous gives {wanted:.6g}")
+            raise Disagrees(f"the first loss is {got:.6g}, fp32 eager contiguous gives {wanted:.6g}")
 
     def largest_batch(self, resolved: Precision) -> int:
         """The largest batch that one step fits in, to an eighth. GPUs alone: a CPU swaps before it fails."""
