@@ -155,7 +155,7 @@ def machinery(cfg: Config) -> Any:
     with mock.patch("os.cpu_count", lambda: 4), mock.patch("os.sched_getaffinity", lambda pid: set(range(4))):
         with experiment(cfg) as one:
             return {
-                "loader": one.loader_name,
+                "loader": one.loaders.name,
                 "kernel": one.train_loader.kernel,
                 "workers": getattr(one.train_loader, "workers", None),
                 "test batches": len(one.eval_loaders["test"]),

@@ -134,6 +134,7 @@ def test_it_trains_on_what_the_callers_own_augmentation_gives():
     shown = []
     own = Own(augment=lambda images: shown.append(len(images)) or images)
     made = Experiment(config.load(None, SETTINGS), splits=IMAGES, own=own)
+    shown.clear()  # it was tried
     lr_finder.range_test(made, steps=12, low=1e-4, high=1e-3)
     assert shown == [20] * 12
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from drawn import splits
 from model_settings import section
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
@@ -15,6 +16,8 @@ from fastresnet import optim
 from fastresnet.machine import precision
 from fastresnet.optim import Average, Optimizers, freezing
 from fastresnet.optim.freezing import Freeze
+from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
 from fastresnet.training.selection import HardExamples
 from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Diverged, Trainer
@@ -372,3 +375,18 @@ def test_a_mask_of_minus_infinity_is_no_sick_buffer_and_a_spoilt_weight_is():
     model[1].running_var.fill_(math.inf)
     with pytest.raises(Diverged, match=r"finite weights in 1\.running_var: "):
         trainer.check(0)
+
+
+@pytest.mark.parametrize("changes", [
+    {"train.drop_last": False}, {"train.hard_fraction": 0.1},
+    {"train.hard_fraction": 0.5, "train.accumulate": 4},
+], ids=str)  # fmt: skip
+def test_a_part_of_one_image_is_refused_before_the_first_step_where_a_norm_would_see_one_value(changes):
+    small = {"train.batch_size": 10, "run.device": "cpu", "train.precision": "fp32"} | changes
+    speednet = {"model.arch": "speednet", "model.stage_widths": [8, 8, 8]}
+    with pytest.raises(
+        ValueError, match="has a part of one image, 16 px, and batch norm would see one value"
+    ):
+        Experiment(config.load(None, small | speednet), splits=splits(41, 10, size=16))
+    resnet = {"model.stage_blocks": [1, 1], "model.stage_widths": [8, 16]}
+    Experiment(config.load(None, small | resnet), splits=splits(41, 10, size=16)).fit_epoch(0)

@@ -136,7 +136,7 @@ class Ledger:
             **hardware.circumstances(),
             "precision": precision.name,
             "device": device.type,
-            "loader": experiment.loader_name,
+            "loader": experiment.loaders.name,
             "world_size": place.size,
             "steps": experiment.trainer.steps_done,
             "own": experiment.own.names(),

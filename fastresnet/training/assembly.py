@@ -6,7 +6,7 @@ Knows no data and no loader; `experiment` has these.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +18,7 @@ from fastresnet.machine import memory
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.models import Network
+from fastresnet.models.flops import on_meta
 from fastresnet.optim import averaging, freezing, schedule
 from fastresnet.optim.blocks import blocks
 from fastresnet.optim.freezing import Freeze
@@ -92,6 +93,30 @@ def check_network(cfg: Config, own: Own) -> None:
         )
     if cfg.model.freeze:
         freezing.of_parts(model, cfg.model.freeze, None)
+
+
+def check_parts(model: nn.Module, trainer: Trainer, batches: Iterable[tuple[int, int]]) -> None:
+    """Raises ValueError where batch norm would have one image with one value a channel to normalise over.
+
+    batches:  images and their px, of the steps that have fewest
+    """
+    for count, px in batches:
+        kept = trainer.select.count(count) if trainer.select else count
+        alone = kept // min(trainer.options.accumulate, kept) == 1
+        if alone and _learns_from(model, 2, px) and not _learns_from(model, 1, px):
+            raise ValueError(
+                f"a batch of {count} has a part of one image, {px} px, and batch norm would see one value "
+                "a channel: take train.drop_last=true, another train.batch_size or a smaller train.accumulate"
+            )
+
+
+def _learns_from(model: nn.Module, count: int, px: int) -> bool:
+    """Whether a forward pass as in training can be made, tried without data."""
+    try:
+        on_meta(model).train()(torch.empty(count, 3, px, px, device="meta"))
+    except Exception:  # a network of the caller's own that can't be followed so, too
+        return False
+    return True
 
 
 def new_trainer(

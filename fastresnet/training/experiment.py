@@ -68,8 +68,6 @@ class Experiment:
         self.precision = precision.resolve(cfg.train.precision, self.device)
         assembly.check_network(cfg, own)
         notes(f"precision {self.precision.name} ({self.precision.reason})")
-        for line in assembly.choices(cfg, place):
-            notes(line)
         _set_process_wide(cfg, self.precision, self.device)
         clock = timing.Stopwatch(self.device)
         self.splits = _agreed(splits if splits is not None else _prepared(cfg, place, notes), place)
@@ -85,8 +83,10 @@ class Experiment:
         proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
         course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
+        lasts = range(self.steps_per_epoch - 1, self.total_steps, self.steps_per_epoch)
+        assembly.check_parts(self.model, self.trainer, {self.batch_of(step) for step in (0, *lasts)})
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
-        for line in assembly.told(cfg, self.model):
+        for line in (*assembly.choices(cfg, place), *assembly.told(cfg, self.model)):
             notes(line)
         self._averaged: nn.Module | None = None
         self.evaluator = assembly.new_evaluator(cfg, self.averaged_model or self.model, course)
@@ -133,7 +133,6 @@ class Experiment:
             notes=notes,
         )
         self.train_loader, self.eval_loaders = self.loaders.train, self.loaders.evaluation
-        self.loader_name = self.loaders.name
 
     def _resolution(self, step: int) -> int | None:
         """Height and width in px of a step's images, None as stored; train.resolutions says until when."""
@@ -217,8 +216,9 @@ class Experiment:
 
     def rehearse(self, step: int, count: int = 0) -> None:
         """Do a step of the run (from 0) on `count` random images, 0: as many as it has, and undo it."""
-        batch, size = self.batch_of(step)
-        images = torch.rand((count or batch, 3, size, size), device=self.device).to(self.precision.compute)
+        lower = self._resolution(step)
+        shape = (count or self.batch_of(step)[0], 3, *((lower, lower) if lower else self.image_shape))
+        images = torch.rand(shape, device=self.device).to(self.precision.compute)
         if self.cfg.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         self.trainer.warm_up(images, step, self.train_loader.mixed_classes)

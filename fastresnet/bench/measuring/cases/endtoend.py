@@ -105,7 +105,7 @@ def _figures(
         "steps": experiment.total_steps,
         "flops_per_image": done.flops_per_image,
         "waiting_for_data": max(0.0, waiting),
-        "loader": experiment.loader_name,
+        "loader": experiment.loaders.name,
         "precision": name,
         "epoch_seconds": len(experiment.splits.train) / rate,
         **context.utilisation(name, done.flops_per_image * rate),

@@ -55,8 +55,8 @@ def _measure(context: Context, kind: str, changes: Mapping[str, object], seconds
 
 
 def _of_loader(experiment: Experiment, kind: str, seconds: float) -> Measured:
-    if experiment.loader_name != kind:
-        raise NotAvailable(f"training took the {experiment.loader_name} loader instead")
+    if experiment.loaders.name != kind:
+        raise NotAvailable(f"training took the {experiment.loaders.name} loader instead")
     loader, device = experiment.train_loader, experiment.device
     batches = _endless(loader)
     began = timing.now(device)
