@@ -79,6 +79,11 @@ def test_a_gpu_is_never_predicted_from_a_cpu():
     assert plan.share_for("cpu", cpu).source.endswith("of 6 measured steps on cpu devices")
 
 
+def test_what_ran_at_tiny_size_predicts_nothing():
+    tiny = bench_files.benchmark() | {"scale": "tiny"}
+    assert plan.shares(tiny) == [] and plan.share_for("cpu", [tiny]).source.startswith("assumed")
+
+
 def test_the_error_is_told_by_kind_of_device():
     files = [bench_files.benchmark(), bench_files.benchmark(7, 2.0, "Other"), gpu_file(20, 0.1)]
     wrong = plan.errors(files)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastresnet import models
+from fastresnet.bench import places
 from fastresnet.bench.commands import run
 from fastresnet.bench.measuring import cases, file, profiles, suite
 from fastresnet.bench.measuring.cases.variant import Variant
@@ -171,6 +172,18 @@ def test_what_computes_something_else_is_not_timed(work, monkeypatch):
     monkeypatch.setattr(Variant, "new_model", other)
     with pytest.raises(Disagrees, match="the first loss is .*, fp32 eager contiguous gives"):
         Variant(Context(CPU, tiny=True), "speednet", 4, "fp32", work=work).prepare(4, resolve("fp32", CPU))
+
+
+def test_no_whole_result_is_written_over_and_none_of_tiny_size_stands_among_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    made = bench_files.benchmark()
+    first = suite.default_name(made)
+    file.write(first, made | {"cases_planned": 99})
+    assert suite.default_name(made) == first, "one that was cut short is measured anew"
+    file.write(first, made)
+    assert suite.default_name(made).name == "2-cores-test-cpu-standard-2026-01-02-2.json"
+    assert suite.default_name(made | {"scale": "tiny"}).parent == tmp_path / "runs" / "tiny"
 
 
 def test_the_time_left_is_told_in_whole_seconds(capsys):

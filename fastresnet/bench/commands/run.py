@@ -169,7 +169,7 @@ def _places(out: Path | None, files: Sequence[Benchmark]) -> list[Path]:
     """Where the files go; what took turns with another checkout is no result of this machine's table."""
     if len(files) == 1:
         return [out or default_name(files[0])]
-    out = out or places.ROOT / "runs" / "against" / default_name(files[0]).name
+    out = out or default_name(files[0], places.ROOT / "runs" / "against")
     return [out, out.with_name(f"{out.stem}-against{out.suffix}")]
 
 

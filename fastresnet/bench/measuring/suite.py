@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from fastresnet.bench import places
 from fastresnet.bench.measuring import harness
 from fastresnet.bench.measuring.cases import PARTS
 from fastresnet.bench.measuring.context import Context
-from fastresnet.bench.measuring.file import Benchmark, Row, median_of, number, unfinished, value_of
+from fastresnet.bench.measuring.file import Benchmark, Row, median_of, number, read, unfinished, value_of
 from fastresnet.machine import hardware, meters, software, timing
 from fastresnet.runs import record
 
@@ -110,10 +111,20 @@ def add_speedups(rows: Sequence[Row]) -> None:
 # ---- telling -----------------------------------------------------------------------------------------------
 
 
-def default_name(file: Benchmark) -> Path:
-    """benchmarks/results/<machine>-<suite>-<date>.json"""
+def default_name(file: Benchmark, folder: Path | None = None) -> Path:
+    """<machine>-<suite>-<date>.json, numbered where a whole file of that name is there; else it is replaced.
+
+    folder:  None: benchmarks/results, or runs/tiny for what only checks that all runs
+    """
     machine = slug(hardware.used_name(file))
-    return places.RESULTS / f"{machine}-{file['suite']}-{file['date'][:10]}.json"
+    folder = folder or (places.RESULTS if file["scale"] == "normal" else places.ROOT / "runs" / "tiny")
+    first = folder / f"{machine}-{file['suite']}-{file['date'][:10]}.json"
+    numbered = (first.with_stem(f"{first.stem}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([first], numbered) if not _is_whole(path))
+
+
+def _is_whole(path: Path) -> bool:
+    return path.exists() and unfinished(read(path)) is None
 
 
 def describe(row: Row, room: int | None = None) -> str:
