@@ -36,6 +36,11 @@ def complaint(*arguments, **named):
 # ---- what is right -----------------------------------------------------------------------------------------
 
 
+def test_what_a_recipe_calls_itself_is_one_name_and_no_path(recipe):
+    assert load(recipe("mine.yaml", "recipe: /tmp/x\n")).recipe == "tmp-x"
+    assert load(recipe("mine.yaml", "recipe: ../../x\n")).recipe == "x"
+
+
 def test_the_default_recipe_is_rn18():
     assert load().recipe == "rn18"
     assert load().model.depth == 18
