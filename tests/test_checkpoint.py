@@ -244,16 +244,13 @@ def nested(depth):
     return deep
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"model": {"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}}, "no larger than the file"),
-        ({"averaged": {"conv1.weight": torch.zeros(1).expand(10**9)}}, "averaged must hold tensors by name"),
-        ({"model": {"conv1.weight": torch.eye(4).to_sparse()}}, "model must hold tensors by name|refused"),
-        ({"model": {"conv1.weight": torch.empty(4, device="meta")}}, "model must hold tensors by name"),
-        ({"accuracy": {"odd": nested(5000)}}, "nested too deeply"),
-    ],
-)
+@pytest.mark.parametrize("changes, message", [
+    ({"model": {"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}}, "no larger than the file"),
+    ({"averaged": {"conv1.weight": torch.zeros(1).expand(10**9)}}, "averaged must hold tensors by name"),
+    ({"model": {"conv1.weight": torch.eye(4).to_sparse()}}, "model must hold tensors by name|refused"),
+    ({"model": {"conv1.weight": torch.empty(4, device="meta")}}, "model must hold tensors by name"),
+    ({"accuracy": {"odd": nested(5000)}}, "nested too deeply"),
+])  # fmt: skip
 def test_tensors_without_numbers_of_their_own_and_nests_are_refused(tmp_path, monkeypatch, changes, message):
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(50_000)  # to write the nest

@@ -29,25 +29,15 @@ def test_a_main_that_returns_is_done(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (
-            ValueError("train.epochs must be above 0,\n got 0"),
-            2,
-            "error: train.epochs must be above 0, got 0\n",
-        ),
-        (ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
-        (
-            FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"),
-            2,
-            "error: gone.beton: No such file or directory\n",
-        ),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
-        (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
-    ],
-)
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (ValueError("train.epochs must be above 0,\n got 0"), 2, "error: train.epochs must be above 0, got 0\n"),
+    (ConfigError("unknown key a.b"), 2, "error: unknown key a.b\n"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone.beton"),
+     2, "error: gone.beton: No such file or directory\n"),
+    (OSError(errno.ENOSPC, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
+    (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+])  # fmt: skip
 def test_what_went_wrong_is_one_line_and_an_exit_code(capsys, error, code, line):
     assert exit_code(raises(error)) == code
     assert capsys.readouterr() == ("", line)
@@ -102,15 +92,12 @@ def test_the_end_of_threads_is_one_line(capsys):
     )
 
 
-@pytest.mark.parametrize(
-    ("redirected", "code", "said"),
-    [
-        ("> /dev/full", 2, "error: [Errno 28] No space left on device\n"),
-        (">&-", 0, ""),
-        ("2>&-", 0, ""),
-        (">&- 2>&-", 0, ""),
-    ],
-)
+@pytest.mark.parametrize(("redirected", "code", "said"), [
+    ("> /dev/full", 2, "error: [Errno 28] No space left on device\n"),
+    (">&-", 0, ""),
+    ("2>&-", 0, ""),
+    (">&- 2>&-", 0, ""),
+])  # fmt: skip
 def test_an_output_that_is_full_or_closed_is_no_traceback(redirected, code, said):
     command = f"{sys.executable} -c 'import sys; from fastresnet.base import exits; {PRINTING}' {redirected}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)

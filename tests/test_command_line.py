@@ -22,24 +22,17 @@ def test_a_setting_that_is_said_twice_alike_is_no_mistake():
     assert parse_args(["--train.epochs=3", "--train.epochs=3.0"])[0].train.epochs == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--epochs=3"], "unknown option --epochs. Did you mean --train.epochs?"),
-        (
-            ["--batch-size", "3"],
-            "unknown option --batch-size. Did you mean --train.batch_size or --eval.batch_size?",
-        ),
-        (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
-        (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
-        (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
-        (
-            ["--train.epochs=3", "--train.epochs", "4"],
-            "--train.epochs is given twice, 3.0 and then 4.0: leave one out",
-        ),
-        (["--config"], "argument --config: expected one argument (--help lists every option)"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    (["--epochs=3"], "unknown option --epochs. Did you mean --train.epochs?"),
+    (["--batch-size", "3"],
+     "unknown option --batch-size. Did you mean --train.batch_size or --eval.batch_size?"),
+    (["--cofig", "x"], "unknown option --cofig. Did you mean --config?"),
+    (["--qqqqqq"], "unknown option --qqqqqq. --help lists every option"),
+    (["rn18"], "don't know what to do with 'rn18': a setting is given as --section.key=value"),
+    (["--train.epochs=3", "--train.epochs", "4"],
+     "--train.epochs is given twice, 3.0 and then 4.0: leave one out"),
+    (["--config"], "argument --config: expected one argument (--help lists every option)"),
+])  # fmt: skip
 def test_a_wrong_option_is_one_line_with_what_was_meant(words, message):
     with pytest.raises(ConfigError) as caught:
         parse_args(words)

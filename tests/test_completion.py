@@ -29,24 +29,21 @@ def script(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("tr", {"train"}),
-        ("re", {"report", "reproduce"}),
-        ("train --config cpu", {"cpu.yaml"}),
-        ("train --config min", {"mine.yaml"}),  # a file here
-        ("train --train.ep", {"--train.epochs"}),
-        ("train --see", {"--seeds"}),
-        ("train --config cpu.yaml --train.precision b", {"bf16"}),
-        ("train --train.channels_last t", {"true"}),
-        ("search --data.so", {"--data.source"}),
-        ("bench --suite q", {"quick"}),
-        ("evaluate --checkpoint runs/", {"runs/first"}),
-        ("compare mine", {"mine.yaml"}),
-        ("describe mo", {"model"}),
-    ],
-)
+@pytest.mark.parametrize(("line", "offered"), [
+    ("tr", {"train"}),
+    ("re", {"report", "reproduce"}),
+    ("train --config cpu", {"cpu.yaml"}),
+    ("train --config min", {"mine.yaml"}),  # a file here
+    ("train --train.ep", {"--train.epochs"}),
+    ("train --see", {"--seeds"}),
+    ("train --config cpu.yaml --train.precision b", {"bf16"}),
+    ("train --train.channels_last t", {"true"}),
+    ("search --data.so", {"--data.source"}),
+    ("bench --suite q", {"quick"}),
+    ("evaluate --checkpoint runs/", {"runs/first"}),
+    ("compare mine", {"mine.yaml"}),
+    ("describe mo", {"model"}),
+])  # fmt: skip
 def test_bash_offers_commands_options_settings_recipes_values_and_files(script, tmp_path, line, offered):
     (tmp_path / "runs" / "first").mkdir(parents=True)
     (tmp_path / "mine.yaml").touch()

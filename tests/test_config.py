@@ -169,45 +169,33 @@ def test_the_environment_never_overrides(monkeypatch):
 # ---- what is wrong -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("optim: {learning_rate: 1}", "r.yaml: unknown key optim.learning_rate. Did you mean optim.lr?"),
-        (
-            "train: {warmup_fraction: 1}",
-            "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?",
-        ),
-        ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
-        ("train: {qqqq: 1}", "r.yaml: unknown key train.qqqq"),
-        ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
-        ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
-        ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
-        (
-            "schedule: {warmup_fraction: 2}",
-            "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 "
-            "(a share of the run, not epochs)",
-        ),
-        ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
-        (
-            "train: {epochs: many}",
-            "r.yaml: train.epochs must be a number above 0 and at most 100,000, got 'many'",
-        ),
-        ("train: {epochs: 0}", "r.yaml: train.epochs must be above 0 and at most 100,000, got 0"),
-        ("optim: {lr: -1}", "r.yaml: optim.lr must be above 0, got -1"),
-        ("optim: {lr: 1, lr: 2}", "r.yaml: broken YAML: line 1: the key 'lr' stands twice"),
-        (
-            "train: {epochs: 1}\ntrain: {epochs: 2}",
-            "r.yaml: broken YAML: line 2: the key 'train' stands twice",
-        ),
-        ("train: {epochs: 1", "r.yaml: broken YAML: line 1: expected ',' or '}', but got '<stream end>'"),
-        ("\ttrain: 1", "r.yaml: broken YAML: line 1: found character '\\t' that cannot start any token"),
-        ("? [a]\n: b", "r.yaml: broken YAML: line 1: a key must be a word"),
-        ("run: !!python/object:os.system {}", None),
-        ("just words", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one str"),
-        ("- 1", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one list"),
-        ("base: 3", "r.yaml: base must be text, got 3"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("optim: {learning_rate: 1}", "r.yaml: unknown key optim.learning_rate. Did you mean optim.lr?"),
+    ("train: {warmup_fraction: 1}",
+     "r.yaml: unknown key train.warmup_fraction. Did you mean schedule.warmup_fraction?"),
+    ("train: {epoch: 1}", "r.yaml: unknown key train.epoch. Did you mean train.epochs?"),
+    ("train: {qqqq: 1}", "r.yaml: unknown key train.qqqq"),
+    ("optimizer: {lr: 1}", "r.yaml: unknown section optimizer. Did you mean optim?"),
+    ("optim.lr: 1", "r.yaml: optim.lr is written as lr: in the section optim:"),
+    ("optim: 3", "r.yaml: optim must hold indented lines of key: value, got 3"),
+    ("schedule: {warmup_fraction: 2}",
+     "r.yaml: schedule.warmup_fraction must lie between 0 and 1, got 2 "
+     "(a share of the run, not epochs)"),
+    ("train: {drop_last: yes}", "r.yaml: train.drop_last must be true or false, got 'yes'"),
+    ("train: {epochs: many}",
+     "r.yaml: train.epochs must be a number above 0 and at most 100,000, got 'many'"),
+    ("train: {epochs: 0}", "r.yaml: train.epochs must be above 0 and at most 100,000, got 0"),
+    ("optim: {lr: -1}", "r.yaml: optim.lr must be above 0, got -1"),
+    ("optim: {lr: 1, lr: 2}", "r.yaml: broken YAML: line 1: the key 'lr' stands twice"),
+    ("train: {epochs: 1}\ntrain: {epochs: 2}", "r.yaml: broken YAML: line 2: the key 'train' stands twice"),
+    ("train: {epochs: 1", "r.yaml: broken YAML: line 1: expected ',' or '}', but got '<stream end>'"),
+    ("\ttrain: 1", "r.yaml: broken YAML: line 1: found character '\\t' that cannot start any token"),
+    ("? [a]\n: b", "r.yaml: broken YAML: line 1: a key must be a word"),
+    ("run: !!python/object:os.system {}", None),
+    ("just words", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one str"),
+    ("- 1", "r.yaml: a recipe holds sections (data:, model:, ...), this file holds one list"),
+    ("base: 3", "r.yaml: base must be text, got 3"),
+])  # fmt: skip
 def test_a_wrong_recipe_is_refused_with_file_key_and_mistake(recipe, text, message):
     said = complaint(recipe("r.yaml", text))
     assert said == message or message is None and "broken YAML: line 1: could not determine" in said
@@ -232,46 +220,33 @@ def test_a_wrong_word_on_the_command_line_is_refused(word, message):
     assert complaint(None, [word]) == message
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"schedule.name": "piecewise"}, "needs schedule.points"),
-        ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
-        ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
-        ({"schedule.points": [[0, 1, 2]]}, "rising epochs"),
-        ({"schedule.momentum_low": 0.8}, "come together"),
-        ({"schedule.momentum_low": 0.9, "schedule.momentum_high": 0.8}, "low at most high"),
-        (
-            {"schedule.name": "linear", "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
-            "belong to schedule.name=onecycle",
-        ),
-        (
-            {"schedule.name": "piecewise", "schedule.points": [[0, 1]], "schedule.tail_fraction": 0.1},
-            "say it in schedule.points",
-        ),
-        ({"data.train": "a.beton"}, "come together"),
-        ({"optim.momentum": 0.0}, "optim.nesterov=false"),
-        ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
-        ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
-        ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
-        ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
-        (
-            {"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
-            "can't follow a momentum",
-        ),
-        ({"data.subset": 10.5}, "whole count"),
-        ({"optim.lr_scaling": "sqrt"}, "needs optim.lr_base_batch"),
-        (
-            {"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "train.loss_reduction": "sum"},
-            "what train.loss_reduction=sum scales already",
-        ),
-        (
-            {"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "optim.name": "adamw"},
-            "optim.name=adamw takes steps of its own length, take sqrt",
-        ),
-        ({"run.deterministic": True, "train.compile": "max-autotune"}, "picks kernels by their speed"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"schedule.name": "piecewise"}, "needs schedule.points"),
+    ({"schedule.points": [[1, 0], [0, 1]]}, "rising epochs"),
+    ({"train.resolutions": [[0.5, 24], [1.5, 32]]}, "rising shares up to 1"),
+    ({"schedule.points": [[0, 1, 2]]}, "rising epochs"),
+    ({"schedule.momentum_low": 0.8}, "come together"),
+    ({"schedule.momentum_low": 0.9, "schedule.momentum_high": 0.8}, "low at most high"),
+    ({"schedule.name": "linear", "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
+     "belong to schedule.name=onecycle"),
+    ({"schedule.name": "piecewise", "schedule.points": [[0, 1]], "schedule.tail_fraction": 0.1},
+     "say it in schedule.points"),
+    ({"data.train": "a.beton"}, "come together"),
+    ({"optim.momentum": 0.0}, "optim.nesterov=false"),
+    ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
+    ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
+    ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
+    ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
+    ({"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
+     "can't follow a momentum"),
+    ({"data.subset": 10.5}, "whole count"),
+    ({"optim.lr_scaling": "sqrt"}, "needs optim.lr_base_batch"),
+    ({"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "train.loss_reduction": "sum"},
+     "what train.loss_reduction=sum scales already"),
+    ({"optim.lr_scaling": "linear", "optim.lr_base_batch": 128, "optim.name": "adamw"},
+     "optim.name=adamw takes steps of its own length, take sqrt"),
+    ({"run.deterministic": True, "train.compile": "max-autotune"}, "picks kernels by their speed"),
+])  # fmt: skip
 def test_settings_that_cannot_stand_together_are_refused(changes, message):
     assert message in complaint(None, changes)
 
@@ -311,17 +286,14 @@ def test_reading_settings_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "model: {width: !!bool maybe}",
-        'model: {width: !!float ""}',
-        "run: {dir: !!timestamp abc}",
-        "!!set a: 1",
-        "run: {seed: !!int ''}",
-        "run: !!binary 5",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "model: {width: !!bool maybe}",
+    'model: {width: !!float ""}',
+    "run: {dir: !!timestamp abc}",
+    "!!set a: 1",
+    "run: {seed: !!int ''}",
+    "run: !!binary 5",
+])  # fmt: skip
 def test_a_tag_before_what_cannot_be_one_is_one_line(recipe, text):
     said = complaint(recipe("r.yaml", text))
     assert said.startswith("r.yaml: ") and "\n" not in said

@@ -44,21 +44,15 @@ def test_a_long_call_is_sampled_a_few_times_only():
     assert len(samples) == 3 and time.perf_counter() - began < 20  # one more to warm up
 
 
-@pytest.mark.parametrize(
-    "error, status, message",
-    [
-        (harness.NotAvailable("no such thing here"), "not available", "no such thing here"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "CUDA out of memory"),
-        (MemoryError(), "out of memory", "MemoryError"),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
-            "out of memory",
-            "not enough memory",
-        ),
-        (harness.Disagrees("the loss is 3, fp32 gives 2"), "failed", "the loss is 3"),
-        (KeyError("x"), "failed", "KeyError: 'x'"),
-    ],
-)
+@pytest.mark.parametrize("error, status, message", [
+    (harness.NotAvailable("no such thing here"), "not available", "no such thing here"),
+    (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "CUDA out of memory"),
+    (MemoryError(), "out of memory", "MemoryError"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
+     "out of memory", "not enough memory"),
+    (harness.Disagrees("the loss is 3, fp32 gives 2"), "failed", "the loss is 3"),
+    (KeyError("x"), "failed", "KeyError: 'x'"),
+])  # fmt: skip
 def test_a_case_that_raises_is_a_row_that_says_so(error, status, message):
     row = run(raising(error))
     assert row["status"] == status and message in row["message"]

@@ -25,19 +25,16 @@ def test_free_memory_is_less_than_there_is():
 FIRST = {"limit_in_bytes": "9", "usage_in_bytes": "4"}  # of version 1
 
 
-@pytest.mark.parametrize(
-    ("files", "free"),
-    [
-        ({"max": "1000", "current": "700"}, 300),
-        ({"max": "1000", "current": "700", "stat": "inactive_file 50\n"}, 350),
-        ({"max": "max", "current": "700"}, None),
-        ({"max": "max", "high": "800", "current": "700"}, 100),
-        ({"max": "1000", "high": "max", "current": "700", "swap.max": "9000"}, 300),
-        (FIRST | {"memsw.limit_in_bytes": "90"}, 5),
-        (FIRST | {"stat": "inactive_file 1\ntotal_inactive_file 2\n"}, 7),
-        ({}, None),
-    ],
-)
+@pytest.mark.parametrize(("files", "free"), [
+    ({"max": "1000", "current": "700"}, 300),
+    ({"max": "1000", "current": "700", "stat": "inactive_file 50\n"}, 350),
+    ({"max": "max", "current": "700"}, None),
+    ({"max": "max", "high": "800", "current": "700"}, 100),
+    ({"max": "1000", "high": "max", "current": "700", "swap.max": "9000"}, 300),
+    (FIRST | {"memsw.limit_in_bytes": "90"}, 5),
+    (FIRST | {"stat": "inactive_file 1\ntotal_inactive_file 2\n"}, 7),
+    ({}, None),
+])  # fmt: skip
 def test_what_a_control_group_still_grants_counts_its_idle_cache_and_no_swap(tmp_path, files, free):
     for name, text in files.items():
         (tmp_path / f"memory.{name}").write_text(text)

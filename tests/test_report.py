@@ -288,17 +288,14 @@ def test_strips_draw_equal_values_and_none():
     assert drawn.count("<circle") == 2 and "a&lt;b" in drawn and "nan" not in drawn
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda record: record.update(accuracy={}),
-        lambda record: record.pop("git"),
-        lambda record: record["seconds"].pop("train"),
-        lambda record: record["per_epoch"][0].update(train_loss="low"),
-        lambda record: record.update(hardware=[]),
-        lambda record: record.update(seed="3"),
-    ],
-)
+@pytest.mark.parametrize("spoil", [
+    lambda record: record.update(accuracy={}),
+    lambda record: record.pop("git"),
+    lambda record: record["seconds"].pop("train"),
+    lambda record: record["per_epoch"][0].update(train_loss="low"),
+    lambda record: record.update(hardware=[]),
+    lambda record: record.update(seed="3"),
+])  # fmt: skip
 def test_a_record_that_lacks_something_is_one_line_and_exit_2(tmp_path, monkeypatch, capsys, spoil):
     path, _ = write_run(tmp_path / "run")
     record = json.loads((path / "result.json").read_text())

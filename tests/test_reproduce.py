@@ -427,16 +427,13 @@ def test_two_processes_never_log_into_one_folder(quick, tmp_path):
     assert quick.asked == [] and run(tmp_path) in (0, 1)
 
 
-@pytest.mark.parametrize(
-    "spoil, words",
-    [
-        (lambda log: log.write_text('{"kind": "begin"}\n{"seed": 0}\n'), "was begun with other values"),
-        (lambda log: log.write_bytes(log.read_bytes() + b"\xff\n"), "isn't UTF-8"),
-        (lambda log: log.write_text(log.read_text() + '{"seed": 0}\n'), "line 3 is no run's"),
-        (lambda log: (log.parent / "record.json").write_text("{"), "record.json: damaged"),
-        (lambda log: (log.parent / "record.json").write_text("[]"), "record.json: damaged"),
-    ],
-)
+@pytest.mark.parametrize("spoil, words", [
+    (lambda log: log.write_text('{"kind": "begin"}\n{"seed": 0}\n'), "was begun with other values"),
+    (lambda log: log.write_bytes(log.read_bytes() + b"\xff\n"), "isn't UTF-8"),
+    (lambda log: log.write_text(log.read_text() + '{"seed": 0}\n'), "line 3 is no run's"),
+    (lambda log: (log.parent / "record.json").write_text("{"), "record.json: damaged"),
+    (lambda log: (log.parent / "record.json").write_text("[]"), "record.json: damaged"),
+])  # fmt: skip
 def test_a_damaged_log_or_record_is_refused_in_one_line(tmp_path, spoil, words):
     log = runlog.RunLog(tmp_path, HEADER)
     log.add("own", row(0.5))

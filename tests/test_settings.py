@@ -36,34 +36,28 @@ def test_every_setting_explains_itself_and_its_default_obeys_its_rule():
         assert type(default) is type(one.default) and one.rule.kind in (bool, int, float, str), key
 
 
-@pytest.mark.parametrize(
-    ("rule", "value", "message"),
-    [
-        (Rule(kind=bool), "false", "must be true or false, got 'false'"),
-        (Rule(kind=bool), 0, "must be true or false, got 0"),
-        (Rule(kind=bool), None, "must be true or false, got null"),
-        (Rule(kind=int, low=1), 0, "must be at least 1, got 0"),
-        (Rule(kind=int, low=1), True, "must be a whole number at least 1, got true"),
-        (Rule(kind=int, low=1), 1.5, "must be a whole number at least 1, got 1.5"),
-        (Rule(kind=float, low=0, high=1, hint="a share"), 2, "must lie between 0 and 1, got 2 (a share)"),
-        (Rule(kind=float, above=0), 0, "must be above 0, got 0"),
-        (Rule(kind=float, above=0, high=1), 2.0, "must be above 0 and at most 1, got 2.0"),
-        (Rule(kind=float), math.nan, "must be a number, got nan"),
-        (Rule(kind=float), math.inf, "must be a number, got inf"),
-        (Rule(kind=float), "1e", "must be a number, got '1e'"),
-        (Rule(kind=str, choices=("a", "b")), "c", "must be one of a, b, got 'c'"),
-        (Rule(kind=str), 3, "must be text (not empty, in UTF-8), got 3"),
-        (Rule(kind=str, optional=True), 3, "must be text (not empty, in UTF-8) or null, got 3"),
-        (
-            Rule(kind=int, depth=1, optional=True, low=1),
-            [0],
-            "must be a list of whole numbers at least 1 or null, got [0]",
-        ),
-        (Rule(kind=int, depth=1, optional=True), [], "must be a list of whole numbers or null, got []"),
-        (Rule(kind=int, depth=1, optional=True), 3, "must be a list of whole numbers or null, got 3"),
-        (Rule(kind=str, depth=1, choices=("a", "b")), ["c"], "must be a list of names from a, b, got ['c']"),
-    ],
-)
+@pytest.mark.parametrize(("rule", "value", "message"), [
+    (Rule(kind=bool), "false", "must be true or false, got 'false'"),
+    (Rule(kind=bool), 0, "must be true or false, got 0"),
+    (Rule(kind=bool), None, "must be true or false, got null"),
+    (Rule(kind=int, low=1), 0, "must be at least 1, got 0"),
+    (Rule(kind=int, low=1), True, "must be a whole number at least 1, got true"),
+    (Rule(kind=int, low=1), 1.5, "must be a whole number at least 1, got 1.5"),
+    (Rule(kind=float, low=0, high=1, hint="a share"), 2, "must lie between 0 and 1, got 2 (a share)"),
+    (Rule(kind=float, above=0), 0, "must be above 0, got 0"),
+    (Rule(kind=float, above=0, high=1), 2.0, "must be above 0 and at most 1, got 2.0"),
+    (Rule(kind=float), math.nan, "must be a number, got nan"),
+    (Rule(kind=float), math.inf, "must be a number, got inf"),
+    (Rule(kind=float), "1e", "must be a number, got '1e'"),
+    (Rule(kind=str, choices=("a", "b")), "c", "must be one of a, b, got 'c'"),
+    (Rule(kind=str), 3, "must be text (not empty, in UTF-8), got 3"),
+    (Rule(kind=str, optional=True), 3, "must be text (not empty, in UTF-8) or null, got 3"),
+    (Rule(kind=int, depth=1, optional=True, low=1),
+     [0], "must be a list of whole numbers at least 1 or null, got [0]"),
+    (Rule(kind=int, depth=1, optional=True), [], "must be a list of whole numbers or null, got []"),
+    (Rule(kind=int, depth=1, optional=True), 3, "must be a list of whole numbers or null, got 3"),
+    (Rule(kind=str, depth=1, choices=("a", "b")), ["c"], "must be a list of names from a, b, got ['c']"),
+])  # fmt: skip
 def test_a_value_that_breaks_its_rule_is_refused_in_words(rule, value, message):
     with pytest.raises(ValueError) as caught:
         rule.check(value)

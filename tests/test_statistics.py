@@ -15,16 +15,13 @@ def test_quantiles_interpolate():
         statistics.quantiles([])
 
 
-@pytest.mark.parametrize(
-    "degrees, level, quantile",
-    [  # Student's table
-        (1, 0.975, 12.7062),
-        (2, 0.975, 4.30265),
-        (5, 0.95, 2.01505),
-        (10, 0.975, 2.22814),
-        (199, 0.975, 1.97196),
-    ],
-)
+@pytest.mark.parametrize("degrees, level, quantile", [  # Student's table
+    (1, 0.975, 12.7062),
+    (2, 0.975, 4.30265),
+    (5, 0.95, 2.01505),
+    (10, 0.975, 2.22814),
+    (199, 0.975, 1.97196),
+])  # fmt: skip
 def test_students_t_agrees_with_the_printed_table(degrees, level, quantile):
     assert statistics.student_t_quantile(level, degrees) == pytest.approx(quantile, rel=1e-5)
     assert statistics.student_t_cdf(quantile, degrees) == pytest.approx(level, abs=1e-5)

@@ -5,16 +5,13 @@ import pytest
 from fastresnet.base import system
 
 
-@pytest.mark.parametrize(
-    "files, granted",
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"}, 2.0),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
-    ],
-)
+@pytest.mark.parametrize("files, granted", [
+    ({"cpu.max": "150000 100000\n"}, 1.5),
+    ({"cpu.max": "max 100000\n"}, None),
+    ({"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"}, 2.0),
+    ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None),
+    ({}, None),
+])  # fmt: skip
 def test_the_quota_of_a_control_group_counts_as_cores(tmp_path, files, granted):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
