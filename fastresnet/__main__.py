@@ -57,7 +57,11 @@ def _completion(shell: str = "") -> None:
 def _call(name: str, argv: Sequence[str] | None) -> object:
     if name not in SHARED:
         check_alone()
-    return importlib.import_module(f"fastresnet.{COMMANDS[name][0]}").main(argv)
+    before, after = ("starting ...\r", "\x1b[K") if sys.stderr.isatty() else ("", "")
+    print(before, end="", file=sys.stderr, flush=True)  # importing PyTorch takes seconds
+    module = importlib.import_module(f"fastresnet.{COMMANDS[name][0]}")
+    print(after, end="", file=sys.stderr, flush=True)
+    return module.main(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

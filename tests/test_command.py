@@ -54,6 +54,12 @@ def test_an_unknown_command_is_one_line_with_what_was_meant(capsys, word, hint):
     assert err.startswith(f"error: there is no command '{word}'. ")
 
 
+def test_on_a_terminal_a_command_says_at_once_that_it_begins(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert command.run("compare", ["none.json"]) == 2
+    assert capsys.readouterr().err == "starting ...\r\x1b[Kerror: none.json: no such file\n"
+
+
 def test_a_command_is_called_by_its_name_and_gives_its_exit_code(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fastresnet"])
     with pytest.raises(SystemExit):

@@ -177,6 +177,19 @@ def test_evaluate_for_people_says_that_the_data_is_drawn(weights, splits, monkey
     assert "SYNTHETIC" in text and "95 % interval" in text and "TTA    flip" in text
 
 
+def test_on_a_terminal_no_line_about_a_network_is_longer_than_it(
+    weights, splits, pixels, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert call(monkeypatch, "evaluate", "--checkpoint", weights) == 0
+    Image.fromarray(pixels[0]).save(tmp_path / "one.png")
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "predict", "--checkpoint", weights, "one.png") == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, told)) <= 70 and told[-2] == "one.png" and told[-1].count(" %") == 3
+
+
 def test_evaluate_refuses_other_classes_and_a_split_that_is_not_there(tmp_path, splits, monkeypatch, capsys):
     other = write_checkpoint(tmp_path / "other.pt", classes=("ant", "bee", "cat"))
     assert call(monkeypatch, "evaluate", "--checkpoint", other) == 2

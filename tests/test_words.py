@@ -62,6 +62,8 @@ def test_a_table_that_a_terminal_is_too_narrow_for_goes_on_below_indented():
     assert told[:4] == ["case                  base", "  other  why", "a" * 20 + "  12 s", "  13 s"]
     assert told[4:] == ["b                      1 s", "  2 s    memory memory memory"]
     assert words.columns(rows, [1], width=200) == words.columns(rows, [1])
+    long = [("a", "b"), ("c", "why " * 30)]
+    assert words.columns(long, width=40) == words.columns(long), "the last column is broken by `fitted`"
 
 
 def test_text_is_broken_at_spaces_where_a_terminal_needs_it(monkeypatch):

@@ -18,6 +18,7 @@ from typing import TextIO
 from fastresnet.base.sinks import for_markdown
 
 UNKNOWN, GAP = "-", "  "
+LAST = 24  # characters that a table's last column gets at least, before it goes on below
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -85,10 +86,11 @@ def columns(
 ) -> list[str]:
     """Rows of cells as aligned lines; the columns in these places are set flush right, as numbers are.
 
-    width:  of a terminal: the columns that it is too narrow for go on below, indented
+    width:  of a terminal: the columns that it is too narrow for go on below, indented; a long last one is for
+            `fitted` to break
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    levels, found = _levels(widths, width or sys.maxsize), []
+    levels, found = _levels([*widths[:-1], min(widths[-1], LAST)], width or sys.maxsize), []
     for row in rows:
         for level, cells in groupby(zip(levels, _cells(row, widths, right)), itemgetter(0)):
             text = (GAP if level else "") + GAP.join(cell for _, cell in cells)

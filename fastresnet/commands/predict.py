@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if args.json:
                     print(json.dumps({"file": name, **as_json(row, label, network)}))
                 else:
-                    cells = f"{for_terminal(name):<40}", as_line(row, label, network, args.top)
-                    print("\n".join(words.columns([cells], width=room)))
+                    name, answer = for_terminal(name), as_line(row, label, network, args.top)
+                    told = f"{name:<40}  {answer}"
+                    print(told if room is None or len(told) <= room else f"{name}\n  {answer}")
                 shown += [(image, row, label)][: GRID - len(shown)]
         draw(network, shown, args)
 

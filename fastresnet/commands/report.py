@@ -31,10 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     runs = [finished.read(path) for path in paths]
     out = runs_page.write(runs, args.out)
-    names = [run.name for run in runs]
-    lines = {str(run.path) if names.count(run.name) > 1 else run.name: run.history for run in runs}
+    lines = dict(zip(runs_page.names(runs), [run.history for run in runs]))
     picture = plots.compare(lines, out.with_suffix(".png"))
-    print(runs_page.text(runs, words.room(sys.stdout)))
+    print(words.fitted(runs_page.text(runs, words.room(sys.stdout)), sys.stdout))
     print(f"\n{out} and {picture}")
 
 

@@ -103,8 +103,8 @@ def target_of(record: Result) -> tuple[str, str] | None:
     if not target or record["accuracy"]["test"] is None:
         return None
     reached = record["accuracy"]["test_tta"] or record["accuracy"]["test"]
-    met = "met" if reached >= target else "missed"
-    return met, f"the recipe's target, {words.percent(target)}; one run proves little"
+    told = "reached" if reached >= target else "missed"
+    return told, f"the recipe's target, {words.percent(target)}; one run proves little"
 
 
 def _speeds(record: Result) -> Iterator[tuple[str, str]]:

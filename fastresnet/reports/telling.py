@@ -33,7 +33,8 @@ def ending(record: Mapping[str, Any], run_dir: Path) -> str:
         lines[0] += f", {words.percent(with_tta)} with test-time augmentation"
     if target:
         reached = accuracy["test"] if with_tta is None else with_tta
-        lines.append(f"target    {words.percent(target)}: {'met' if reached >= target else 'missed'}")
+        told = "reached in this run" if reached >= target else "missed"
+        lines.append(f"target    {words.percent(target)}: {told}")
     lines.append(f"time      {words.duration(seconds['train'])} of {words.duration(seconds['wall'])} in all")
     lines += [f"speed     {rate:,.0f} images/s"] if rate else []
     page = run_dir / "report.html"

@@ -118,7 +118,7 @@ def _once(measured: Suite) -> Iterator[Benchmark]:
     if not count:
         raise ValueError(f"suite {measured.context.suite} has no case in {', '.join(measured.only)}")
     name = hardware.short_name(hardware.describe())
-    say(f"{measured.context.suite} suite on {name}: {count} cases, at most {budget}; each with the time left")
+    say(f"{measured.context.suite} suite on {name}: {count} cases, and what is left of {budget}")
 
     def where() -> str:
         place = min(len(measured.rows), count - 1)

@@ -41,17 +41,22 @@ def table(compared: Comparison, *, markdown: bool = False, width: int | None = N
         names = [f"file {number}" for number in range(1, len(names) + 1)]
     rows = [["case", names[0]]]
     for label in names[1:]:
-        rows[0] += [label, "speed [95 %]", "", "explained by"]
+        rows[0] += _joined([label, "speed [95 %]", "", "explained by"], width)
     for name, entries in compared.cases.items():
         base = told(entries[0])
         rows.append([name, base[0] if base[0] != "-" else base[2]])
-        rows[-1] += [cell for entry in entries[1:] for cell in told(entry)]
+        rows[-1] += [cell for entry in entries[1:] for cell in _joined(told(entry), width)]
     warnings = [f"> {text}\n" if markdown else f"! {text}" for text in compared.warnings]
     lines = [f"{name}: {label}" for name, label in zip(names, compared.labels) if name != label]
     lines += warnings + (words.markdown(rows) if markdown else words.columns(rows, width=width))
     lines += ["", *(f"{part}: {text}" for part, text in averages(compared).items())]
     notes = ["~ noisy: spread or drift of the samples, or processes that differ", *by_chance(compared)]
     return "\n".join([*lines, *notes, ""])
+
+
+def _joined(cells: list[str], width: int | None) -> list[str]:
+    """Where a terminal has no room for four columns, all that is said of a value is one."""
+    return cells if width is None else [cells[0], " ".join(filter(None, cells[1:]))]
 
 
 def by_chance(compared: Comparison) -> list[str]:
