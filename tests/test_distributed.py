@@ -391,7 +391,7 @@ def test_what_is_not_finite_on_one_rank_is_named_by_all_with_rank_step_and_layer
 
 
 def test_several_processes_learn_what_one_learns(together, one):
-    """By each recipe's optimizer and reduction, by Muon with its products shared, through synchronised batch norm.
+    """By each recipe's optimizer and reduction, Muon's products shared, through synchronised batch norm.
 
     In fp64 but for the loss and Muon's products, which are fp32.
     """
@@ -426,6 +426,15 @@ def test_two_processes_train_one_model_and_write_one_record(trained):
     kept = weights(folder / "run")
     assert not any(key.startswith("module.") for key in kept["model"]) and kept["processes"] == 2
     assert result["per_epoch"][-1]["train_loss"] < result["per_epoch"][0]["train_loss"]
+
+
+@pytest.mark.slow(30)
+def test_a_compiled_step_of_two_processes_learns_what_an_eager_one_does(trained, tmp_path):
+    done = torchrun(*TRAIN, "--train.compile=default", cwd=with_betons(tmp_path))
+    assert done.returncode == 0, done.stderr
+    both = [json.loads((folder / "run" / "result.json").read_text()) for folder in (trained[0], tmp_path)]
+    eager, compiled = (result["per_epoch"][0]["train_loss"] for result in both)
+    assert compiled == pytest.approx(eager, rel=0.01), "rounding grows from step to step"
 
 
 def test_all_processes_evaluate_with_the_statistics_that_are_kept(trained):
