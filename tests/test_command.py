@@ -251,7 +251,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2_and_leaves_nothing(
 # ---- the wheel ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow(30)
 def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
     """Built, installed without dependencies beside this interpreter's packages, used in an empty folder."""
     source = tmp_path / "source"
@@ -279,6 +279,7 @@ def test_the_wheel_alone_trains_and_benches_outside_the_checkout(tmp_path):
     trained = call("train", "--config=smoke", "--train.max_steps=3", "--run.dir=run")
     assert '"synthetic":true' in trained and (away / "run" / "report.html").is_file()
     call("bench", "--suite", "quick", "--scale", "tiny", "--only", "ceilings", "--out", "bench.json")
-    assert (away / "bench.json").is_file()
+    assert "speed94 on H100" in call("plan", "--gpu=H100", "--config=speed94.yaml")
+    call("compare", "bench.json", "bench.json", "--html=both.html")
     assert '"commit":null' in trained, "the wheel knows no commit, whatever repository it lies in"
-    assert set(os.listdir(away)) <= {"run", "bench.json", "data", "runs"}
+    assert set(os.listdir(away)) <= {"run", "bench.json", "both.html", "data", "runs"}

@@ -102,13 +102,8 @@ def test_zsh_completes_commands_options_settings_recipes_values_and_files(script
         "train --config cpu": "train --config cpu.yaml",
         "train --config min": "train --config mine.yaml",
         "train --train.ep": "train --train.epochs",
-        "train --see": "train --seeds",
         "train --config cpu.yaml --train.precision b": "train --config cpu.yaml --train.precision bf16",
-        "train --train.channels_last t": "train --train.channels_last true",
-        "search --data.so": "search --data.source",
-        "bench --suite q": "bench --suite quick",
         "evaluate --checkpoint runs/f": "evaluate --checkpoint runs/first/",
-        "compare min": "compare mine.yaml",
         "describe mo": "describe model",
     }
     found = completed([f"fastresnet {line}" for line in wanted], script / "zsh", home, folder)

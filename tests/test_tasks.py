@@ -1,5 +1,6 @@
 """docs/tasks.md does what it says: its blocks are executed in their order as they stand, only smaller."""
 
+import json
 import re
 import shlex
 import shutil
@@ -79,3 +80,11 @@ def test_the_blocks_do_what_they_say(tmp_path, monkeypatch, capsys):
     assert {"grid.png", "model.onnx", "both.html"} <= done
     assert list(tmp_path.glob("runs/watched/**/events.out.tfevents*"))
     assert "speed94 on H100" in capsys.readouterr().out
+    assert command.main(["evaluate", "--checkpoint=runs/tuned", "--json"]) == 0
+    judged, record = (
+        json.loads(capsys.readouterr().out),
+        json.loads(Path("runs/tuned/result.json").read_text()),
+    )
+    assert judged["top1"] == record["accuracy"]["test"] and judged["digest"] == record["data"]["digest"]
+    assert command.main(["export", "--checkpoint=runs/tuned", "--formats=torch"]) == 0
+    assert "checked on" in capsys.readouterr().out, "on images that stream"

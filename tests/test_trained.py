@@ -87,9 +87,12 @@ def test_predict_prints_classes_and_says_which_are_right(weights, pixels, tmp_pa
     grid, cam = tmp_path / "grid.png", tmp_path / "cam.png"
     words = f"--checkpoint {weights} {tmp_path}/images --top 2 --grid {grid} --gradcam {cam}".split()
     assert call(monkeypatch, "predict", *words) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
     assert len(lines) == 2 and all(line.count("%") == 2 for line in lines)
     assert ("right" in lines[0] or "wrong, is ant" in lines[0]) and "right" not in lines[1]
+    told = f"right: {int(lines[0].endswith('right'))} of the 1 whose folder is called like a class"
+    assert said.err.splitlines()[-3:] == [told, f"drawn: {grid}", f"drawn: {cam}"]
     assert grid.stat().st_size > 1000 and cam.stat().st_size > 1000
 
 
@@ -283,6 +286,13 @@ def test_the_card_comes_from_the_record(weights, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "export" / "README.md").read_text() == card
     assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "png") == 2
     assert "--formats must name some of" in capsys.readouterr().err
+
+
+def test_an_export_that_lacks_a_package_says_so_before_it_writes_anything(weights, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "card,onnx") == 2
+    assert capsys.readouterr().err.endswith("isn't here: pip install onnxscript\n")
+    assert not (weights.parent.parent / "export").exists()
 
 
 # ---- streamed sets -----------------------------------------------------------------------------------------

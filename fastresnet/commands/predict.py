@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     room = words.room(sys.stdout)
     tta = cfg.eval.tta if cfg.provenance["eval.tta"] == COMMAND_LINE else "none"
     found, shown = gather(args.files, network), list[tuple[Pixels, np.ndarray, int | None]]()
+    known = right = 0
     with Heartbeat(lambda: f"reading and answering {CHUNK:,} at a time", quiet=cfg.run.progress == "off"):
         while some := list(itertools.islice(found, CHUNK)):
             rows = network.probabilities(np.stack([image for _, image, _ in some]), tta=tta)
@@ -58,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                     told = f"{name:<40}  {answer}"
                     print(told if room is None or len(told) <= room else f"{name}\n  {answer}")
                 shown += [(image, row, label)][: GRID - len(shown)]
+                known, right = (
+                    known + (label is not None),
+                    right + (label is not None and row.argmax() == label),
+                )
+        if known:
+            print(f"right: {right} of the {known} whose folder is called like a class", file=sys.stderr)
         draw(network, shown, args)
 
 
@@ -69,10 +76,12 @@ def draw(
     right = [None if label is None else bool(row.argmax() == label) for _, row, label in shown]
     if args.grid:
         plots.image_grid([image for image, _, _ in shown], captions, args.grid, right=right)
+        print(f"drawn: {args.grid}", file=sys.stderr)
     if args.gradcam:
         heated = overlays(network, np.stack([one[0] for one in shown]), np.stack([one[1] for one in shown]))
         title = "Grad-CAM: bright where the network looked"
         plots.image_grid(heated, captions, args.gradcam, right=right, title=title)
+        print(f"drawn: {args.gradcam}", file=sys.stderr)
 
 
 def gather(files: Sequence[str], network: Trained) -> Iterator[tuple[str, Pixels, int | None]]:

@@ -39,17 +39,22 @@ def read(source: Path | bytes, size: int, *, name: str = "standard input") -> Pi
 
     Raises ValueError as `pictures.decode`, which says how any picture becomes RGB, and for a strip.
     """
+    name = str(source) if isinstance(source, Path) else name
+    return fitted(pictures.decode(source, name), size, name)
+
+
+def fitted(picture: Pixels, size: int, name: str) -> Pixels:
+    """The same of a picture (H,W,3) in memory, which messages call `name`."""
     from PIL import Image
 
-    name = str(source) if isinstance(source, Path) else name
-    upright = Image.fromarray(pictures.decode(source, name))
+    upright = Image.fromarray(picture)
     if max(upright.size) > LONGEST * min(upright.size):
         shape = "x".join(map(str, upright.size))
         raise ValueError(f"{name}: a strip of {shape} px, more than {LONGEST} times as long as wide")
     scale = size / min(upright.size)
-    fitted = (max(size, round(upright.width * scale)), max(size, round(upright.height * scale)))
-    resized = upright.resize(fitted, Image.Resampling.LANCZOS) if upright.size != fitted else upright
-    left, top = ((side - size) // 2 for side in fitted)
+    sides = (max(size, round(upright.width * scale)), max(size, round(upright.height * scale)))
+    resized = upright.resize(sides, Image.Resampling.LANCZOS) if upright.size != sides else upright
+    left, top = ((side - size) // 2 for side in sides)
     return np.array(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
