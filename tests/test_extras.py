@@ -179,6 +179,8 @@ def test_an_entry_is_a_name_and_a_share(extras, words):
         config.load("rn18.yaml", {"train.extras": extras})
     with pytest.raises(ValueError, match="train.extras knows erasing, .*, got 'erasin'"):
         augment.from_settings(config.load("rn18.yaml", {"train.extras": ["erasin 0.5"]}).train)
+    with pytest.raises(ValueError, match="train.extras names 1 of its augmentations again"):
+        augment.from_settings(config.load("rn18.yaml", {"train.extras": ["mixup 0.5", "mixup 0.2"]}).train)
 
 
 def shown(root, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:

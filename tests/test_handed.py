@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastresnet as fr
+from fastresnet.data.own import splits_of
 from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
+from fastresnet.training.own import Own
 
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "train.precision": "fp32", "run.device": "cpu",
@@ -92,6 +95,25 @@ def test_a_loss_of_ones_own_is_what_training_falls_by(train):
 def test_an_augmentation_of_ones_own_reaches_training_and_not_the_test(train):
     run = train(model=linear, augment=darker)
     assert np.allclose(run.history[-1]["train_accuracy"], 0.5, atol=0.2)  # black images tell nothing
+
+
+class Forgetful(Linear):
+    """With dropout."""
+
+    def forward(self, images):
+        return super().forward(F.dropout(images, 0.5, self.training))
+
+
+def test_what_ones_own_code_draws_follows_the_seed_and_goes_on_exactly_from_any_step(pair):
+    own = Own(Forgetful(), augment=lambda images: images + torch.randn_like(images))
+    cfg, data = config.load("rn18.yaml", SMALL), splits_of(pair)
+    whole, parts = (Experiment(cfg, splits=data, own=own) for _ in range(2))
+    state = torch.get_rng_state()
+    whole.fit_epoch(0)
+    for limit in (1, 3, None):
+        parts.fit_epoch(0, limit=limit)
+    assert torch.equal(whole.model.layer.weight, parts.model.layer.weight)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's own"
 
 
 def test_callbacks_see_the_run_and_can_end_it(train, tmp_path):

@@ -39,9 +39,17 @@ def test_a_batch_is_decoded_and_the_corrupt_sample_is_named(monkeypatch):
         jpeg.decode(payloads, (24, 32), "cpu", "torchvision")
 
 
+def test_the_set_is_gathered_in_the_hosts_memory_of_which_it_was_asked_whether_it_fits(monkeypatch):
+    monkeypatch.setattr(
+        jpeg, "_nvjpeg", lambda *given: lambda encoded: [torch.ones(3, 24, 32)] * len(encoded)
+    )
+    decoded = jpeg.decode([b"x"] * 5, (24, 32), "cuda:99", "torchvision")
+    assert decoded.shape == (5, 24, 32, 3) and decoded.device.type == "cpu" and decoded.eq(1).all()
+
+
 @pytest.mark.gpu
 def test_the_gpu_decodes_as_the_cpu_does_within_rounding():
     payloads, images = encoded(50)
-    difference = jpeg.decode(payloads, (24, 32), "cuda", jpeg.decoder()).cpu().int()
+    difference = jpeg.decode(payloads, (24, 32), "cuda", jpeg.decoder()).int()
     difference = (difference - torch.from_numpy(images).int()).abs()
     assert int(difference.max()) <= 12 and float(difference.float().mean()) < 1.5

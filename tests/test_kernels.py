@@ -8,7 +8,10 @@ from oracle import augment as exactly
 from fastresnet import augment
 from fastresnet.augment import Augment
 
-HEIGHT, WIDTH, STORED, BATCH = 12, 16, 30, 23
+HEIGHT, WIDTH, BATCH = 12, 16, 23
+RANDOM = torch.Generator().manual_seed(1)
+STORED = torch.randint(0, 256, (30, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=RANDOM)
+INDICES = torch.randint(0, len(STORED), (BATCH,), generator=RANDOM)
 EVERYTHING = Augment(3, "mean", "random", 6, 0.2, 0.3)
 SPECS = {
     "nothing": Augment(),
@@ -30,78 +33,69 @@ SPECS = {
 }
 
 
-@pytest.fixture(scope="module")
-def stored() -> torch.Tensor:
-    return torch.randint(
-        0, 256, (STORED, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+def drawn(spec, count=BATCH, epoch=0, device="cpu"):
+    return augment.draw(spec, count, (HEIGHT, WIDTH), seed=3, epoch=epoch, device=device)
 
 
-@pytest.fixture(scope="module")
-def indices() -> torch.Tensor:
-    return torch.randint(0, STORED, (BATCH,), generator=torch.Generator().manual_seed(2))
+def finished(choices, kernel, indices=INDICES, **more):
+    return augment.apply(STORED, indices, choices, mean=MEAN, std=STD, kernel=kernel, **more)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("kernel", ["reference", "rows", "fused"])
-def test_the_kernel_does_what_the_documentation_says(stored, indices, kernel, spec, dtype):
-    choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
-    arguments = dict(mean=MEAN, std=STD)
+def test_the_kernel_does_what_the_documentation_says(kernel, spec, dtype):
+    choices = drawn(spec)
     for size in (None, (9, 10)):
-        exact = exactly(stored, indices, choices, size)
-        plain = augment.apply(stored, indices, choices, size=size, kernel="reference", **arguments)
-        result = augment.apply(stored, indices, choices, size=size, kernel=kernel, dtype=dtype, **arguments)
+        exact = exactly(STORED, INDICES, choices, size)
+        plain = finished(choices, "reference", size=size)
+        result = finished(choices, kernel, size=size, dtype=dtype)
         assert_within_twice_the_rounding(result, plain, exact)
 
 
 @pytest.mark.parametrize("kernel", ["reference", "rows", "fused"])
-def test_memory_format_and_out_buffer_hold_the_same_batch(stored, indices, kernel):
-    choices = augment.draw(EVERYTHING, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
-    arguments = dict(mean=MEAN, std=STD, kernel=kernel)
-    last = augment.apply(stored, indices, choices, **arguments)
-    first = augment.apply(stored, indices, choices, channels_last=False, **arguments)
+def test_memory_format_and_out_buffer_hold_the_same_batch(kernel):
+    choices = drawn(EVERYTHING)
+    last = finished(choices, kernel)
+    first = finished(choices, kernel, channels_last=False)
     assert last.is_contiguous(memory_format=torch.channels_last) and first.is_contiguous()
     assert torch.equal(last, first)
     buffer = torch.full_like(first, float("nan"))
-    assert augment.apply(stored, indices, choices, out=buffer, **arguments) is buffer
+    assert finished(choices, kernel, out=buffer) is buffer
     assert torch.equal(buffer, first)
 
 
-def test_flip_mirrors_the_crop_not_the_padding(stored):
+def test_flip_mirrors_the_crop_not_the_padding():
     spec = Augment(crop_padding_px=3, crop_mode="zero", flip="random")
     one = torch.tensor([4])
     to_the_left = dict(dy=torch.tensor([3]), dx=torch.tensor([0]))
     plain = augment.Choices(1, spec, **to_the_left)
     mirrored = augment.Choices(1, spec, flip=torch.tensor([True]), **to_the_left)
     for kernel in ("reference", "rows", "fused"):
-        before, after = (
-            augment.apply(stored, one, choices, mean=MEAN, std=STD, kernel=kernel)
-            for choices in (plain, mirrored)
-        )
+        before, after = (finished(choices, kernel, one) for choices in (plain, mirrored))
         assert torch.equal(after, before.flip(3))
 
 
-def test_row_copies_in_several_chunks_equal_one_chunk(stored, indices, monkeypatch):
+def test_row_copies_in_several_chunks_equal_one_chunk(monkeypatch):
     from fastresnet.augment.kernels import rows
 
-    choices = augment.draw(EVERYTHING, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
-    whole = augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel="rows")
+    choices = drawn(EVERYTHING)
+    whole = finished(choices, "rows")
     monkeypatch.setattr(rows, "CHUNK_BYTES", 5 * HEIGHT * WIDTH * 3)
-    assert torch.equal(augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel="rows"), whole)
+    assert torch.equal(finished(choices, "rows"), whole)
 
 
-def test_cutout_and_mean_padding_are_exactly_zero_whatever_the_jitter(stored, indices):
+def test_cutout_and_mean_padding_are_exactly_zero_whatever_the_jitter():
     spec = Augment(crop_padding_px=3, crop_mode="mean", cutout_px=40, brightness=1.0, contrast=1.0)
-    choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
+    choices = drawn(spec)
     for kernel in ("reference", "rows", "fused"):
-        assert not augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel=kernel).any()
+        assert not finished(choices, kernel).any()
 
 
-def test_batches_made_in_inference_mode_do_not_spoil_later_ones(stored, indices):
-    choices = augment.draw(EVERYTHING, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
+def test_batches_made_in_inference_mode_do_not_spoil_later_ones():
+    choices = drawn(EVERYTHING)
     with torch.inference_mode():
-        one = augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel="rows")
-    other = augment.apply(stored, indices, choices, mean=MEAN, std=STD, kernel="rows")
+        one = finished(choices, "rows")
+    other = finished(choices, "rows")
     assert torch.equal(one, other) and not other.is_inference()
     (other * torch.ones((), requires_grad=True)).sum().backward()

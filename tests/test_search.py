@@ -151,7 +151,7 @@ def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stop
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(command.data, "prepare", lambda cfg, notes: splits(32, 30, 16))
-    network = SimpleNamespace(evaluation_splits=["test"], close=int)
+    network = SimpleNamespace(eval_loaders=["test"], close=int)
 
     def prepared(cfg, splits):
         return SimpleNamespace(lr=cfg.optim.lr, flops={"train": 1.0}, experiment=network)

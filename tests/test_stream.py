@@ -64,6 +64,12 @@ def varied(tmp_path_factory, writer):
     return images, StreamLoader(path, asked, on_error="skip", image_size=16, workers=1)
 
 
+def assert_same_batches(one, other, epoch=0):
+    for (images, labels), (theirs, numbers) in zip(one.epoch(epoch), other.epoch(epoch), strict=True):
+        assert torch.equal(images, theirs) and torch.equal(labels, numbers)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
 def ffcv_threads() -> int:
     return sum(type(thread).__name__ == "Epoch" for thread in threading.enumerate())
 
@@ -73,11 +79,7 @@ def test_streaming_gives_the_resident_loaders_batches(raw):
     resident = ResidentLoader(images, labels, Batching(**SETTINGS))
     assert len(stream) == len(resident) and stream.num_samples == resident.num_samples
     for epoch in (0, 3):  # any epoch, without the ones before it: that is what resuming needs
-        for (one, one_labels), (other, other_labels) in zip(
-            stream.epoch(epoch), resident.epoch(epoch), strict=True
-        ):
-            assert torch.equal(one, other) and torch.equal(one_labels, other_labels)
-            assert one.is_contiguous(memory_format=torch.channels_last)
+        assert_same_batches(stream, resident, epoch)
 
 
 def test_a_part_of_a_beton_is_mirrored_as_the_same_images_in_memory_are(raw):
@@ -236,8 +238,7 @@ def test_streamed_jpegs_are_the_pixels_that_the_resident_loader_decodes(writer, 
     whole, labels = beton.read(tmp_path / "x.beton")[:2]
     stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
     resident = ResidentLoader(whole, labels, asked)
-    for (one, _), (other, _) in zip(stream.epoch(0), resident.epoch(0), strict=True):
-        assert torch.equal(one, other)
+    assert_same_batches(stream, resident)
 
 
 def test_a_beton_with_other_names_order_and_more_fields_streams(tmp_path):
@@ -250,9 +251,7 @@ def test_a_beton_with_other_names_order_and_more_fields_streams(tmp_path):
     writer.from_indexed_dataset([(0.5, number, image) for number, image in enumerate(images)])
     asked = Batching(8, **STATISTICS)
     stream = StreamLoader(tmp_path / "x.beton", asked, workers=1)
-    expected = ResidentLoader(images, np.arange(20), asked)
-    for (one, labels), (other, numbers) in zip(stream.epoch(0), expected.epoch(0), strict=True):
-        assert torch.equal(one, other) and torch.equal(labels, numbers)
+    assert_same_batches(stream, ResidentLoader(images, np.arange(20), asked))
 
 
 def test_a_corrupt_jpeg_is_left_out_or_named(varied):

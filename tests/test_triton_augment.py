@@ -17,7 +17,7 @@ import pytest
 import torch
 from oracle import MEAN, STD, assert_within_twice_the_rounding
 from oracle import augment as exactly
-from test_kernels import BATCH, HEIGHT, SPECS, STORED, WIDTH
+from test_kernels import HEIGHT, INDICES, SPECS, STORED, WIDTH, drawn, finished
 
 from fastresnet import augment
 from fastresnet.augment import Augment
@@ -46,18 +46,6 @@ def interpreted() -> ModuleType:
             os.environ["TRITON_INTERPRET"] = before
 
 
-@pytest.fixture(scope="module")
-def stored() -> torch.Tensor:
-    return torch.randint(
-        0, 256, (STORED, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
-
-
-@pytest.fixture(scope="module")
-def indices() -> torch.Tensor:
-    return torch.randint(0, STORED, (BATCH,), generator=torch.Generator().manual_seed(2))
-
-
 def run(module, stored, indices, choices, size, dtype, channels_last=True) -> torch.Tensor:
     h, w = size or (HEIGHT, WIDTH)
     shape = (len(indices), h, w, 3) if channels_last else (len(indices), 3, h, w)
@@ -68,45 +56,45 @@ def run(module, stored, indices, choices, size, dtype, channels_last=True) -> to
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_the_interpreted_kernel_does_what_the_documentation_says(interpreted, stored, indices, spec):
-    few = indices[:4]
-    choices = augment.draw(spec, len(few), (HEIGHT, WIDTH), seed=3, epoch=0)
+def test_the_interpreted_kernel_does_what_the_documentation_says(interpreted, spec):
+    few = INDICES[:4]
+    choices = drawn(spec, len(few))
     for size, dtype in ((None, torch.float32), (None, torch.float16), ((9, 10), torch.float32)):
-        exact = exactly(stored, few, choices, size)
-        plain = augment.apply(stored, few, choices, mean=MEAN, std=STD, size=size, kernel="reference")
-        result = run(interpreted, stored, few, choices, size, dtype)
+        exact = exactly(STORED, few, choices, size)
+        plain = finished(choices, "reference", few, size=size)
+        result = run(interpreted, STORED, few, choices, size, dtype)
         assert_within_twice_the_rounding(result, plain, exact)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "zero", "mean"])
-def test_a_set_padded_once_gives_the_batch_of_the_set_as_it_is(interpreted, stored, indices, mode):
-    spec, few = Augment(2, mode, "random", 5, 0.1, 0.1), indices[:7]
-    choices, padded = augment.draw(spec, 7, (HEIGHT, WIDTH), seed=3, epoch=0), pad(stored, spec)
-    assert padded.shape == stored.shape and interpreted._in_words(padded.pixels, WIDTH)
-    once, each = (run(interpreted, x, few, choices, None, torch.float32) for x in (padded, stored))
-    plain = augment.apply(stored, few, choices, mean=MEAN, std=STD, kernel="reference")
+def test_a_set_padded_once_gives_the_batch_of_the_set_as_it_is(interpreted, mode):
+    spec, few = Augment(2, mode, "random", 5, 0.1, 0.1), INDICES[:7]
+    choices, padded = drawn(spec, 7), pad(STORED, spec)
+    assert padded.shape == STORED.shape and interpreted._in_words(padded.pixels, WIDTH)
+    once, each = (run(interpreted, x, few, choices, None, torch.float32) for x in (padded, STORED))
+    plain = finished(choices, "reference", few)
     assert torch.equal(once, each)
-    assert_within_twice_the_rounding(once, plain, exactly(stored, few, choices))
+    assert_within_twice_the_rounding(once, plain, exactly(STORED, few, choices))
     whole = run(interpreted, padded, few, augment.no_choices(7), None, torch.float32)
-    unchanged = augment.apply(stored, few, augment.no_choices(7), mean=MEAN, std=STD, kernel="reference")
+    unchanged = finished(augment.no_choices(7), "reference", few)
     torch.testing.assert_close(whole, unchanged)
 
 
-def test_the_interpreted_kernel_writes_both_memory_formats(interpreted, stored, indices):
-    choices = augment.draw(SPECS["all, mean"], BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
+def test_the_interpreted_kernel_writes_both_memory_formats(interpreted):
+    choices = drawn(SPECS["all, mean"])
     last, first = (
-        run(interpreted, stored, indices, choices, None, torch.float32, channels_last)
+        run(interpreted, STORED, INDICES, choices, None, torch.float32, channels_last)
         for channels_last in (True, False)
     )
     assert torch.equal(last, first)
 
 
-def test_an_image_that_fills_no_whole_block_is_written_to_its_last_pixel_and_no_further(interpreted, stored):
+def test_an_image_that_fills_no_whole_block_is_written_to_its_last_pixel_and_no_further(interpreted):
     one = torch.tensor([0])
     guarded = torch.full((3 * HEIGHT * WIDTH + 50,), 7.0)
     out = guarded[: 3 * HEIGHT * WIDTH].view(1, HEIGHT, WIDTH, 3)
     interpreted.augment(
-        stored, one, augment.no_choices(1), mean=MEAN, std=STD, size=(HEIGHT, WIDTH), out_NHWC=out
+        STORED, one, augment.no_choices(1), mean=MEAN, std=STD, size=(HEIGHT, WIDTH), out_NHWC=out
     )
     assert bool((guarded[3 * HEIGHT * WIDTH :] == 7).all()) and not bool((out == 7).any())
 
@@ -193,37 +181,29 @@ def test_for_a_gpu_no_option_spills_registers(for_a_gpu, capability, constants):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_kernel_on_the_gpu_does_what_the_documentation_says(stored, indices, dtype):
+def test_the_kernel_on_the_gpu_does_what_the_documentation_says(dtype):
     device = torch.device("cuda")
     for spec, size in itertools.product(SPECS.values(), (None, (9, 10))):
-        choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0)
-        exact = exactly(stored, indices, choices, size)
-        plain = augment.apply(stored, indices, choices, mean=MEAN, std=STD, size=size, kernel="reference")
-        result = augment.apply(
-            stored.to(device),
-            indices.to(device),
-            augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0, device=device),
-            mean=MEAN,
-            std=STD,
-            size=size,
-            dtype=dtype,
-            kernel="triton",
-        )
+        choices = drawn(spec)
+        exact = exactly(STORED, INDICES, choices, size)
+        plain = finished(choices, "reference", size=size)
+        there = STORED.to(device), INDICES.to(device), drawn(spec, device=device)
+        result = augment.apply(*there, mean=MEAN, std=STD, size=size, dtype=dtype, kernel="triton")
         assert_within_twice_the_rounding(result.cpu(), plain, exact)
 
 
 @pytest.mark.gpu
-def test_a_captured_graph_replays_the_kernel_with_new_choices_in_place(stored, indices):
+def test_a_captured_graph_replays_the_kernel_with_new_choices_in_place():
     device = torch.device("cuda")
     spec = Augment(3, "reflect", "random", 4, 0.1, 0.1)
-    here, which = stored.to(device), indices.to(device)
-    choices = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=0, device=device)
+    here, which = STORED.to(device), INDICES.to(device)
+    choices = drawn(spec, device=device)
     arguments = dict(mean=MEAN, std=STD, kernel="triton")
     buffer = augment.apply(here, which, choices, **arguments).clone()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         augment.apply(here, which, choices, out=buffer, **arguments)
-    other = augment.draw(spec, BATCH, (HEIGHT, WIDTH), seed=3, epoch=1, device=device)
+    other = drawn(spec, epoch=1, device=device)
     for name in ("dy", "dx", "flip", "cut_y", "cut_x", "brightness", "contrast"):
         getattr(choices, name).copy_(getattr(other, name))
     graph.replay()

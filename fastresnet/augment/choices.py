@@ -55,6 +55,8 @@ class Augment:
                 raise ValueError(f"train.extras knows {', '.join(EXTRAS)}, got {name!r}")
             if not 0 <= share <= 1:
                 raise ValueError(f"train.extras: {name} must lie between 0 and 1, got {share}")
+        if twice := len(self.extras) - len(dict(self.extras)):
+            raise ValueError(f"train.extras names {twice} of its augmentations again, each is drawn once")
 
     @property
     def mixes(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-BATCH = 1024  # images handed to nvJPEG at a time: bounds the memory that it takes beside the result
+BATCH = 1024  # images handed to nvJPEG at a time: bounds the memory that it takes
 Call = Callable[[list[Tensor]], list[Tensor]]  # encoded, uint8 on the CPU -> uint8 (3,H,W) on the GPU
 
 
@@ -33,18 +33,20 @@ def decoder() -> str | None:
 def decode(
     payloads: Sequence[bytes], size_hw: tuple[int, int], device: torch.device | str, decoder: str
 ) -> Tensor:
-    """JPEGs of one size, by their encoded bytes, as uint8 (N,H,W,3) on `device`; `decoder`: as above.
+    """JPEGs of one size, by their encoded bytes, decoded on `device`: uint8 (N,H,W,3) in the host's memory.
 
+    decoder:  as above
     Raises JpegError, naming the first sample that is no JPEG or of another size.
     """
     call, shape = _nvjpeg(decoder, torch.device(device)), (3, *size_hw)
-    images = torch.empty((len(payloads), *size_hw, 3), dtype=torch.uint8, device=device)
+    images = torch.empty((len(payloads), *size_hw, 3), dtype=torch.uint8)
     for start in range(0, len(payloads), BATCH):
         encoded = [torch.frombuffer(bytearray(p), dtype=torch.uint8) for p in payloads[start : start + BATCH]]
-        for sample, image in enumerate(_decoded(call, encoded, start), start):
+        decoded = _decoded(call, encoded, start)
+        for sample, image in enumerate(decoded, start):
             if tuple(image.shape) != shape:
                 raise _error(sample, f"it is {tuple(image.shape)}, not {shape}")
-            images[sample].copy_(image.permute(1, 2, 0))
+        images[start : start + BATCH] = torch.stack(decoded).permute(0, 2, 3, 1)
     return images
 
 

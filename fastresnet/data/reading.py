@@ -111,7 +111,7 @@ def _pixels(
     size = int(layout.heights[0]), int(layout.widths[0])
     payloads = beton.jpeg_payloads(layout, check, threads=workers)
     decoded = jpeg.decode(payloads, size, wanted.device, decoder)
-    return decoded.cpu().numpy(), layout.labels, np.arange(0), decoder
+    return decoded.numpy(), layout.labels, np.arange(0), decoder
 
 
 def _facts_of_bare_beton(layout: Layout, split: str, part: Split) -> Facts:

@@ -81,11 +81,8 @@ class ResidentLoader(Loader):
         self.first_images(1)
 
     def close(self) -> None:
-        self.stored, self.labels, self.num_samples = (
-            torch.empty((0, 1, 1, 3), dtype=torch.uint8),
-            self.labels[:0],
-            0,
-        )
+        self.stored, self.labels = torch.empty((0, 1, 1, 3), dtype=torch.uint8), self.labels[:0]
+        self.num_samples = 0
 
 
 def _as_tensor(values: np.ndarray | Tensor) -> Tensor:

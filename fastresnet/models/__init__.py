@@ -38,7 +38,8 @@ def build(
     seed is what PyTorch's generator gives next.
     With `model.pretrained` weights come from there where shapes allow, but the last layer's not from a run on
     other classes than `class_names`, where given; `.pretrained_report` says which.
-    Raises ValueError for settings that don't go together, and where the user's own code fails.
+    Raises ValueError for settings that don't go together, images too small for the network, and where the
+    user's own code fails.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs at least one class, got {num_classes}")
@@ -52,6 +53,9 @@ def build(
             model = parts.called(how, make, settings, num_classes, image_size)
         else:
             model = make(settings, num_classes, image_size)
+    if isinstance(model, Network) and image_size < model.smallest:
+        least = f"model.arch={settings.arch} takes images of {model.smallest} px or more"
+        raise ValueError(f"{least}, these have {image_size}")
     if settings.pretrained:
         from fastresnet.models import pretrained  # late: most runs start from nothing
 

@@ -11,6 +11,7 @@ from fastresnet.base import files, words
 from fastresnet.models.summary import Block, Summary
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 760, 46, 18, 60, 74  # px
@@ -80,11 +81,9 @@ def _box(run: list[Block], top: int, fill: str) -> Box:
 
 def _figure(summary: Summary) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.patches import FancyBboxPatch, PathPatch
-    from matplotlib.path import Path as Curve
 
     drawn = boxes(summary)
-    height = drawn[-1].top + BOX_HEIGHT + GAP
+    height, middle = drawn[-1].top + BOX_HEIGHT + GAP, WIDTH / 2
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=144)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
@@ -94,26 +93,26 @@ def _figure(summary: Summary) -> Figure:
     told += "A curve on the left is a residual connection."
     axes.text(LEFT, 30, title, size=18, weight="bold", color=INK)
     axes.text(LEFT, 52, told, size=12, color=FAINT)
-    for i, box in enumerate(drawn):
-        middle, bottom = WIDTH / 2, box.top + BOX_HEIGHT
-        corner, size = (LEFT, box.top), WIDTH - 2 * LEFT
-        style = "round,pad=0,rounding_size=6"
-        axes.add_patch(
-            FancyBboxPatch(corner, size, BOX_HEIGHT, boxstyle=style, facecolor=box.fill, edgecolor=INK)
-        )
-        axes.text(LEFT + 12, box.top + 19, box.title, size=13, weight="bold", color=INK)
-        axes.text(LEFT + size - 12, box.top + 19, box.figures, size=12, color=INK, ha="right")
-        axes.text(LEFT + 12, box.top + 37, box.detail, size=12, color=FAINT)
-        if box.residual:
-            points = [
-                (LEFT, box.top + 6),
-                (LEFT - 34, box.top + 6),
-                (LEFT - 34, bottom - 6),
-                (LEFT, bottom - 6),
-            ]
-            curve = Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
-            axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=INK, linewidth=1.5))
-        if i < len(drawn) - 1:
-            arrow = dict(arrowstyle="->", color=INK, linewidth=1.5, shrinkA=0, shrinkB=0)
-            axes.annotate("", (middle, bottom + GAP), (middle, bottom), arrowprops=arrow)
+    for box in drawn:
+        _show(axes, box)
+    arrow = dict(arrowstyle="->", color=INK, linewidth=1.5, shrinkA=0, shrinkB=0)
+    for box in drawn[1:]:
+        axes.annotate("", (middle, box.top), (middle, box.top - GAP), arrowprops=arrow)
     return figure
+
+
+def _show(axes: Axes, box: Box) -> None:
+    from matplotlib.patches import FancyBboxPatch, PathPatch
+    from matplotlib.path import Path as Curve
+
+    corner, width, style = (LEFT, box.top), WIDTH - 2 * LEFT, "round,pad=0,rounding_size=6"
+    patch = FancyBboxPatch(corner, width, BOX_HEIGHT, boxstyle=style, facecolor=box.fill, edgecolor=INK)
+    axes.add_patch(patch)
+    axes.text(LEFT + 12, box.top + 19, box.title, size=13, weight="bold", color=INK)
+    axes.text(LEFT + width - 12, box.top + 19, box.figures, size=12, color=INK, ha="right")
+    axes.text(LEFT + 12, box.top + 37, box.detail, size=12, color=FAINT)
+    if box.residual:
+        high, low = box.top + 6, box.top + BOX_HEIGHT - 6
+        points = [(LEFT, high), (LEFT - 34, high), (LEFT - 34, low), (LEFT, low)]
+        curve = Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
+        axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=INK, linewidth=1.5))

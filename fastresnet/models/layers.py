@@ -31,12 +31,6 @@ def scaled(channels: int, width: float) -> int:
     return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
 
-def check_size(arch: str, image_size: int, smallest: int) -> None:
-    """ValueError where images are so small that a pool or a convolution would have nothing left."""
-    if image_size < smallest:
-        raise ValueError(f"model.arch={arch} takes images of {smallest} px or more, these have {image_size}")
-
-
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution without bias; height and width stay, or are divided by the stride, rounded up."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
@@ -79,10 +73,12 @@ class Network(nn.Module):
     pretrained_report:  what model.pretrained gave, in one line; None where the network starts from nothing
     counted:            whether `reset_parameters` has drawn all its weights, so that it can draw others
     he_normal:          how convolutions begin: see `weights.draw`
+    smallest:           height and width in px below which a pool or convolution would have nothing left
     """
 
     pretrained_report: str | None = None
     counted = he_normal = False
+    smallest = 1
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """First weights, in place and on the device where they lie; no device gives others.

@@ -7,15 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastresnet.models.layers import (
-    HEAD_SCALES,
-    ConvNorm,
-    GlobalMaxPool,
-    Network,
-    Residual,
-    check_size,
-    scaled,
-)
+from fastresnet.models.layers import HEAD_SCALES, ConvNorm, GlobalMaxPool, Network, Residual, scaled
 from fastresnet.models.weights import undrawn
 from fastresnet.settings.sections import Model
 
@@ -69,6 +61,8 @@ class ResNet9(_ScaledHead):
 class FfcvResNet9(_ScaledHead):
     """The network of FFCV's CIFAR example: its second convolution is 5x5 stride 2, its last unpadded."""
 
+    smallest = 11  # halved twice, then a 3x3 without padding
+
     def __init__(
         self, num_classes: int = 10, *, width: float = 1.0, activation: str = "relu", head_scale: float = 0.2
     ) -> None:
@@ -103,6 +97,5 @@ def from_settings(settings: Model, num_classes: int, image_size: int) -> ResNet9
 @undrawn()
 def ffcv_from_settings(settings: Model, num_classes: int, image_size: int) -> FfcvResNet9:
     """FFCV's network at the width, activation and scale that the section `model` says."""
-    check_size("resnet9_ffcv", image_size, 11)  # halved twice, then a 3x3 without padding
     scale = settings.head_scale or HEAD_SCALES["resnet9_ffcv"]
     return FfcvResNet9(num_classes, width=settings.width, activation=settings.activation, head_scale=scale)

@@ -11,15 +11,7 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastresnet.models.layers import (
-    HEAD_SCALES,
-    GlobalMaxPool,
-    Network,
-    PaddedConv2d,
-    check_size,
-    conv3x3,
-    scaled,
-)
+from fastresnet.models.layers import HEAD_SCALES, GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 from fastresnet.models.weights import undrawn
 from fastresnet.settings.sections import Model
@@ -84,7 +76,7 @@ class SpeedNet(Network):
     head_scale:         the logits are multiplied by it
     head_std:           standard deviation of the head's first weights; None leaves PyTorch's own
 
-    Images need 9 px or more on a side for three groups (24, 28 and 32 px are what the recipes use).
+    Images need 9 px or more for three groups (24, 28 and 32 px are what the recipes use).
     """
 
     def __init__(
@@ -107,6 +99,7 @@ class SpeedNet(Network):
         super().__init__()
         channels = [WHITEN_CHANNELS, *(scaled(c, width) for c in widths)]
         zeros = whiten_channels - WHITEN_CHANNELS
+        self.smallest = 1 + 2 ** len(widths)  # the whitening takes one, each group halves
         self.whiten = PaddedConv2d(3, WHITEN_CHANNELS, WHITEN_KERNEL, bias=True, more_outputs=zeros)
         self.whiten.weight.requires_grad_(not whiten)
         self.act = make_activation(whiten_activation or activation)
@@ -186,12 +179,10 @@ def _widest(device: torch.device) -> torch.dtype:
 
 @undrawn()
 def from_settings(settings: Model, num_classes: int, image_size: int) -> SpeedNet:
-    """The small net that the section `model` describes. ValueError for images too small to be pooled."""
-    widths = settings.stage_widths or (64, 256, 256)
-    check_size("speednet", image_size, 1 + 2 ** len(widths))  # the whitening takes one, each group halves
+    """The small net that the section `model` describes."""
     return SpeedNet(
         num_classes,
-        widths,
+        settings.stage_widths or (64, 256, 256),
         width=settings.width,
         convs_per_group=settings.convs_per_block,
         residual=settings.residual,

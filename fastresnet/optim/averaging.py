@@ -74,14 +74,12 @@ class Average(ABC):
     @torch.no_grad()
     def load_state_dict(self, state: AverageState) -> None:
         """The inverse of `state_dict`. Raises ValueError where the names or shapes are another model's."""
-        weights = state["weights"]
-        if list(weights) != self.names or any(
-            weights[n].shape != k.shape for n, k in zip(self.names, self.kept)
-        ):
+        own, weights = dict(zip(self.names, self.kept)), state["weights"]
+        if {name: value.shape for name, value in weights.items()} != {n: v.shape for n, v in own.items()}:
             raise ValueError(
                 "the averaged weights in this checkpoint belong to another model (check model.*)"
             )
-        for name, value in zip(self.names, self.kept):
+        for name, value in own.items():
             value.copy_(weights[name])
         self.updates = int(state["updates"])
 

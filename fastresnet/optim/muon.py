@@ -129,6 +129,7 @@ class Muon(torch.optim.Optimizer):
             shape = tuple(flat[0].shape)
             raise ValueError(f"Muon needs matrices or filters, got a parameter of shape {shape}")
         self._due: Tensor | None = None  # `renormalize` on the device
+        self._norms: dict[tuple[int, ...], Tensor] = {}  # wanted, of banks with so many filters
         self._plans: dict[tuple[torch.Size, ...], Share] = {}  # for some of the filters
 
     @torch.no_grad()
@@ -183,13 +184,18 @@ class Muon(torch.optim.Optimizer):
             state["step"] = torch.zeros((), device=params[0].device if capturable else "cpu")
         step = state["step"]
         if capturable or self.renormalize[int(step) % len(self.renormalize)]:
-            norms = torch._foreach_norm(params)
-            torch._foreach_div_(norms, [p.shape[0] ** 0.5 for p in params])
-            scales = torch.stack(norms).clamp_min(1e-12).reciprocal()  # a bank of zeros stays one
+            norms = torch.stack(torch._foreach_norm(params)).clamp_min(1e-12)  # a bank of zeros stays one
+            scales = self._wanted_norms(params) / norms
             if capturable and not all(self.renormalize):
                 scales = torch.where(self._due_now(step), scales, 1.0)
             torch._foreach_mul_(params, list(scales.unbind()))
         step += 1
+
+    def _wanted_norms(self, params: list[Tensor]) -> Tensor:
+        heights = tuple(p.shape[0] for p in params)
+        if heights not in self._norms:
+            self._norms[heights] = torch.tensor(heights, dtype=torch.float32).sqrt().to(params[0].device)
+        return self._norms[heights]
 
     def _due_now(self, step: Tensor) -> Tensor:
         if self._due is None:

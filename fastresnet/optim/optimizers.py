@@ -256,15 +256,14 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
             for group in filters:
                 group["weight_decay"] = (settings.filter_decay or 0.0) / settings.lr
         all_filters = [parameter for group in filters for parameter in group["params"]]
+        every, slower = settings.renormalize_every, settings.renormalize_slower
         muon = Muon(
             filters,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             steps=settings.muon_steps,
             coefficients=_coefficients(settings.newton_schulz),
-            renormalize=renormalising(
-                run.total_steps, settings.renormalize_every, settings.renormalize_slower
-            ),
+            renormalize=renormalising(run.total_steps, every, slower),
             capturable=run.capturable,
             compile=run.compile,
             share=worthwhile(all_filters, settings.muon_steps, run.place, run.device),

@@ -77,11 +77,10 @@ class Rates:
         step = min(step, len(self.factors[0]) - 1)
         for group, factor in zip(self.groups, self.factors):
             group["lr"] = group["base_lr"] * factor[step]
-            if self.momentum is not None:
-                key = "momentum" if "momentum" in group else "betas"
-                group[key] = (
-                    self.momentum[step] if key == "momentum" else (self.momentum[step], *group["betas"][1:])
-                )
+            if self.momentum is not None and "betas" in group:
+                group["betas"] = (self.momentum[step], *group["betas"][1:])
+            elif self.momentum is not None:
+                group["momentum"] = self.momentum[step]
 
     def set_on_device(self) -> None:
         """The rates of the counter's step, and count on; the host neither knows nor waits."""

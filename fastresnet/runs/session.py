@@ -140,11 +140,11 @@ class Session:
         self.logs = loggers.open_all(self.cfg.run.loggers, self.folder.path, self.cfg)
 
     def _warm_up(self) -> None:
-        experiment, graph = self.experiment, self.experiment.trainer.options.cuda_graph
-        if experiment.compile_mode == "off" and not graph:
+        experiment, options = self.experiment, self.experiment.trainer.options
+        if options.compile == "off" and not options.cuda_graph:
             experiment.loaders.warm_up()
         else:
-            how = f"train.compile={experiment.compile_mode}, cuda_graph={graph}"
+            how = f"train.compile={options.compile}, cuda_graph={options.cuda_graph}"
             self.progress.note(f"compiling the step ({how}) ...")
             experiment.warm_up()
         self.ledger.seconds["compile"] = self._since_began() - self.ledger.seconds["startup"]
@@ -218,7 +218,7 @@ class Session:
         if last or (every and (result.epoch + 1) % every == 0):
             clock = timing.Stopwatch(self.experiment.device)
             with self.progress.busy("evaluating"):
-                answers = {name: self.experiment.predict(name) for name in self.experiment.evaluation_splits}
+                answers = {name: self.experiment.predict(name) for name in self.experiment.eval_loaders}
             self.predictions = answers.get("test")
             scores = {name: evaluation.score(*both) for name, both in answers.items()}
             self.ledger.seconds["eval"] += clock.lap("eval")

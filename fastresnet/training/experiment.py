@@ -112,16 +112,6 @@ class Experiment:
         px = self.cfg.data.image_size
         return (px, px) if px else self.splits.train.image_shape
 
-    @property
-    def compile_mode(self) -> str:
-        """torch.compile's mode, or off."""
-        return self.trainer.options.compile
-
-    @property
-    def evaluation_splits(self) -> tuple[str, ...]:
-        """The splits that can be evaluated: test, and val where the run holds some images back."""
-        return tuple(self.eval_loaders)
-
     def _build_loaders(self, notes: Callable[[str], None]) -> None:
         self.loaders = loading.build(
             self.cfg,
@@ -157,8 +147,10 @@ class Experiment:
     def batches(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of epoch `epoch` (from 0), after the caller's own augmentation too."""
         made = self.train_loader.epoch(epoch, self.trainer.buffers)
+        theirs = bool(self.own.names()) or ":" in self.cfg.model.arch
+        words = self.seed, epoch, self.place.rank
         try:
-            yield from self.own.augmented(made) if self.own.augment else made
+            yield from self.own.repeatable(made, words, self.device) if theirs else made
         finally:
             getattr(made, "close", lambda: None)()
 

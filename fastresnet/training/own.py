@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,13 +73,21 @@ class Own:
         given = {"model": self.model, "loss": self.loss, "augment": self.augment}
         return [f"{name}: {place(part)}" for name, part in given.items() if part is not None]
 
-    def augmented(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches after `augment`. Raises ValueError where it changes their shape."""
-        assert self.augment is not None
-        for images, labels in batches:
-            shown = self.augment(images)
-            _check_shown(shown, images)
-            yield shown, labels
+    def repeatable(
+        self, batches: Iterator[Batch], words: tuple[int, ...], device: torch.device
+    ) -> Iterator[Batch]:
+        """The batches after `augment`, each with PyTorch's random state set by `words` and its place alone.
+
+        So dropout and whatever else the caller's code draws follows the seed, and goes on exactly from any
+        step. Afterwards the state is what it was. Raises ValueError where augment changes the images' shape.
+        """
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for step, (images, labels) in enumerate(batches):
+                drawn = np.random.SeedSequence([*words, step]).generate_state(1, np.uint64)
+                torch.manual_seed(int(drawn[0]))
+                shown = images if self.augment is None else self.augment(images)
+                _check_shown(shown, images)
+                yield shown, labels
 
 
 def answering(model: nn.Module, classes: int, shape: tuple[int, int]) -> nn.Module:

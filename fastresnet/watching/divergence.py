@@ -78,7 +78,7 @@ def cause(experiment: Experiment, last: int, again: str, stop: StopRequest) -> s
             return f"{told}, those after them were not looked at ({words.duration(spent)} spent)"
     return (
         f"steps {first} to {last} stayed finite when they were done again: what isn't part of a checkpoint "
-        "(a callback, a random augmentation of one's own), arithmetic that doesn't repeat itself "
+        "(a callback, random numbers that aren't PyTorch's), arithmetic that doesn't repeat itself "
         "(run.deterministic=true does) or the hardware did it"
     )
 

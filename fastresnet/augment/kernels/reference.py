@@ -36,9 +36,8 @@ def augment(
     """
     height, width = images_NHWC.shape[1:3]
     rows_BH, cols_BW, outside_BHW = window(choices, len(indices), height, width, images_NHWC.device)
-    pixels = images_NHWC[
-        indices[:, None, None], rows_BH[:, :, None], cols_BW[:, None, :]
-    ].float()  # (B,H,W,3)
+    places = indices[:, None, None], rows_BH[:, :, None], cols_BW[:, None, :]
+    pixels = images_NHWC[places].float()  # (B,H,W,3)
     if outside_BHW is not None and choices.spec.crop_mode == "zero":
         pixels = pixels * ~outside_BHW[..., None]
     scale, offset = affine(choices, mean, std, images_NHWC.device)
@@ -48,9 +47,8 @@ def augment(
     if choices.cut_y is not None:
         out = out * ~cut_square(choices, height, width)[..., None]
     if size is not None and tuple(size) != (height, width):
-        out = F.interpolate(out.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False).permute(
-            0, 2, 3, 1
-        )
+        out = F.interpolate(out.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
+        out = out.permute(0, 2, 3, 1)
     return out
 
 

@@ -101,7 +101,7 @@ def rehearse(experiment: Experiment, last_step: int) -> None:
                 if step in steps:
                     experiment.trainer.steps_done = step
                     experiment.trainer.step(images, torch.randint_like(labels, classes))
-    for split in experiment.evaluation_splits:
+    for split in experiment.eval_loaders:
         experiment.evaluate(split, tta=experiment.cfg.eval.tta)
     timing.synchronize(experiment.device)
 

@@ -185,7 +185,7 @@ class Search:
             return
         try:
             for seed in seeds:
-                split = "val" if "val" in prepared.experiment.evaluation_splits else "test"
+                split = "val" if "val" in prepared.experiment.eval_loaders else "test"
                 row = protocol.run_once(prepared, seed, timed=self.seat.timed, split=split)
                 row["flops"], row["settings"] = prepared.flops["train"], trial.settings
                 yield number, row
