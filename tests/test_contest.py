@@ -62,6 +62,16 @@ def test_ratios_are_held_against_the_targets(rows):
     assert len(outcome.verdicts([*rows, missing], "cpu")) == 1
 
 
+def test_a_rival_that_runs_in_several_ways_is_held_to_its_fastest(rows):
+    ours, q = dict(rows[0], name="resident fused"), rows[0]["images_per_second"]
+    slow, fast = (
+        dict(rows[0], name=name, ours=False, images_per_second=dict(q, median=q["median"] / times))
+        for name, times in (("ffcv", 9.0), ("ffcv by its table", 2.0))
+    )
+    found = outcome.verdicts([ours, slow, fast], "cpu")
+    assert found[0]["reached"] == pytest.approx(2.0) and not found[0]["hit"]
+
+
 def test_on_a_gpu_the_batch_of_training_and_an_epoch_at_once_are_held_apart(rows):
     made = [one.name for one in entrants.entrants(torch.device("cuda")) if one.on_device]
     assert made[:2] == ["resident triton", "resident triton, an epoch at once"]

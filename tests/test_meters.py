@@ -8,6 +8,8 @@ import torch
 
 from fastresnet.machine import hardware, meters, nvml
 from fastresnet.machine.ceiling import matmul_ceiling
+from fastresnet.machine.distributed import World
+from fastresnet.runs.ledger import joules_of_all
 
 
 def test_rapl_energy_is_read_and_a_wrapped_counter_is_unwrapped(rapl):
@@ -27,6 +29,13 @@ def test_the_energy_of_the_whole_board_is_not_added_to_that_of_its_package(rapl)
         for counter in (rapl, board):
             counter.write_text("5000000\n")
     assert meter.joules == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("size", "on_this_host", "joules"), [(1, 1, 5.0), (2, 2, 5.0), (2, 1, None)])
+def test_processes_on_one_hosts_cores_share_its_meter(rapl, size, on_this_host, joules):
+    with meters.EnergyMeter("cpu") as meter:
+        rapl.write_text("5000000\n")
+    assert joules_of_all(meter, World(size=size, local_size=on_this_host)) == joules
 
 
 def test_without_a_meter_the_energy_is_unknown_not_zero(tmp_path, monkeypatch):

@@ -103,6 +103,14 @@ def test_a_run_stops_where_max_steps_says_and_counts_the_arithmetic_of_these_ste
     assert ready.flops["train"] == pytest.approx(4 / 6 * prepared().flops["train"])
 
 
+def test_the_peak_of_memory_is_that_of_the_runs_alone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(protocol.memory, "reset_peak", lambda device: seen.append("begun"))
+    monkeypatch.setattr(protocol, "matmul_ceiling", lambda *given, **more: seen.append("ceiling") or 1e12)
+    protocol.prepare(settings(), splits(60, 120, 16)).experiment.close()
+    assert seen == ["ceiling", "begun"]
+
+
 def test_a_diverged_run_claims_no_share_of_the_machine(prepared, monkeypatch):
     def diverges(*given, **more):
         raise Diverged("not finite")

@@ -21,6 +21,7 @@ from drawn import splits
 
 from fastresnet.commands import train as command
 from fastresnet.loading.choice import Loaders
+from fastresnet.machine import memory
 from fastresnet.models.flops import flops_per_image
 from fastresnet.runs import checkpoint, keeping, ledger, record, start
 from fastresnet.runs.callbacks import Callback
@@ -138,6 +139,15 @@ def test_a_resumed_runs_wall_holds_its_sessions_and_its_energy_is_unknown(train,
     again = train("part", {"run.resume": str(tmp_path / "part")}).record
     assert again["seconds"]["wall"] > again["seconds"]["train"] > 5000.0
     assert again["energy_joules"] is None
+
+
+def test_the_peak_of_memory_is_that_of_the_run_alone(train, monkeypatch):
+    seen = []
+    monkeypatch.setattr(memory, "reset_peak", lambda device: seen.append("begun"))
+    monkeypatch.setattr(memory, "peak_bytes", lambda device: seen.append("read") or 7)
+    monkeypatch.setattr(ledger, "rate_ceiling", lambda *given, **more: seen.append("ceiling") or 1e12)
+    assert train("a").record["peak_memory_bytes"] == 7
+    assert seen == ["begun", "read", "ceiling"], "its matrices may be larger than a run"
 
 
 def test_max_steps_stops_early_and_keeps_the_schedule(train, whole):

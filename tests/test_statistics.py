@@ -55,6 +55,7 @@ def test_two_runs_that_agree_to_the_image_prove_no_more_than_their_resolution():
     assert statistics.p_value_mean_above(alike, 0.94) == 0.0
     on_a_grid = statistics.p_value_mean_above(alike, 0.94, 1e-4)  # t = sqrt(2) of one degree
     assert on_a_grid == pytest.approx(0.19591, abs=1e-5)
+    assert statistics.spread(alike, 1e-4) == (0.9401, 0.0, pytest.approx(12.7062e-4 / 2**0.5))
 
 
 def test_pairs_are_tested_by_their_differences_and_no_closer_than_their_resolution():

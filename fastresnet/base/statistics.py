@@ -35,16 +35,19 @@ def quantiles(samples: Sequence[float]) -> Quantiles:
     return {"median": median(samples), "p20": low, "p80": high, "n": len(samples)}
 
 
-def spread(samples: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+def spread(
+    samples: Sequence[float], resolution: float = 0.0
+) -> tuple[float | None, float | None, float | None]:
     """(mean, standard deviation of a sample, half of the mean's 95 % interval by Student's t).
 
     None for what so few samples don't know: one says nothing about its own spread.
+    resolution:  as of `p_value_paired`; it widens the interval alone
     """
     n = len(samples)
     if n < 2:
         return (samples[0] if n else None), None, None
     std = stdev(samples)
-    return fmean(samples), std, student_t_quantile(0.975, n - 1) * std / math.sqrt(n)
+    return fmean(samples), std, student_t_quantile(0.975, n - 1) * max(std, resolution) / math.sqrt(n)
 
 
 def p_value_mean_above(samples: Sequence[float], target: float, resolution: float = 0.0) -> float:

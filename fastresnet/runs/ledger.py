@@ -116,6 +116,7 @@ class Ledger:
         experiment, cfg, place = self.experiment, self.experiment.cfg, self.experiment.place
         work = arithmetic.work(experiment, 0, experiment.trainer.steps_done)
         device, precision, seconds = experiment.device, experiment.precision, self.seconds
+        peak = memory.peak_bytes(device)  # before the ceiling's matrices
         ceiling = rate_ceiling(device, precision.compute, tf32=precision.name == "tf32") * place.size
         return {
             "schema_version": record.SCHEMA_VERSION,
@@ -131,7 +132,7 @@ class Ledger:
             "parameters": sum(value.numel() for value in experiment.model.parameters()),
             "flops_per_image": flops_per_image(experiment.model, experiment.image_size),
             "mfu": work.flops / seconds["train"] / ceiling if ceiling else None,
-            "peak_memory_bytes": memory.peak_bytes(device),
+            "peak_memory_bytes": peak,
             "energy_joules": None if self.continued else energy_joules,
             **hardware.circumstances(),
             "precision": precision.name,

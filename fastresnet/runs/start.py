@@ -98,6 +98,7 @@ def train(
         )
         if cfg.train.accumulate == fitting.FITTED:
             cfg, handed = _fitted(cfg, world, handed, progress)
+        memory.reset_peak(choose_device(cfg.run.device, world))  # what came before is not this run's
         try:
             return Session(cfg, world, progress, payload, where, began, handed).run()
         except Diverged:

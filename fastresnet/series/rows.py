@@ -90,7 +90,7 @@ def summarise(
     if target is not None and len(accuracy) > 1:
         p_value = statistics.p_value_mean_above(accuracy, target, resolution)
     failed = len(rows) - len(ended)
-    mean, std, ci95 = statistics.spread(accuracy)
+    mean, std, ci95 = statistics.spread(accuracy, resolution)
     seconds_mean, seconds_std, seconds_ci95 = statistics.spread(seconds)
     return {
         "n": len(ended),

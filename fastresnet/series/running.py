@@ -20,8 +20,7 @@ from fastresnet import data as datasets
 from fastresnet.base import words
 from fastresnet.base.exits import Interrupted
 from fastresnet.data import Splits
-from fastresnet.machine import memory, timing
-from fastresnet.machine.devices import choose_device
+from fastresnet.machine import timing
 from fastresnet.reports import telling
 from fastresnet.reports.finished import Result
 from fastresnet.runs import folder as folders
@@ -182,8 +181,7 @@ class Running:
 
 
 def _forget_the_last_run(cfg: Config) -> None:
-    """Its memory, its peak, and its compiled steps, of which PyTorch keeps no more than a few."""
+    """Its memory, and its compiled steps, of which PyTorch keeps no more than a few."""
     gc.collect()
-    memory.reset_peak(choose_device(cfg.run.device))
     if cfg.train.compile != "off":
         torch.compiler.reset()

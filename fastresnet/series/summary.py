@@ -15,6 +15,7 @@ from typing import TypedDict, cast
 from fastresnet.base import statistics, strict_yaml, words
 from fastresnet.data import Info
 from fastresnet.machine import hardware
+from fastresnet.machine.devices import choose_device
 from fastresnet.machine.hardware import Circumstances
 from fastresnet.reports.finished import Result
 from fastresnet.runs import record
@@ -63,6 +64,7 @@ class SeriesResult(Circumstances):
     summary: Group
     over: list[Over]
     data: Info
+    device: str
 
 
 def row_of(member: Member, result: Result | None, message: str = "") -> Ran:
@@ -107,6 +109,7 @@ def assemble(plan: Plan, rows: Sequence[Ran], data: Info) -> SeriesResult:
         "summary": groups[first],
         "over": _over(by_value, first, resolution),
         "data": data,
+        "device": choose_device(plan.cfg.run.device).type,
         **hardware.circumstances(),
     }
 

@@ -29,13 +29,15 @@ def run_line(trial: Trial, row: Row) -> str:
 
 
 def trial_line(trial: Trial, gain: Gain | None) -> str:
-    """One trial over all its runs: mean accuracy, cost, the gain over the recipe with its standard error."""
+    """One trial over all its runs: mean accuracy, cost, the gain less its price with its standard error."""
     if trial.message is not None:
         return f"{trial.who:<10} can't run: {trial.message}"
     cost = f"{trial.cost('seconds'):8.2f} s  {trial.cost('flops') / 1e15:.4f} PFLOP"
-    over = f"gain {100 * gain.mean:+.2f} ±{100 * gain.error:.2f}" if gain and trial.number else "the recipe"
+    over = "the recipe"
+    if gain and trial.number:
+        over = f"net gain {100 * gain.mean:+.2f} ±{100 * gain.error:.2f} points"
     figures = f"n={len(trial.rows):<3} {100 * trial.accuracy():6.2f} %  {cost}"
-    return f"{trial.who:<10} {figures}  {over:<18} {_told(trial)}"
+    return f"{trial.who:<10} {figures}  {over:<28} {_told(trial)}"
 
 
 def _told(trial: Trial) -> str:

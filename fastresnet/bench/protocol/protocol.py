@@ -72,6 +72,7 @@ def prepare(cfg: Config, splits: Splits | None = None) -> Prepared:
         "train": arithmetic.work(experiment, 0, last_step).flops,
     }
     ceiling = matmul_ceiling(device, precision.compute, tf32=precision.name == "tf32")
+    memory.reset_peak(device)  # its matrices are no part of a run
     return Prepared(experiment, last_step, seconds, flops, ceiling)
 
 
