@@ -19,7 +19,7 @@
 #   TOTAL     seconds for all stages of a call together (570: a call may be ended after 600); the same call goes on
 #   COMMIT    the commit of this tree, where it came without its git folder
 #   RIVALS    folder with rivals' scripts, each printing {"seconds": .., "accuracy": ..} as its last line
-#   PYTHON    the interpreter; IMAGE another one for the dry run, with the PyTorch of such a machine (make image)
+#   PYTHON    the interpreter; the dry run takes IMAGE, or what `make image` made: Python and PyTorch of such a machine
 # Each stage ends in time, whatever happens: a record stops before a run that would end too late, says how many are
 # done, and the same command goes on with it. A missed target is a result; exit code 1 where a stage failed.
 set -u
@@ -32,7 +32,7 @@ pack() {  # pack CARGO [WHEELS]
 }
 
 dry() {  # dry OUT [STAGE ...]: the script itself, in a copy of the tree, on what it packed
-    local work python=$PYTHON out=$1
+    local work python=$PYTHON out=$1 image=${IMAGE:-$PWD/.image/bin/python}
     shift
     work=$(mktemp -d)
     trap "rm -rf '$work'" EXIT
@@ -40,7 +40,8 @@ dry() {  # dry OUT [STAGE ...]: the script itself, in a copy of the tree, on wha
     git archive "$(git stash create || true)$([ -n "$(git status --porcelain -uno)" ] || git rev-parse HEAD)" |
         tar -x -C "$work/tree" || exit 1
     case $python in /*) ;; *) python=$(command -v "$python" || echo "$PWD/$python") ;; esac
-    "$python" tests/bare_image.py "$work" "${IMAGE:-$python}" || exit 1
+    [ -x "$image" ] || image=$python
+    "$python" tests/bare_image.py "$work" "$image" || exit 1
     ln -s /usr/local/bin/* /usr/bin/* /bin/* "$work/bin" 2> /dev/null
     rm -f "$work/bin/git"  # such an image may lack it
     echo 'print("{\"seconds\": 1.0, \"accuracy\": 0.1}")' > "$work/rivals/other94.py"
