@@ -96,3 +96,10 @@ def test_another_ending_is_refused(tmp_path):
 
 def test_a_network_in_half_precision_can_be_summarized():
     assert summarize(build(arch="speednet").to(torch.bfloat16)).parameters == 1_972_792
+
+
+def test_on_a_narrow_terminal_the_table_of_layers_leaves_out_centres():
+    made = summarize(build(arch="resnet", depth=18), 32, 512)
+    rows = format_table(made, 80).partition("\n\n")[0].splitlines()
+    assert max(map(len, rows)) <= 80 and "stride" in rows[0] and "centre" not in rows[0]
+    assert "centre" in format_table(made, 200).splitlines()[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from fastresnet import augment, beton, data, models
 from fastresnet.augment import Augment
-from fastresnet.base import parts
+from fastresnet.base import parts, words
 from fastresnet.base.pictures import Pixels
 from fastresnet.data import conversion
 from fastresnet.models import diagram, pretrained, summary
@@ -145,7 +146,7 @@ def describe_model(cfg: Config, args: argparse.Namespace) -> None:
         told = {**totals, **asdict(result), "pictures": list(map(str, pictures))}
         print(json.dumps(told, default=float))
         return
-    print(summary.format_table(result))
+    print(words.fitted(summary.format_table(result, words.room(sys.stdout)), sys.stdout))
     print(f"\npictures {pictures[0]} and {pictures[1]}")
 
 

@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 else:
                     name, answer = for_terminal(name), as_line(row, label, network, args.top)
                     told = f"{name:<40}  {answer}"
-                    print(told if room is None or len(told) <= room else f"{name}\n  {answer}")
+                    below = words.fitted(f"{name}\n  {answer}", sys.stdout)
+                    print(told if room is None or len(told) <= room else below)
                 shown += [(image, row, label)][: GRID - len(shown)]
                 known, right = (
                     known + (label is not None),

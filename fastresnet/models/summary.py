@@ -196,8 +196,11 @@ def _blocks(layers: list[Layer], residual: set[str]) -> tuple[Block, ...]:
     return tuple(Block(name, tuple(members), name in residual) for name, members in runs.items())
 
 
-def format_table(summary: Summary) -> str:
-    """The layers as aligned text, then the totals and the memory."""
+def format_table(summary: Summary, width: int | None = None) -> str:
+    """The layers as aligned text, then the totals and the memory.
+
+    width:  of a terminal: where it has no room for them, centres are left out
+    """
     head = ("layer", "kind", "output", "parameters", "MFLOP", "field", "stride", "centre")
     rows = [head] + [
         (
@@ -213,6 +216,8 @@ def format_table(summary: Summary) -> str:
         for layer in summary.layers
     ]
     lines = words.columns(rows, range(3, len(head)))
+    if width and max(map(len, lines)) > width:
+        lines = words.columns([row[:-1] for row in rows], range(3, len(head)))
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join([*lines, "", *_totals(summary)])
 

@@ -54,7 +54,7 @@ def groups(runs: Sequence[Finished]) -> list[Group]:
 
 
 def names(runs: Sequence[Finished]) -> list[str]:
-    """What the runs are called among themselves: without a recipe that they share, if that tells them apart."""
+    """What the runs are called among themselves: without their recipe where the rest tells them apart."""
     whole, paths = [run.name for run in runs], [str(run.path) for run in runs]
     short = [run.path.absolute().name for run in runs] if _recipe(runs) else whole
     return next((some for some in (short, whole) if len(set(some)) == len(runs)), paths)
