@@ -211,7 +211,7 @@ def places(tmp_path_factory) -> Callable[[str], str]:
     pictures("flat", splits=(".",))
     for folder in ("betons", "more_betons"):
         for name in ("cifar100", "svhn"):
-            images = {split: (random.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 4)
+            images = {split: (random.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8), np.arange(n) % 4)
                       for split, n in (("train", 12), ("test", 8))}  # fmt: skip
             write_betons(root / folder / name, images, name=name)
     betons_by_hand.with_fields(root / "fields", [(1, b"label", [0, 1, 2]), (1, b"other", [2, 1, 0])])
