@@ -18,7 +18,7 @@ def two_epochs(subject) -> None:
     for epoch in (0, 1):
         for _ in subject.epoch(epoch):
             pass
-    subject.first_images(7)
+    subject.some_images(7)
 
 
 def test_the_numba_kernel_is_ready_after_the_warm_up(monkeypatch):

@@ -128,12 +128,12 @@ class Loader(ABC):
         """The batches of one epoch, counted from 0, each written where `out` says when it is made."""
 
     @abstractmethod
-    def first_images(self, count: int) -> Tensor:
-        """The first `count` images of the split, normalised and not augmented: float32 (count,3,H,W)."""
+    def some_images(self, count: int) -> Tensor:
+        """`count` images from all over the split, normalised and not augmented: float32 (count,3,H,W)."""
 
     @abstractmethod
     def warm_up(self) -> None:
-        """Compile all that epochs and `first_images` need, at every size, on batches that are thrown away."""
+        """Compile all that epochs and `some_images` need, at every size, on batches that are thrown away."""
 
     @abstractmethod
     def close(self) -> None:
@@ -177,3 +177,8 @@ class Loader(ABC):
     def size_at(self, epoch: int, step: int) -> int | None:
         """Height and width of one step's images, None as stored."""
         return self.asked.resolution(epoch * len(self) + step)
+
+
+def spread(count: int, total: int, device: torch.device | None = None) -> Tensor:
+    """(count,) int64: places among `total`, evenly far apart, since folders hold one class after another."""
+    return torch.arange(count, device=device) * total // count

@@ -12,7 +12,7 @@ from fastresnet import augment as augmentation
 from fastresnet.augment.choices import Choices
 from fastresnet.augment.dispatch import Stored
 from fastresnet.augment.padding import padded_bytes
-from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers
+from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers, spread
 from fastresnet.machine import memory
 
 PADDED_SHARE = 0.5  # of the free memory that the set may take once more, padded and mirrored
@@ -66,19 +66,19 @@ class ResidentLoader(Loader):
             some, size = choices.slice(start, stop), self.size_at(epoch, step)
             yield self.finished(self.stored, self.labels, sequence[start:stop], some, size, out)
 
-    def first_images(self, count: int) -> Tensor:
-        """The first `count` images, normalised and not augmented: float32 (count,3,H,W)."""
-        return self.plain(self.stored, torch.arange(count, device=self.device))
+    def some_images(self, count: int) -> Tensor:
+        """See `Loader.some_images`."""
+        return self.plain(self.stored, spread(count, len(self.labels), self.device))
 
     def warm_up(self) -> None:
-        """Make the first and the last batch of an epoch at each size, and `first_images`."""
+        """Make the first and the last batch of an epoch at each size, and `some_images`."""
         sequence, choices = self.plan(0)
         last = self.num_samples - (len(self) - 1) * self.batch_size
         for size in self.asked.sizes:
             for count in {min(self.batch_size, self.num_samples), last}:
                 rows, some = sequence[:count], choices.slice(0, count)
                 self.finished(self.stored, self.labels, rows, some, size, no_buffers)
-        self.first_images(1)
+        self.some_images(1)
 
     def close(self) -> None:
         self.stored, self.labels = torch.empty((0, 1, 1, 3), dtype=torch.uint8), self.labels[:0]

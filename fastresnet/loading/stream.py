@@ -20,7 +20,7 @@ from fastresnet import beton
 from fastresnet.augment import boxes
 from fastresnet.augment.choices import Choices
 from fastresnet.base.system import cores_usable
-from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers
+from fastresnet.loading.interface import Batch, Batching, Buffers, Loader, no_buffers, spread
 from fastresnet.loading.upload import Decoded, uploaded
 
 if TYPE_CHECKING:
@@ -214,9 +214,9 @@ class StreamLoader(Loader):
                 "data.order=quasi_random"
             ) from None
 
-    def first_images(self, count: int) -> Tensor:
-        """The first `count` images, normalised and not augmented: float32 (count,3,H,W)."""
-        samples = self.samples[:count]
+    def some_images(self, count: int) -> Tensor:
+        """See `Loader.some_images`."""
+        samples = self.samples[spread(count, len(self.samples)).numpy()]
         with closing(self._decoded(samples, self._boxes(samples, None))) as batches:
             return torch.cat(
                 [self.plain(x.images, x.rows_on(self.device)) for x in uploaded(batches, self.device)]

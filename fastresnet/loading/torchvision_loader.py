@@ -66,9 +66,9 @@ class TorchvisionLoader(ResidentLoader):
         there = images.to(self.target, self.asked.dtype, non_blocking=True, memory_format=memory)
         return there, labels.to(self.target, non_blocking=True)
 
-    def first_images(self, count: int) -> Tensor:
-        """The first `count` images, normalised and not augmented: float32 (count,3,H,W), on the device."""
-        return super().first_images(count).to(self.target)
+    def some_images(self, count: int) -> Tensor:
+        """See `Loader.some_images`; on the device."""
+        return super().some_images(count).to(self.target)
 
     def warm_up(self) -> None:
         """Nothing is compiled here."""

@@ -244,7 +244,7 @@ def _whiten(experiment: Experiment) -> None:
     whitened = [model for model in whitened if not (given and getattr(model, "whitened", False))]
     if not whitened:
         return
-    images = experiment.train_loader.first_images(min(WHITENING_IMAGES, len(experiment.splits.train)))
+    images = experiment.train_loader.some_images(min(WHITENING_IMAGES, len(experiment.splits.train)))
     for model in whitened:
         initialise: Any = model.init_whitening
         initialise(images)
