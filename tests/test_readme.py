@@ -63,6 +63,22 @@ def recipes_table() -> str:
     return "\n".join(rows)
 
 
+def headline() -> str:
+    """A sentence a machine: the accuracy and time of each record, with its runs."""
+    told: dict[str, list[str]] = {}
+    for entry in records_table.load(ROOT):
+        made, summary = entry.made, entry.made["summary"]
+        accuracy = tables.measured(summary["mean"], summary["std"], summary["n"], "%", 100)
+        time = tables.measured(summary["seconds_mean"], summary["seconds_std"], summary["n"], "s")
+        views = ", with TTA" if summary["accuracy_used"] == "accuracy_tta" else ""
+        figure = f"[{accuracy} in {time}]({entry.folder}/README.md) (n={summary['n']}{views})"
+        told.setdefault(hardware.used_name(made), []).append(figure)
+    return "\n".join(f"Measured on {machine}: {'; '.join(some)}." for machine, some in told.items())
+
+
+GENERATED = {"recipes": recipes_table, "headline": headline}
+
+
 def between(name: str) -> tuple[int, int]:
     """Where in the README the text between a pair of markers begins and ends."""
     begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
@@ -76,9 +92,10 @@ def test_the_two_commands_stand_at_the_top():
     assert README.index("make train") < 1000
 
 
-def test_the_table_of_recipes_is_what_the_recipes_say():
-    start, end = between("recipes")
-    assert README[start:end].strip() == recipes_table(), "`make tables` writes the table anew"
+@pytest.mark.parametrize("name", GENERATED)
+def test_what_is_generated_is_what_recipes_and_records_say(name):
+    start, end = between(name)
+    assert README[start:end].strip() == GENERATED[name](), "`make tables` writes it anew"
 
 
 def test_the_tables_of_measurements_have_their_markers():
@@ -152,6 +169,7 @@ def test_the_readmes_python_names_what_the_package_offers():
 
 
 if __name__ == "__main__":
-    opening, closing = between("recipes")
-    text = README[:opening] + recipes_table() + "\n" + README[closing:]
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    for name, made in GENERATED.items():
+        opening, closing = between(name)
+        README = README[:opening] + made() + "\n" + README[closing:]
+    (ROOT / "README.md").write_text(README, encoding="utf-8")
