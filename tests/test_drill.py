@@ -115,3 +115,13 @@ def test_killed_starved_and_damaged_runs_lose_nothing_and_are_never_silently_wro
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^(\D+?) +(\d+) +(\d+) +(\d+) +0 +0 +\d+$", done.stdout, re.M)
     assert len(rows) >= 20 and all(of == tried == survived for _, of, tried, survived in rows), done.stdout
+
+
+@pytest.mark.parametrize(
+    "path, ours", [("fastresnet/runs/start.py", True), (".venv/lib/torch/run.py", False)]
+)
+def test_torchruns_own_traceback_is_none_of_ours_whatever_the_checkout_is_called(path, ours, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setattr(ranks, "ROOT", Path("/home/me/fastresnet"))
+        told = f'Traceback (most recent call last):\n  File "{ranks.ROOT}/{path}", line 1, in main\n'
+        assert ranks.of_ours(told) == ours

@@ -138,9 +138,7 @@ def _begun(ground: Ground, folder: Path) -> list[int]:
 
 def _gone_on(ground: Ground, folder: Path, whole: tuple[object, ...]) -> Outcome:
     """The same two processes once more, unless the run was finished."""
-    if re.search(
-        r'File ".*/fastresnet/', said(folder)
-    ):  # torchrun's own tells of the process that was killed
+    if of_ours(said(folder)):  # torchrun's own tells of the process that was killed
         return lost(f"a traceback instead of a line: {last_words(folder)}")
     if not (folder / "result.json").exists():
         codes = [ended(child) for child in _begun(ground, folder)]
@@ -151,3 +149,8 @@ def _gone_on(ground: Ground, folder: Path, whole: tuple[object, ...]) -> Outcome
     except (ValueError, OSError) as error:
         return lost(error)
     return SURVIVED if same(found, whole) else wrong("it ended with other bits")
+
+
+def of_ours(text: str) -> bool:
+    """Whether a traceback in it goes through the package, or a script of this checkout."""
+    return re.search(rf'^ +File "{re.escape(str(ROOT))}/(fastresnet|scripts)/', text, re.M) is not None
