@@ -30,7 +30,7 @@ test:
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow" $(ARGS)
 
 slow: setup
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load -m slow $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 2 --dist load --durations 8 -m slow $(ARGS)
 
 image: setup
 	@tests/image.sh

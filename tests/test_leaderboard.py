@@ -178,9 +178,10 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     speed = {"median": 200.0, "p20": 190.0, "p80": 210.0, "n": 5}
     row = {"status": "ok", "images_per_second": speed, "first_batch_seconds": 0.5, "host_cpu_cores": 1.5}
     half = {**row, "name": "ffcv", "images_per_second": {**speed, "median": 100.0}}
-    failed = {**row, "name": "dali", "images_per_second": None, "status": "dali isn't installed"}
+    failed = {**row, "name": "dali", "images_per_second": None, "status": "its batches differ"}
+    absent = {**failed, "name": "other", "status": "ModuleNotFoundError: No module named 'other'"}
     made = {"hardware": bench_files.benchmark()["hardware"], "dtype": "fp32", "batch_size": 64,
-            "rows": [{**row, "name": "resident"}, half, failed]}  # fmt: skip
+            "rows": [{**row, "name": "resident"}, half, failed, absent]}  # fmt: skip
     folder = repository / "benchmarks" / "results" / "loaders"
     folder.mkdir(parents=True)
     (folder / "here.json").write_text(json.dumps(made))
@@ -188,7 +189,8 @@ def test_loaders_stand_beside_ffcvs_and_one_that_failed_says_why(repository):
     readme = (repository / "README.md").read_text()
     where = "[2 cores Test CPU, fp32, batch 64](benchmarks/results/loaders/here.json)"
     assert f"| resident | {where} | 200 | 190 to 210 | 5 | 500 ms | 2.00 times | 1.50 |" in readme
-    assert f"| dali | {where} | dali isn't installed | - | - | - | - | - |" in readme
+    assert f"| dali | {where} | its batches differ | - | - | - | - | - |" in readme
+    assert "other" not in readme
 
 
 def test_names_in_a_record_bring_no_html_into_the_readme(repository):

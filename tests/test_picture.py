@@ -28,7 +28,8 @@ def test_a_contestant_that_failed_is_left_out_and_names_are_text():
 
 def test_the_readme_says_how_many_times_ffcv_that_is():
     rows = {row["name"]: row for row in json.loads(CONTEST.read_text(encoding="utf-8"))["rows"]}
-    ours, theirs = (rows[name]["images_per_second"]["median"] for name in ("resident fused", "ffcv"))
+    rates = {name: row["images_per_second"]["median"] for name, row in rows.items() if row["status"] == "ok"}
+    ours, theirs = rates["resident fused"], max(rates[name] for name in rates if name.startswith("ffcv"))
     assert f"{ours / theirs:.1f} times FFCV's rate" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

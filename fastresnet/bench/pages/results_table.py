@@ -78,6 +78,7 @@ def loader_rows(root: Path, up: str = "") -> list[Row]:
         found += [
             [Cell(row["name"]), where, *(Cell(text, style="n") for text in _contest(row, rival))]
             for row in made["rows"]
+            if not row["status"].startswith(ModuleNotFoundError.__name__)  # it took no part
         ]
     return found
 
