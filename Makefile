@@ -35,7 +35,7 @@ slow: setup
 image: setup
 	@tests/image.sh
 
-# Runs killed, starved of disk and handed damaged files: about five minutes on two idle cores.
+# Runs killed, starved of disk and handed damaged files: four to seven minutes on two cores.
 drill: setup
 	@$(PYTHON) -m tests.drill $(ARGS)
 
