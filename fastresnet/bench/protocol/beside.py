@@ -73,9 +73,10 @@ def seat_at(table: Table, cfg: Config, facts: Mapping[str, object], shared: bool
     """The seat of this process at a table."""
     device = choose_device(cfg.run.device, ALONE if shared else table.place)
     table.agree({**start.alike(cfg), **facts, "device": _name(device)})
-    devices = table.of_each(identity(device))
+    own = identity(device)
+    devices = table.of_each(own)
     if len(devices) > 1:
-        cfg = _placed(cfg, device, devices.count(identity(device)))
+        cfg = _placed(cfg, device, devices.count(own))
     return Seat(table, cfg, timed=len(set(devices)) == len(devices))
 
 
