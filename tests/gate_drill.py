@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastresnet.bench.commands import run
 from fastresnet.bench.judging import comparison
 from fastresnet.bench.measuring import processes
 
@@ -59,7 +60,7 @@ def main(words: list[str] | None = None) -> int:
 def parse(words: list[str] | None) -> argparse.Namespace:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--trials", type=int, default=20)
-    given.add_argument("--rounds", type=int, default=5, help="processes of each copy a trial")
+    given.add_argument("--rounds", type=int, default=run.ROUNDS, help="processes of each copy a trial")
     given.add_argument("--minutes", type=float, default=50.0, help="begin no trial that would end later")
     return given.parse_args(words)
 
