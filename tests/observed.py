@@ -310,7 +310,7 @@ def reproduced(folder: Path, *words: str) -> dict[str, Any]:
     """The record of `benchmarks/reproduce.py` with these words on the small drawn set, in `folder`."""
     out = io.StringIO()
     with on_the_small_set(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        reproduce.main([*words, f"--out={folder}"])
+        reproduce.main([*words, "--start-up=skipped", f"--out={folder}"])
     return dict(json.loads(out.getvalue().splitlines()[-1]))
 
 

@@ -54,7 +54,8 @@ def quick(clean, monkeypatch):
 
 def run(tmp_path, *more, runs=2, out="out"):
     where = [f"--out={tmp_path / out}"] if out else []
-    return command.main(["--config=speed90-cpu.yaml", f"--runs={runs}", *where, *SMALL, *more])
+    words = ["--config=speed90-cpu.yaml", "--start-up=skipped", f"--runs={runs}"]
+    return command.main([*words, *where, *SMALL, *more])
 
 
 def row(accuracy, seconds=1.0, status="ok", seed=0):
@@ -194,6 +195,47 @@ def test_an_out_among_records_is_filled_when_the_record_is_whole(quick, tmp_path
     assert record.read(places.RECORDS / "mine" / "record.json")["runs_done"] == 2
 
 
+# ---- the start ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starts(quick, monkeypatch):
+    """`quick`, and starts that cost nothing, listed."""
+    made = []
+    found = {"cold": 9.0, "warm": 4.0}
+    monkeypatch.setattr(reproduce.start_up, "cold_and_warm", lambda cfg: made.append(cfg) or found)
+    return made
+
+
+def test_starts_are_timed_once_however_often_a_record_goes_on(quick, starts, tmp_path):
+    quick.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "--start-up=measured")
+    quick.stop_at = None
+    run(tmp_path, "--start-up=measured")
+    assert len(starts) == 1 and starts[0].train.batch_size == 20
+    made = record.read(tmp_path / "out" / "record.json")
+    assert made["start_up_s"] == {"cold": 9.0, "warm": 4.0} and made["runs_done"] == 2
+    page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "answer: 5.00 s with warm caches, 10.00 s with cold caches, " in page, "a run here takes a second"
+
+
+def test_starts_are_timed_unless_seconds_count_or_runs_share_a_device(starts, tmp_path):
+    plain = ["--config=speed90-cpu.yaml", "--runs=1", *SMALL]
+    command.main([*plain, "--seconds=60", f"--out={tmp_path / 'hurried'}"])
+    assert not starts and "start_up_s" not in record.read(tmp_path / "hurried" / "record.json")
+    assert not command._times_starts(SimpleNamespace(start_up=None, seconds=None, parallel=2))
+    command.main([*plain, f"--out={tmp_path / 'plain'}"])
+    assert len(starts) == 1
+
+
+def test_only_the_start_is_told_and_nothing_is_written(quick, tmp_path, capsys):
+    assert run(tmp_path, "--start-up=only") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["start", "data", "build", "warm_up"] and not quick.asked
+    assert not (tmp_path / "out").exists()
+
+
 # ---- settings ----------------------------------------------------------------------------------------------
 
 
@@ -220,6 +262,8 @@ def test_what_a_recipe_says_of_its_files_and_evaluations_is_set_as_the_protocol_
     (["--runs=0"], "--runs: must lie between 1 and"), (["--target=94"], "a share, not percent"),
     (["--parallel=2", "--versus=true"], "measures no times"), (["--seconds=0"], "above 0"),
     (["--versus=no-such-program-anywhere"], "can't be started"), (["--versus='"], "no command line"),
+    (["--parallel=2", "--start-up=measured"], "times a process by itself"),
+    (["--parallel=2", "--start-up=only"], "times a process by itself"),
 ])  # fmt: skip
 def test_impossible_options_are_refused_and_leave_nothing(clean, tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):

@@ -55,6 +55,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+def caches_in(folder: str | Path) -> dict[str, str]:
+    """The environment in which compilers keep all that they make in this folder."""
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "NUMBA_CACHE_DIR", "CUDA_CACHE_PATH")
+    return {name: f"{folder}/{name.partition('_')[0].lower()}" for name in names}
+
+
 def source_digest() -> str:
     """12 digits of the SHA-256 of this package's modules: two states of it differ, committed or not."""
     hashed = hashlib.sha256()

@@ -11,9 +11,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from fastresnet.base.system import lines
+
+OWN_STAT = Path("/proc/self/stat")
 TURNS = "FASTRESNET_TURNS"  # in the environment: the number of the socket over which turns are given out
 
 
@@ -32,6 +36,16 @@ def now(device: torch.device | str | None = None) -> float:
     """Seconds on a monotonic clock, after all queued work of `device` is done."""
     synchronize(device)
     return time.perf_counter()
+
+
+def process_age() -> float | None:
+    """Seconds since the operating system started this process: the interpreter's start and imports count.
+
+    To a hundredth. None where no /proc tells it.
+    """
+    fields = "".join(lines(OWN_STAT)).rpartition(")")[2].split()  # before that its name, of any characters
+    ticks, clock = int(fields[19]) if len(fields) > 19 else 0, getattr(time, "CLOCK_BOOTTIME", None)
+    return time.clock_gettime(clock) - ticks / os.sysconf("SC_CLK_TCK") if ticks and clock else None
 
 
 class Stopwatch:

@@ -10,6 +10,7 @@ Started by torchrun, each process runs whole runs on a device of its own.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fastresnet.base import exits, files, words
-from fastresnet.bench.protocol import beside, protocol, record_page, reproduce, rival, runlog
+from fastresnet.bench.protocol import beside, protocol, record_page, reproduce, rival, runlog, start_up
 from fastresnet.bench.protocol.beside import Seat
 from fastresnet.bench.protocol.record_page import Published, Rival
 from fastresnet.machine import software
@@ -64,6 +65,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="K runs at once: statistics of accuracy alone, no times",
     )
+    add(
+        "--start-up",
+        choices=(start_up.MEASURED, start_up.ONLY, start_up.SKIPPED),
+        help="seconds to the first run's clock, in fresh processes, caches cold and warm: measured before "
+        "the first run, skipped (so with --seconds), or only: in this process, without a run",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +101,9 @@ def _measured(cfg: Config, ask: reproduce.Ask, asked: argparse.Namespace) -> dic
             reproduce.Making(ask, seat, None).run(lambda *row: None)
             return None
         header = reproduce.header_of(cfg, ask, seat.timed)
+        if asked.start_up == start_up.ONLY:
+            print(json.dumps(reproduce.Making(ask, seat, None).prepare().off_clock_seconds))
+            return None
         work, home = reproduce.folders(cfg, asked.out, header)
         with runlog.claimed(work):
             return _made(ask, seat, asked, runlog.RunLog(work, header), home)
@@ -129,13 +139,23 @@ def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
     if asked.versus is not None:
         rival.check(asked.versus)
+    starts = _times_starts(asked)
     git = stated(software.git_state(), asked.commit)
     if git["dirty"] and not asked.allow_dirty:
         raise ValueError(
             "tracked files differ from the commit: a record names the code that made it. Commit first, "
             "or measure with --allow-dirty, which makes no record"
         )
-    return reproduce.Ask(asked.runs, target, git, asked.versus, asked.seconds, asked.parallel)
+    return reproduce.Ask(asked.runs, target, git, asked.versus, asked.seconds, asked.parallel, starts)
+
+
+def _times_starts(asked: argparse.Namespace) -> bool:
+    """Whether fresh processes are timed. Raises ValueError where none has its device for itself."""
+    shared = asked.parallel > 1
+    what = asked.start_up or (start_up.SKIPPED if asked.seconds or shared else start_up.MEASURED)
+    if (shared and what != start_up.SKIPPED) or (described().size > 1 and what == start_up.ONLY):
+        raise ValueError(f"--start-up={what} times a process by itself: leave out --parallel and torchrun")
+    return what == start_up.MEASURED
 
 
 def stated(git: GitState, commit: str | None) -> GitState:

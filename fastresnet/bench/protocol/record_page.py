@@ -15,6 +15,11 @@ from fastresnet.machine import hardware, memory
 from fastresnet.runs import record
 from fastresnet.series.rows import Row, Summary, conditions, judgement, mean_of, summarise
 
+ANSWER = (
+    "That is the interpreter's start, imports, data, build, warm-up, and the mean of a run. Cold: with empty "
+    "folders for betons and compiled kernels; what the operating system holds of files stays."
+)
+
 
 class Published(TypedDict):
     """What its authors say, where, and on which machine."""
@@ -53,6 +58,7 @@ def assemble(
         "summary": summed(own),
         "clock": protocol.CLOCK,
         "off_clock_seconds": prepared.off_clock_seconds,
+        **{key: header[key] for key in ("start_up_s",) if key in header},
         "warm_caches": [
             "the operating system's page cache",
             "the data in memory",
@@ -88,6 +94,7 @@ def page(made: dict[str, Any]) -> str:
         _target(made),
         _published(made),
         _clock(made),
+        _answer(made),
         _arithmetic(made),
         _runs_table(made["runs"]),
     ]
@@ -160,6 +167,19 @@ def _clock(made: dict[str, Any]) -> str:
     told = [(for_markdown(rival["name"]), timed_by(rival["runs"])) for rival in made["rivals"]]
     own = f"On the clock: {clock['on']}. Off it: {clock['off']} ({off}). Warm: {warm}."
     return own + "".join(f" {name}: {text}." for name, text in told if text)
+
+
+def _answer(made: dict[str, Any]) -> str:
+    """From the command to the answer: what comes before the first run, as far as it is known, and a run."""
+    found, off = made.get("start_up_s", {}), made["off_clock_seconds"]
+    run, own = made["summary"].get("seconds_mean"), sum(off.values()) if "start" in off else None
+    starts = {"with warm caches": found.get("warm"), "with cold caches": found.get("cold")}
+    starts["in the record's own process"] = own
+    known = {how: run + start for how, start in starts.items() if None not in (run, start)}
+    told = ", ".join(f"{words.seconds(value)} {how}" for how, value in known.items())
+    failed = f"Cold and warm starts weren't both timed: {found['message']}." if "message" in found else ""
+    answer = f"From the command to the answer: {told}. {ANSWER}" if told else ""
+    return " ".join(filter(None, [answer, for_markdown(failed)]))
 
 
 def _arithmetic(made: dict[str, Any]) -> str:

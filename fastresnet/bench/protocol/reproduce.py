@@ -16,7 +16,7 @@ import torch
 
 from fastresnet.base.sinks import slug
 from fastresnet.bench import places
-from fastresnet.bench.protocol import protocol, rival, runlog
+from fastresnet.bench.protocol import protocol, rival, runlog, start_up
 from fastresnet.bench.protocol.beside import Seat
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, timing
@@ -51,6 +51,7 @@ class Ask:
     versus:    a rival's command
     seconds:   no turn begins that would probably end later than so long after the first; None: no limit
     parallel:  runs at once on one device
+    starts:    time fresh processes up to the first run's clock, where runs are timed
     git:       commit and dirty of the code
     """
 
@@ -60,6 +61,7 @@ class Ask:
     versus: str | None = None
     seconds: float | None = None
     parallel: int = 1
+    starts: bool = False
 
 
 def own_settings(cfg: Config) -> Config:
@@ -142,6 +144,8 @@ class Making:
         self.ask, self.seat, self.log = ask, seat, log
         self.prepared: protocol.Prepared | None = None
         self.turn: Turn | None = None
+        self.until_now = timing.process_age()
+        self.doing = "reading the data and warming up"
         self.longest, self.any_done = 0.0, False  # of all runs: seconds, and whether one of our own is done
 
     def where(self) -> str:
@@ -149,7 +153,7 @@ class Making:
         if self.turn is not None and self.turn[0] == "rival":
             return f"rival, run {self.turn[1] + 1} of {self.ask.runs}"
         if self.turn is None or self.prepared is None:
-            return "reading the data and warming up"
+            return self.doing
         if self.log is not None and self.seat.at_once > 1:
             return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.seat.at_once} at once"
         seed = self.turn[1]
@@ -161,8 +165,11 @@ class Making:
         """All runs that are left. The rival goes first, so that one that can't run costs nothing."""
         if self.log is not None and self.ask.versus and not self.log.rows:
             self._try_rival(self.log, said)
-        self.prepared = protocol.prepare(self.seat.cfg)
-        info = self.prepared.experiment.splits.info
+        if self.log is not None and self.ask.starts and self.seat.timed:
+            self._time_starts(self.log)
+        self.seat.table.of_each(None)  # the others wait: nothing works beside these starts
+        prepared = self.prepare()
+        info = prepared.experiment.splits.info
         self.seat.agree_on(info)
         if self.log is not None:
             digests = {"train": info["digest"], "test": info.get("test_digest")}
@@ -178,7 +185,22 @@ class Making:
             said(*came, each * (len(left) - done))
 
         self.seat.table.share(left, self._take, heard)
+        return prepared
+
+    def prepare(self) -> protocol.Prepared:
+        """Ready for the first run; off its clock is all that this process has done for that."""
+        self.prepared = protocol.prepare(self.seat.cfg)
+        if self.until_now is not None:
+            started = {"start": self.until_now}
+            self.prepared.off_clock_seconds = started | self.prepared.off_clock_seconds
         return self.prepared
+
+    def _time_starts(self, log: RunLog) -> None:
+        """Once for a record, however often it goes on."""
+        if "start_up_s" not in log.header:
+            before, self.doing = self.doing, "starting anew, with cold and with warm caches"
+            log.hold_to("start_up_s", start_up.cold_and_warm(self.seat.cfg), "the start-up")
+            self.doing = before
 
     def _standing(self) -> tuple[list[Turn], float, bool]:
         """Of the log: the turns that are left, seconds of the longest one, whether one of ours is done."""
@@ -198,6 +220,7 @@ class Making:
             raise ValueError(f"--versus: {self.ask.versus!r} failed in its first run ({row['message']})")
         log.add("rival", row)
         said("rival", row, 0.0)
+        self.turn = None
 
     def _take(self, turn: Turn) -> Iterator[tuple[Who, Row]]:
         """One turn, unless it would probably end too late."""

@@ -48,8 +48,8 @@ def run(command: str, seed: int) -> Row:
         "accuracy_tta": None,
         "seconds": {"total": wall},
     }
-    told = _last_json(done.stdout)
-    if message := _failure(done) or _impossible(told):
+    told = last_json(done.stdout)
+    if message := failure(done) or _impossible(told):
         return {**row, "status": "failed", "message": message}
     row["accuracy_tta"] = told.get("accuracy")
     row["seconds"] = {"total": float(told.get("seconds", wall)), "wall": wall}
@@ -63,7 +63,7 @@ def timed_by(runs: Sequence[Row]) -> str:
     return " and ".join(CLOCKS.get(clock, clock) for clock in clocks)
 
 
-def _failure(done: subprocess.CompletedProcess[str]) -> str:
+def failure(done: subprocess.CompletedProcess[str]) -> str:
     """Its exit code and last words where it failed, else nothing."""
     if not done.returncode:
         return ""
@@ -80,7 +80,7 @@ def _impossible(told: dict[str, Any]) -> str:
     return ""
 
 
-def _last_json(output: str) -> dict[str, Any]:
+def last_json(output: str) -> dict[str, Any]:
     """What it told; null counts as not told."""
     lines = output.strip().splitlines()
     try:

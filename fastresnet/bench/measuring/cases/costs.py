@@ -14,6 +14,7 @@ from fastresnet.base.statistics import quantiles
 from fastresnet.bench.measuring import experiments, processes
 from fastresnet.bench.measuring.context import Context
 from fastresnet.bench.measuring.harness import Case, Measured, sample
+from fastresnet.machine import software
 from fastresnet.runs import checkpoint
 from fastresnet.training import evaluation
 
@@ -98,7 +99,7 @@ def _start_up(context: Context, count: int, seconds: float) -> Measured:
 def _compile(context: Context, state: str, seconds: float) -> Measured:
     """Seconds that torch.compile takes with an empty cache, or with one that an earlier process filled."""
     with tempfile.TemporaryDirectory() as folder:
-        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        caches = software.caches_in(folder)
         command = [sys.executable, "-c", COMPILE_SCRIPT, context.device.type]
         samples = [float(_child(command, caches))]
         if state == "warm":
