@@ -47,6 +47,21 @@ def test_a_product_is_counted_with_its_bytes_and_a_view_is_not():
     assert seen.kinds["mm"].bytes == 4 * (4 * 8 + 8 * 2 + 4 * 2) and seen.kinds["mm"].flops == 2 * 4 * 8 * 2
 
 
+@pytest.mark.parametrize(("work", "tensors"), [
+    (lambda a, b: torch._foreach_add_([a], [b]), 3),
+    (lambda a, b: a.mul_(b), 3),
+    (lambda a, b: a.copy_(b), 2),
+    (lambda a, b: a.zero_(), 1),
+    (lambda a, b: torch.add(a, b, out=a.clone()), 2 + 3),
+    (lambda a, b: b[:1].expand(4, 8).exp(), 1 / 4 + 1),
+], ids=["several in place", "in place", "copied", "zeros", "out, beside a clone", "expanded"])  # fmt: skip
+def test_what_an_operation_changes_is_read_and_written_and_what_it_overwrites_only_written(work, tensors):
+    a, b = torch.ones(4, 8), torch.ones(4, 8)
+    with Operations() as seen:
+        work(a, b)
+    assert sum(one.bytes for one in seen.kinds.values()) == tensors * a.nbytes
+
+
 def test_bytes_between_the_probes_lie_on_a_straight_line():
     assert costs._at(100, 4 * 7.0 + 3, 8 * 7.0 + 3) == pytest.approx(100 * 7.0 + 3)
 

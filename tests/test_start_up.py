@@ -40,6 +40,13 @@ def test_the_second_process_finds_what_the_first_made_where_nothing_was(monkeypa
     assert not any(place.exists() for place in first), "it leaves nothing"
 
 
+def test_a_process_is_given_the_caches_and_is_none_of_torchruns(monkeypatch, tmp_path):
+    told = "{'start': float(os.environ['NUMBA_CACHE_DIR']), 'data': float(os.environ.get('WORLD_SIZE', 0))}"
+    monkeypatch.setattr(start_up, "COMMAND", f"import json, os; print('said'); print(json.dumps({told}))")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert start_up._seconds(tmp_path, {"NUMBA_CACHE_DIR": "2.5"}) == 2.5
+
+
 def test_where_the_system_tells_no_start_none_is_guessed(monkeypatch):
     monkeypatch.setattr(start_up.timing, "process_age", lambda: None)
     found = start_up.cold_and_warm(config.load("smoke.yaml"))
@@ -76,7 +83,7 @@ def test_a_record_times_a_cold_start_and_a_warm_one_before_its_first_run(tmp_pat
     made = json.loads(done.stdout.splitlines()[-1])
     found, own = made["start_up_s"], made["off_clock_seconds"]
     assert list(found) == ["cold", "warm"] and list(own) == ["start", "data", "build", "warm_up"]
-    assert found["cold"] > found["warm"] > own["build"], "the first compiles"
+    assert min(found.values()) > own["build"], "they build, too"
     assert sum(found.values()) + sum(own.values()) < took, "its own start counts without those two processes"
     lines = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["start_up_s"] == found

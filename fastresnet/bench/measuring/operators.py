@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,11 +46,13 @@ NAMES = {
 ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[1:], OPTIMIZER, OTHER, BETWEEN)
 BACKWARD = torch.ops.aten.convolution_backward.default
 RANGE = "fastresnet: "  # before a row's name in the profiler
+# write all of what they are given first, and read none of it
+OVERWRITING = {"copy_", "fill_", "zero_", "_foreach_copy_", "_foreach_zero_"}
 
 
 @dataclass
 class Work:
-    """Operations of one kind: how many, FLOPs, and bytes of the inputs they read and outputs they write."""
+    """Operations of one kind: how many, FLOPs, and bytes that they read and write."""
 
     calls: int = 0
     flops: float = 0.0
@@ -69,22 +72,46 @@ class Operations(TorchDispatchMode):
         return self.done(func.overloadpacket.__name__, func, args, kwargs or {})
 
     def done(
-        self, kind: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], unread: object = None
+        self,
+        kind: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        unread: Tensor | None = None,
     ) -> Any:
         """What `func` gives, booked under `kind`. unread: the argument that it has no need of."""
         result = self.call(kind, func, args, kwargs)
         name = func.overloadpacket.__name__
         if not func.is_view and name != "_unsafe_view" and "empty" not in name:
-            leaves = tree_leaves((args, kwargs, result))
             count = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)
             work = self.kinds.setdefault(kind, Work())
             work.calls += 1
             work.flops += count(*args, **kwargs, out_val=result)
-            work.bytes += sum(t.nbytes for t in leaves if isinstance(t, Tensor) and t is not unread)
+            work.bytes += _moved(func, args, kwargs, result) - _bytes(unread)
         return result
 
     def call(self, kind: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
+
+
+def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> int:
+    """Bytes of what an operation reads and of what it writes; what it changes in place counts as both."""
+    schema, moved, fresh = func._schema.arguments, 0, {id(one): one for one in tree_leaves(result)}
+    named = [(one, kwargs[one.name]) for one in schema if one.name in kwargs]
+    for argument, value in [*zip(schema, args), *named]:
+        changes = argument.alias_info is not None and argument.alias_info.is_write
+        unseen = changes and (argument.kwarg_only or func.overloadpacket.__name__ in OVERWRITING)
+        for one in tree_leaves(value):
+            fresh.pop(id(one), None)
+            moved += _bytes(one) * (changes + (not unseen))
+    return moved + sum(map(_bytes, fresh.values()))
+
+
+def _bytes(one: object) -> int:
+    """Of a tensor, counting once what an expanded one repeats; of all else none."""
+    if not isinstance(one, Tensor):
+        return 0
+    return one.itemsize * math.prod(size for size, stride in zip(one.shape, one.stride()) if stride)
 
 
 class Timed(Operations):
