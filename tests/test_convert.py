@@ -73,12 +73,16 @@ def test_a_folder_becomes_two_betons_that_training_finds_again(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(not beton.can_write(), reason="writing betons needs ffcv")
-def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path, call_script) -> None:
+def test_images_of_several_sizes_are_written_and_streamed(tmp_path: Path, monkeypatch, call_script) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
     root = write_folder(tmp_path / "insects")
     Image.new("RGB", (40, 30), (9, 9, 9)).save(root / "train/ant/large.png")
     words = ["--mode=jpg", "--max-size=20", "--data.image_size=8", f"--out={tmp_path / 'out'}"]
-    code, _, said = call_script("scripts/convert.py", "--source=imagefolder", f"--root={root}", *words)
+    code, out, said = call_script("scripts/convert.py", "--source=imagefolder", f"--root={root}", *words)
     assert code == 0, said
+    assert f"train [{'#' * 30}] 13/13" in said and said.count("\r") > 2, "a bar, and how long it took"
+    assert "next      fastresnet train --config=photos.yaml" in out and "--data.image_size=8" in out
     facts, _ = beton.read_sidecar(beton.open_beton(tmp_path / "out/train.beton"))
     assert facts["name"] == "insects-20px" and facts["origin"]["max_size"] == 20 and facts["mode"] == "jpg"
     shapes = {image.shape for image in beton.each_image(beton.open_beton(tmp_path / "out/train.beton"))}

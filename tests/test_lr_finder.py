@@ -1,6 +1,7 @@
 """The range test: its readings of curves with known answers, and a real one that leaves no trace."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -141,12 +142,16 @@ def test_it_trains_on_what_the_callers_own_augmentation_gives():
 
 def test_find_lr_writes_a_picture_and_a_recipe_that_trains_with_onecycle(tmp_path, monkeypatch, capsys):
     recipe, plot, stood = tmp_path / "found.yaml", tmp_path / "lr.png", []
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(progress.Heartbeat, "at", lambda self, line: stood.append(line))
     monkeypatch.setattr(data, "prepare", lambda *given: IMAGES)
     words = [f"--{key}={value}" for key, value in SETTINGS.items()]
     more = f"--config rn18-adam --steps 12 --plot {plot} --apply {recipe}".split()
     assert call(monkeypatch, "find_lr", *words, *more) == 0
-    assert "valley" in capsys.readouterr().out and plot.stat().st_size > 1000
+    told = capsys.readouterr().out
+    assert "valley" in told and told.endswith(f"\nnext      fastresnet train --config={recipe}\n")
+    assert plot.stat().st_size > 1000
     assert len([line for line in stood if line.startswith("step ")]) >= 10, "it says where it stands"
     cfg = config.load(recipe)
     assert cfg.schedule.name == "onecycle" and cfg.model.depth == 20 and cfg.optim.name == "adam"

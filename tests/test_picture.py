@@ -3,12 +3,23 @@
 import json
 import re
 
+import pytest
+from browser import title
 from house import ROOT
 
 from fastresnet.bench.pages import picture
 from fastresnet.machine import hardware
 
 CONTEST = sorted(ROOT.glob("benchmarks/results/loaders/*.json"))[-1]
+MOST_RIGHT = """<script>const ends = [...document.querySelectorAll("text")].map(one => {
+const box = one.getBBox(); return box.x + box.width; });
+document.title = Math.max(...ends) <= document.querySelector("svg").viewBox.baseVal.width</script>"""
+
+
+@pytest.mark.parametrize("name", ["loaders", "scaling"])
+def test_all_words_of_a_committed_picture_are_inside_it(tmp_path, name):
+    drawn = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+    assert title(tmp_path, drawn + MOST_RIGHT, width=720) == "true"
 
 
 def test_the_committed_picture_is_the_committed_contest():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import DARK, browse
+from browser import DARK, title
 from made_run import call, write_run
 from PIL import Image
 
@@ -223,10 +223,8 @@ def test_a_real_browser_shows_the_page_without_scrolling_sideways(run, tmp_path,
         "i.naturalWidth)].join('|')</script>"
     )
     text = text.replace("</body>", probe + "</body>")
-    done = browse(tmp_path, text, f"--window-size={width},900", *(DARK if dark else ()), "--dump-dom")
-    title = re.search("<title>(.*?)</title>", done.stdout)
-    assert title, done.stderr[-500:]
-    fits, background, colour, charts_shown, pictures = title[1].split("|")
+    shown = title(tmp_path, text, *(DARK if dark else ()), width=width)
+    fits, background, colour, charts_shown, pictures = shown.split("|")
     assert fits == "true" and int(charts_shown) >= 5 and pictures == "true"
     assert (background == "rgb(20, 23, 26)") == dark and background != colour
 
@@ -240,8 +238,7 @@ def test_tables_of_several_runs_and_a_hundred_classes_fit_a_phone(run, tmp_path)
         look = """<script>const wide = [...document.querySelectorAll('.scroll, table, img')].filter(one =>
         one.getBoundingClientRect().right > innerWidth || one.scrollWidth > one.clientWidth + 1);
         document.title = 'wide:' + wide.map(one => one.className || one.tagName)</script></body>"""
-        shown = browse(tmp_path, page_text.replace("</body>", look), "--window-size=390,900", "--dump-dom")
-        assert re.search("<title>(.*?)</title>", shown.stdout)[1] == "wide:"
+        assert title(tmp_path, page_text.replace("</body>", look), width=390) == "wide:"
 
 
 @pytest.mark.parametrize("last", [2, 3, 4, 5, 9, 12, 13, 16, 24, 30, 200])

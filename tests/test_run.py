@@ -508,7 +508,7 @@ def test_at_a_terminal_the_script_ends_in_words_and_with_json_where_asked(
     words += [f"--{key}={SMALL[key]}" for key in ("data.synthetic_train", "data.synthetic_test")]
     command.main([*words, f"--run.dir={tmp_path / 'a'}", *more])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("{" if more else f"next      fastresnet evaluate --checkpoint={tmp_path / 'a'}")
+    assert last.startswith("{") if more else last.endswith(f"--checkpoint={tmp_path / 'a'}")
 
 
 def test_the_augmentation_is_compiled_before_the_clock_of_training_starts(train, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import random
+import shlex
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from fastresnet.bench.protocol.beside import Seat
 from fastresnet.machine.distributed import World
 from fastresnet.ranks.dealing import Table
 from fastresnet.settings import config
+from fastresnet.settings.overrides import take_settings
 
 SMALL = {
     "train.epochs": 1, "train.batch_size": 16, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
@@ -175,6 +178,15 @@ def test_halving_gives_more_seeds_to_the_better_trials_and_goes_on_where_it_stop
     assert len(again) == len(lines) + 1, "nothing is run twice"
     with pytest.raises(ValueError, match="other values of the space"):
         search_with(tmp_path, "--trials=8", lr="[0.1, 0.2]")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["runs"] == 4
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    search_with(tmp_path, "--trials=8", "--seeds=4")
+    told = capsys.readouterr().out
+    assert "{" not in told and max(len(line) for line in told.splitlines() if str(tmp_path) not in line) <= 80
+    settings, rest = take_settings(shlex.split(told[told.index("next ") :].replace("\\\n", "")))
+    assert rest == ["next", "fastresnet", "reproduce", "--config=speed90-cpu.yaml", "--runs=5"]
+    best = max(lines, key=lambda one: one["accuracy"])
+    assert settings == SMALL | best["settings"], "what learned best, at the search's own settings"
 
 
 def test_seconds_are_no_objective_where_runs_share_a_device(tmp_path, monkeypatch):

@@ -191,6 +191,9 @@ def test_on_a_terminal_no_line_about_a_network_is_longer_than_it(
     assert call(monkeypatch, "predict", "--checkpoint", weights, "one.png") == 0
     told = [line for line in capsys.readouterr().out.splitlines() if str(tmp_path) not in line]
     assert max(map(len, told)) <= 70 and told[-2] == "one.png" and told[-1].count(" %") == 3
+    assert "next      fastresnet export \\" in told
+    assert call(monkeypatch, "export", "--checkpoint", weights, "--formats", "card") == 0
+    assert "says what goes in and what comes out" in capsys.readouterr().out
 
 
 def test_evaluate_refuses_other_classes_and_a_split_that_is_not_there(tmp_path, splits, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """One wording for numbers."""
 
 import io
+import shlex
 
 import pytest
 
@@ -83,3 +84,13 @@ def test_text_is_broken_at_spaces_where_a_terminal_needs_it(monkeypatch):
 @pytest.mark.parametrize(("counts", "text"), [([36], "36"), ([36, 5, 60], "5 to 60"), ([1000], "1,000")])
 def test_a_span_is_its_least_and_its_most(counts, text):
     assert words.span(counts) == text
+
+
+def test_the_command_to_go_on_with_is_one_that_a_shell_takes_however_long_it_is():
+    given = ["train", "--config=mine.yaml", "--model.stage_widths=[32, 64]", f"--run.dir={'x' * 70}", "-v"]
+    told = words.then(*given)
+    assert (
+        told.startswith("next      fastresnet train --config=mine.yaml '--model.") and told.count("\n") == 2
+    )
+    assert shlex.split(told.replace("\\\n", "")) == ["next", "fastresnet", *given]
+    assert max(len(line) for line in told.splitlines() if "xx" not in line) < 80

@@ -7,6 +7,7 @@ cuts cells instead.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -15,9 +16,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TextIO
 
-from fastresnet.base.sinks import for_markdown
+from fastresnet.base.sinks import for_markdown, for_terminal
 
-UNKNOWN, GAP = "-", "  "
+UNKNOWN, GAP, NEXT = "-", "  ", "next      "
 LAST = 24  # characters that a table's last column gets at least, before it goes on below
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -126,6 +127,16 @@ def _broken(line: str, width: int) -> str:
     return textwrap.fill(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def then(*parts: object) -> str:
+    """The command to go on with, to be copied from a terminal; a long one goes on below after a backslash."""
+    lines, width = [f"{NEXT}fastresnet"], shutil.get_terminal_size().columns
+    for part in map(shlex.quote, map(str, parts)):
+        if len(lines[-1]) + len(part) + len(" \\") > width:
+            lines[-1:] = [f"{lines[-1]} \\", " " * len(NEXT) + " "]
+        lines[-1] += f" {for_terminal(part)}"
+    return "\n".join(lines)
 
 
 def markdown(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

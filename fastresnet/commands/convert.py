@@ -15,7 +15,10 @@ from fastresnet import beton, sources
 from fastresnet.base import words
 from fastresnet.base.sinks import for_terminal
 from fastresnet.data import conversion
+from fastresnet.runs.progress import Heartbeat, Progress
 from fastresnet.settings.command_line import at_least_one, parse_args
+from fastresnet.settings.config import Config
+from fastresnet.settings.overrides import as_words
 from fastresnet.settings.sections import SETTINGS
 
 SHORT = {  # option of this script: the setting it stands for
@@ -46,21 +49,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the betons, or check the one that --verify names."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
     if args.verify:
-        print(words.fitted(verified(args.verify), sys.stdout))
+        with Heartbeat(lambda: f"reading {args.verify}", quiet=cfg.run.progress == "off"):
+            told = verified(args.verify)
+        print(words.fitted(told, sys.stdout))
         return
     given = {key: getattr(args, option) for option, key in SHORT.items()}
     cfg = cfg.replace({key: value for key, value in given.items() if value is not None})
     source, root = _meant(cfg.data.source, cfg.data.root, cfg.data.name)
-    bar, started = Bar(), time.monotonic()
-    folder, facts = conversion.convert(
-        source, root, cfg.data, out=args.out, max_size=args.max_size, notes=bar.note, progress=bar
-    )
-    bar.end()
+    with Bar(cfg.run.progress) as bar:
+        folder, facts = conversion.convert(
+            source, root, cfg.data, out=args.out, max_size=args.max_size, notes=bar.note, progress=bar
+        )
     for split, fact in facts.items():
         path = folder / f"{split}.beton"
         size, name = words.size(path.stat().st_size), for_terminal(fact["name"])
-        print(f"{for_terminal(path)}  {fact['count']} images  {size}  {name}  {fact['digest']}")
-    print(f"converted in {words.duration(time.monotonic() - started)}")
+        line = f"{for_terminal(path)}  {fact['count']} images  {size}  {name}  {fact['digest']}"
+        print(words.fitted(line, sys.stdout))
+    print(f"converted in {words.duration(time.monotonic() - bar.began)}")
+    if sys.stdout.isatty():
+        recipe = args.config or ("photos.yaml" if source == "imagefolder" else "cpu.yaml")
+        print(_next(cfg, recipe, folder))
+
+
+def _next(cfg: Config, recipe: str, folder: Path) -> str:
+    """The command that trains on the betons."""
+    settings = {f"data.{split}": f"{folder / split}.beton" for split in sources.SPLITS}
+    asked = {key: value for key, value in cfg.asked().items() if key == "data.image_size"}
+    return words.then("train", f"--config={recipe}", *as_words(settings | asked))
 
 
 def _meant(source: str, root: str | None, name: str) -> tuple[str, str | None]:
@@ -89,25 +104,33 @@ def verified(path: Path) -> str:
 
 
 class Bar:
-    """Progress on standard error: a bar that moves on a terminal, one line a split elsewhere."""
+    """What is under way, and for how long: a live line on a terminal, a line a split elsewhere."""
 
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
+    def __init__(self, mode: str = "auto") -> None:
+        self._shown, self._doing, self.began = Progress(mode), "starting", time.monotonic()
+        patience, say = (1.0, self._shown.rewrite) if self._shown.live else (None, self._shown.note)
+        self._heart = Heartbeat(self._told, patience=patience, say=say)
+
+    def __enter__(self) -> Bar:
+        self._heart.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._heart.__exit__(*exc)
+        self._shown.clear()
 
     def __call__(self, split: str, done: int, total: int) -> None:
         """`done` of `total` images of a split are written."""
-        if self.live:
-            bar = "#" * (BAR_WIDTH * done // total)
-            print(f"\r{split:5} [{bar:{BAR_WIDTH}}] {done}/{total}", end="", file=sys.stderr, flush=True)
+        self._doing = f"{split:5} [{'#' * (BAR_WIDTH * done // total):{BAR_WIDTH}}] {done}/{total}"
+        if self._shown.live:
+            self._shown.rewrite(self._told())
         elif done == total:
-            print(f"{split}: {total} images written", file=sys.stderr, flush=True)
+            self._shown.note(f"{split}: {total} images written")
 
     def note(self, line: str) -> None:
-        """One line of news, below the bar."""
-        self.end()
-        print(words.fitted(for_terminal(line), sys.stderr), file=sys.stderr, flush=True)
+        """One line of news."""
+        self._doing = f"{line} ..."
+        self._shown.note(line)
 
-    def end(self) -> None:
-        """Leave the bar's line."""
-        if self.live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def _told(self) -> str:
+        return f"{words.duration(time.monotonic() - self.began, digits=0)}  {self._doing}"

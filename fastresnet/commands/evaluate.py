@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(result, data.Pictures(part, network.cfg.data.label_field), out)
     why = network.precision.reason
     told = words.fitted(f"{table(result, why)}\n\nin {out}", sys.stdout)
+    if sys.stdout.isatty():
+        told += "\n" + words.then("export", f"--checkpoint={args.checkpoint}")
     print(json.dumps(result, allow_nan=False) if args.json else told)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fastresnet import data
-from fastresnet.base import files
+from fastresnet.base import files, words
 from fastresnet.base.pictures import Pixels
 from fastresnet.inference import export, images, model_card, trained
 from fastresnet.inference.trained import Trained
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in wanted:
             heart.at(f"{name}: writing and checking")
             write(network, name, out, args)
+    if sys.stdout.isatty() and "card" in wanted:
+        print(words.fitted(f"next      {out / 'README.md'} says what goes in and what comes out", sys.stdout))
 
 
 def _check_needs(wanted: Sequence[str]) -> None:
@@ -81,7 +84,7 @@ def _check_needs(wanted: Sequence[str]) -> None:
 def write(network: Trained, name: str, out: Path, args: argparse.Namespace) -> None:
     """One format."""
     path = FORMATS[name](network, out, args.layout)
-    print(f"{name:<12}{path}  {path.stat().st_size:,} B")
+    print(words.fitted(f"{name:<12}{path}  {words.size(path.stat().st_size)}", sys.stdout))
     if path.suffix in (".onnx", ".pt2"):
         compare(network, path, args)
 
@@ -94,10 +97,9 @@ def compare(network: Trained, path: Path, args: argparse.Namespace) -> None:
         print(f"            not checked: {error.name} isn't installed")
         return
     share = found["largest_difference"] / found["largest_logit"]
-    print(
-        f"            checked on {found['images']} images: logits differ by {share:.1e} of the largest, "
-        f"{found['changed_classes']} answers changed"
-    )
+    told = f"checked on {found['images']} images: logits differ by {share:.1e} of the largest, "
+    told += f"{found['changed_classes']} answers changed"
+    print(words.fitted(f"{'':12}{told}", sys.stdout))
     if share > LARGEST:
         raise RuntimeError(
             f"{path} gives other answers than the network: largest difference {share:.1e} of a logit"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from fastresnet.base import files
+from fastresnet.base import files, words
 from fastresnet.reports import plots
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.settings import config
 from fastresnet.settings.command_line import number, parse_args, picture
 from fastresnet.settings.config import Config
-from fastresnet.settings.keys import COMMAND_LINE
+from fastresnet.settings.overrides import as_words
 from fastresnet.settings.rule import Rule
 from fastresnet.training import lr_finder
 from fastresnet.training.experiment import Experiment
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, rate in result.suggestions.items():
         print(f"{name:<12}{rate:10.3g}   --optim.lr={rate:.3g}")
     print(f"picture {args.plot}" + (f", recipe {args.apply}" if args.apply else ""))
+    if sys.stdout.isatty():
+        print(_next(cfg, args, result.suggestions[args.use]))
 
 
 def _tested(cfg: Config, args: argparse.Namespace) -> lr_finder.RangeTest:
@@ -76,12 +79,20 @@ def _tested(cfg: Config, args: argparse.Namespace) -> lr_finder.RangeTest:
             experiment.close()
 
 
+def _next(cfg: Config, args: argparse.Namespace, rate: float) -> str:
+    """The command that trains with the rate found."""
+    if args.apply:
+        return words.then("train", f"--config={args.apply}")
+    settings = cfg.asked() | {"optim.lr": float(f"{rate:.3g}")}
+    return words.then("train", f"--config={args.config}", *as_words(settings))
+
+
 def write_recipe(path: Path, cfg: Config, base: str, rate: float, name: str) -> None:
     """A recipe on top of `base`, with what the command line changed, the rate found, and OneCycle.
 
     Rates of biases and of the head keep their proportion to optim.lr.
     """
-    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
+    given = cfg.asked()
     factor = float(f"{rate:.3g}") / cfg.optim.lr
     rates = {"optim.lr": cfg.optim.lr, "optim.lr_bias": cfg.optim.lr_bias, "optim.lr_head": cfg.optim.lr_head}
     given |= {key: float(f"{value * factor:.4g}") for key, value in rates.items() if value is not None}

@@ -155,5 +155,4 @@ def _precision(cfg: Config, device: torch.device, *, asked: bool) -> Precision:
 
 def from_command_line(path: str, cfg: Config) -> Trained:
     """`load`, with the settings that the command line of a script gave on top of the checkpoint's own."""
-    given = {key: value for key, value in cfg.flat().items() if cfg.provenance[key] == COMMAND_LINE}
-    return load(path, given, origin=COMMAND_LINE)
+    return load(path, cfg.asked(), origin=COMMAND_LINE)

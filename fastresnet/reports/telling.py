@@ -5,7 +5,6 @@ Refuses to write, to judge and to know files.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def ending(record: Mapping[str, Any], run_dir: Path) -> str:
     lines += [f"speed     {rate:,.0f} images/s"] if rate else []
     page = run_dir / "report.html"
     lines += [f"report    {page}"] if page.exists() else []
-    lines.append(f"next      fastresnet evaluate --checkpoint={shlex.quote(str(run_dir))}")
+    lines.append(words.then("evaluate", f"--checkpoint={run_dir}"))
     return "\n".join(["", *lines])
 
 

@@ -124,7 +124,7 @@ class Progress:
         with self._lock:
             if self.silent:
                 return
-            self._clear()
+            self.clear()
             self._print(words.fitted(for_terminal(line), self.err), self.err)
 
     def banner(self, lines: str) -> None:
@@ -133,7 +133,7 @@ class Progress:
         width = max(map(len, rows))
         edge = "!" * (width + 6)
         with self._lock:
-            self._clear()
+            self.clear()
             self._print("\n".join(["", edge, *(f"!! {row:<{width}} !!" for row in rows), edge, ""]), self.err)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
@@ -155,7 +155,7 @@ class Progress:
             + f"  left {words.duration(per_step * (self.total_steps - step))}"
         )
         if self.live:
-            self._rewrite(text)
+            self.rewrite(text)
         else:
             self._print("  " + text, self.err)
 
@@ -170,18 +170,18 @@ class Progress:
         def told() -> str:
             return f"{what} ... {words.duration(time.monotonic() - began, digits=0)}"
 
-        self._rewrite(f"{what} ...")
+        self.rewrite(f"{what} ...")
         try:
-            with Heartbeat(told, patience=1.0, say=self._rewrite):
+            with Heartbeat(told, patience=1.0, say=self.rewrite):
                 yield
         finally:
-            self._clear()
+            self.clear()
 
     def epoch(self, row: Row, seconds_left: float) -> None:
         """One aligned line for a finished epoch; `row` is its entry of `per_epoch`."""
         if self.silent:
             return
-        self._clear()
+        self.clear()
         cells = [f"epoch {row['epoch']:>3}/{self.epochs:g}", f"loss {row['train_loss']:.3f}"]
         measured = {
             split: cast(dict[str, Any], row)[f"{split}_accuracy"] for split in ("train", "val", "test")
@@ -197,7 +197,7 @@ class Progress:
     def say(self, line: str) -> None:
         """One line of the result, on standard output."""
         with self._lock:
-            self._clear()
+            self.clear()
             if not self.silent:
                 self._print(words.fitted(for_terminal(line), self.out), self.out)
 
@@ -210,15 +210,16 @@ class Progress:
                 "a CPU and learns in minutes"
             )
 
-    def _rewrite(self, text: str) -> None:
+    def rewrite(self, text: str) -> None:
         """The live line, cut where the terminal would break it."""
         text = text[: _columns() - 1]
         with self._lock:
-            self._clear()
+            self.clear()
             self._print(text, self.err, end="")
             self._line_length = len(text)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Wipe the live line."""
         if self._line_length:
             self._print("\r" + " " * self._line_length + "\r", self.err, end="")
             self._line_length = 0

@@ -211,7 +211,7 @@ def ending(made: SeriesResult, folder: Path) -> str:
         again = shlex.quote("--" + told(made, best["value"]))
         lines.append(f"next      train with {again}")
     elif ended:
-        lines.append(f"next      fastresnet evaluate --checkpoint={shlex.quote(str(folder / ended[0]))}")
+        lines.append(words.then("evaluate", f"--checkpoint={folder / ended[0]}"))
     return "\n".join(lines)
 
 

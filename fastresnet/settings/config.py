@@ -68,6 +68,10 @@ class Config:
         nested = self.to_dict()
         return {f"{section}.{name}": value for section in nested for name, value in nested[section].items()}
 
+    def asked(self) -> dict[str, object]:
+        """The settings that the command line gave, by full name."""
+        return {key: value for key, value in self.flat().items() if self.provenance[key] == COMMAND_LINE}
+
     def to_dict(self) -> dict[str, dict[str, object]]:
         """All settings as nested plain dicts, ready for JSON; `from_dict` reads them back."""
         return {name: dict(vars(getattr(self, name))) for name in SECTIONS}

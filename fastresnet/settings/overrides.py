@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastresnet.base import strict_yaml
 from fastresnet.settings.keys import COMMAND_LINE, ConfigError, checked, known
@@ -29,6 +29,17 @@ def take_settings(arguments: Iterable[str]) -> tuple[dict[str, object], list[str
         if settings.setdefault(key, value) != value:
             raise ConfigError(f"--{key} is given twice, {settings[key]} and then {value}: leave one out")
     return settings, rest
+
+
+def as_words(settings: Mapping[str, object]) -> list[str]:
+    """`--section.key=value` of each, which `take_settings` reads back."""
+    return [f"--{key}={_as_text(key, value)}" for key, value in settings.items()]
+
+
+def _as_text(key: str, value: object) -> str:
+    rule = SETTINGS[key].rule
+    as_it_is = rule.kind is str and not rule.depth and value is not None
+    return str(value) if as_it_is else strict_yaml.write(value)
 
 
 def swept(text: str) -> dict[str, list[object]]:

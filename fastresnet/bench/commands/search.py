@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from fastresnet import data
-from fastresnet.base import exits
+from fastresnet.base import exits, words
 from fastresnet.bench.protocol import beside, pareto, reproduce, runlog, search, space
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.runs.progress import Heartbeat
 from fastresnet.series.rows import Row
 from fastresnet.settings.command_line import number, parse_args
 from fastresnet.settings.config import Config
+from fastresnet.settings.overrides import as_words
 from fastresnet.settings.rule import Rule
 
 LOG = "trials.jsonl"
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = reproduce.own_settings(cfg)
     tried = search.trials(space.read(asked.space, cfg), asked.trials)
     if _searched(cfg, asked, tried):
-        _tell(tried, asked, target)
+        _tell(cfg, tried, asked, target)
     return exits.DONE
 
 
@@ -69,7 +71,7 @@ def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial])
 
     def said(trial: search.Trial, row: Row) -> None:
         done.append(pareto.run_line(trial, row))
-        print(done[-1], flush=True)
+        print(words.fitted(done[-1], sys.stdout), flush=True)
 
     with beside.seated(cfg, {**told, "the space": text}) as seat:
         if asked.objective == "seconds" and not seat.timed:
@@ -97,16 +99,32 @@ def _log(cfg: Config, asked: argparse.Namespace, text: str, splits: data.Splits)
     return RunLog(asked.out, header, fixed=search.FIXED, name=LOG)
 
 
-def _tell(tried: list[search.Trial], asked: argparse.Namespace, target: float | None) -> None:
-    """A line a trial, the front as JSON, and the picture."""
+def _tell(cfg: Config, tried: list[search.Trial], asked: argparse.Namespace, target: float | None) -> None:
+    """A line a trial, the picture, and the front: as JSON, or on a terminal in words with what is next."""
     found = search.gains(tried, asked.objective, asked.price)
-    pareto.draw(tried, found, target, asked.objective, asked.out / "pareto.png")
-    for trial in sorted(tried, key=lambda trial: -found[trial.number].mean if trial.number in found else 1.0):
-        print(pareto.trial_line(trial, found.get(trial.number)))
-    for trial in pareto.front(tried, asked.objective):
-        told = {
+    picture = pareto.draw(tried, found, target, asked.objective, asked.out / "pareto.png")
+    best = sorted(tried, key=lambda trial: -found[trial.number].mean if trial.number in found else 1.0)
+    for trial in best:
+        print(words.fitted(pareto.trial_line(trial, found.get(trial.number)), sys.stdout))
+    front = pareto.front(tried, asked.objective)
+    if sys.stdout.isatty():
+        who = ", ".join(trial.who for trial in front)
+        told = f"front     {who}: nothing is both cheaper and better\npicture   {picture}"
+        print(words.fitted(f"{told}\nruns      {asked.out / LOG}", sys.stdout))
+        print(_next(cfg, asked.config, best))
+        return
+    for trial in front:
+        facts = {
             "trial": trial.number,
             "accuracy": trial.accuracy(),
             asked.objective: trial.cost(asked.objective),
         }
-        print(json.dumps(told | {"runs": len(trial.rows), "settings": trial.settings}))
+        print(json.dumps(facts | {"runs": len(trial.rows), "settings": trial.settings}))
+
+
+def _next(cfg: Config, recipe: str, best: list[search.Trial]) -> str:
+    """The command that measures the first of those that lasted to the end; `best`: all, the best first."""
+    longest = max(len(trial.rows) for trial in best)
+    settings = next(trial.settings for trial in best if len(trial.rows) == longest)
+    more = as_words(cfg.asked() | settings)
+    return words.then("reproduce", f"--config={recipe}", *more, "--runs=5")

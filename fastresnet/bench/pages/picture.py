@@ -14,6 +14,7 @@ from fastresnet.bench.pages import tables
 from fastresnet.bench.pages.case_names import readable
 
 WIDTH, ROW, NAME, TOP = 720, 34, 150, 44  # px
+LETTER = 8.6  # px, the mean of a wide font
 
 
 Bar = tuple[str, float, str, bool]  # name, value, its text, whether in the first colour
@@ -28,7 +29,7 @@ def loaders(contest: dict[str, Any], machine: str) -> str:
     samples = words.span(row["images_per_second"]["n"] for row in ran)
     told = f"batch {contest['batch_size']}, {contest['dtype']}; crop, mirror, cutout; "
     told += f"medians of {samples} samples, in turns; green: ours"
-    return bars(f"Augmented batches of CIFAR-10 on {machine}, images a second", shown, told, room=90)
+    return bars(f"Augmented batches of CIFAR-10 on {machine}, images a second", shown, told)
 
 
 def scaling(file: Benchmark, machine: str) -> str | None:
@@ -42,7 +43,7 @@ def scaling(file: Benchmark, machine: str) -> str | None:
     samples = words.span(len(row["samples"]) for row in ran)
     told = f"{ran[0]['settings']['recipe']}; strong: one batch shared out (green), weak: a batch each; "
     told += f"medians of {samples} samples"
-    return bars(f"Training steps over several processes on {machine}, images a second", shown, told, room=270)
+    return bars(f"Training steps over several processes on {machine}, images a second", shown, told)
 
 
 def _scaled(row: Row, alone: float | None) -> Bar:
@@ -52,9 +53,10 @@ def _scaled(row: Row, alone: float | None) -> Bar:
     return readable(row), rate, text, row["settings"]["kind"] == "strong"
 
 
-def bars(title: str, shown: Sequence[Bar], below: str, *, room: int) -> str:
-    """One bar a row, from zero; `room` px are left for the text behind the longest."""
+def bars(title: str, shown: Sequence[Bar], below: str) -> str:
+    """One bar a row, from zero, and behind it its text, for which the longest leaves room."""
     most = max(value for _, value, _, _ in shown)
+    room = 12 + LETTER * max(len(text) for _, _, text, _ in shown)
     values = {
         "title": title,
         "bars": [
