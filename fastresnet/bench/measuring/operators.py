@@ -45,9 +45,9 @@ NAMES = {
 }
 ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[1:], OPTIMIZER, OTHER, BETWEEN)
 BACKWARD = torch.ops.aten.convolution_backward.default
+Watch = contextlib.AbstractContextManager[object]
 RANGE = "fastresnet: "  # before a row's name in the profiler
-# write all of what they are given first, and read none of it
-OVERWRITING = {"copy_", "fill_", "zero_", "_foreach_copy_", "_foreach_zero_"}
+OVERWRITING = {"copy_", "fill_", "zero_", "_foreach_copy_", "_foreach_zero_"}  # their first argument unread
 
 
 @dataclass
@@ -72,12 +72,7 @@ class Operations(TorchDispatchMode):
         return self.done(func.overloadpacket.__name__, func, args, kwargs or {})
 
     def done(
-        self,
-        kind: str,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        unread: Tensor | None = None,
+        self, kind: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], unread: object = None
     ) -> Any:
         """What `func` gives, booked under `kind`. unread: the argument that it has no need of."""
         result = self.call(kind, func, args, kwargs)
@@ -229,9 +224,7 @@ def _row(kind: str, seconds: dict[str, float], kinds: dict[str, Work]) -> Row:
     return Row(kind, work.calls / STEPS, seconds[kind], work.flops / STEPS, work.bytes / STEPS)
 
 
-def _stepping(
-    experiment: Experiment,
-) -> Callable[[contextlib.AbstractContextManager[object]], tuple[float, float]]:
+def _stepping(experiment: Experiment) -> Callable[[Watch], tuple[float, float]]:
     """A call makes a batch and does one and the same step on it: (seconds of the batch, of the step)."""
     trainer, first = experiment.trainer, _first(experiment)
     batches = itertools.chain.from_iterable(
@@ -239,7 +232,7 @@ def _stepping(
     )
     experiment.model.train()
 
-    def once(watched: contextlib.AbstractContextManager[object]) -> tuple[float, float]:
+    def once(watched: Watch) -> tuple[float, float]:
         watch = timing.Stopwatch(experiment.device)
         images, labels = next(batches)
         made = watch.lap("batch")
@@ -282,25 +275,21 @@ def table(found: Operators) -> str:
     """Aligned columns, a line a row, and what they sum up to."""
     lines = [["", "ms", "share", "calls", "FLOP/s", "of rate", "B/s", "of memory"]]
     lines += [_cells(row, found) for row in found.rows]
-    head = (
-        f"{found.recipe} on {found.device}, {found.precision}, eager: a step of {found.batch_size} images of "
-        f"{found.image_size} px takes {words.amount(found.step_seconds, 's')}"
+    head = f"{found.recipe} on {found.device}, {found.precision}, eager: a step of "
+    head += (
+        f"{found.batch_size} images of {found.image_size} px takes {words.amount(found.step_seconds, 's')}"
     )
     rate, copied = words.amount(found.flops_ceiling, "FLOP/s"), words.amount(found.bytes_ceiling, "B/s")
-    last = (
-        f"operations sum up to {words.percent(found.explained, digits=0)} of the step; "
-        f"ceilings: products {rate}, copies {copied}"
-    )
+    last = f"operations sum up to {words.percent(found.explained, digits=0)} of the step; "
+    last += f"ceilings: products {rate}, copies {copied}"
     return "\n".join([head, *words.columns(lines, range(1, len(lines[0]))), last])
 
 
 def _cells(row: Row, found: Operators) -> list[str]:
     cells = [row.kind, f"{1e3 * row.seconds:.2f}", words.percent(row.seconds / found.step_seconds, digits=1)]
     cells.append(f"{row.calls:.0f}" if row.calls else "")
-    for amount, unit, ceiling in (
-        (row.flops, "FLOP/s", found.flops_ceiling),
-        (row.bytes, "B/s", found.bytes_ceiling),
-    ):
+    rates = (row.flops, "FLOP/s", found.flops_ceiling), (row.bytes, "B/s", found.bytes_ceiling)
+    for amount, unit, ceiling in rates:
         rate = amount / row.seconds if row.seconds else 0.0
         cells += [words.amount(rate, unit), words.percent(rate / ceiling, digits=0)] if rate else ["", ""]
     return cells
