@@ -205,8 +205,7 @@ def _first(experiment: Experiment) -> int:
 def _apart(experiment: Experiment) -> tuple[float, list[Row]]:
     """(seconds of a step, its rows): steps without a profiler, with it, and without it again."""
     once, plain = _stepping(experiment), contextlib.nullcontext()
-    once(plain)
-    taken = [once(plain) for _ in range(STEPS)]
+    taken = [once(plain) for _ in range(1 + STEPS)][1:]
     timed = Timed()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (experiment.device.type == "cuda")
     with profile(activities=activities) as recorded, _telling_of_the_optimizer(experiment, timed):
