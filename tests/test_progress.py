@@ -181,12 +181,12 @@ def test_what_takes_long_is_said_on_a_terminal_and_wiped(monkeypatch):
     assert elsewhere.err.getvalue() == ""
 
 
-def test_a_heartbeat_says_where_something_stands_when_nothing_else_is_said():
+def test_a_heartbeat_says_where_something_stands_and_for_how_long_when_nothing_else_is_said():
     said, beaten = [], threading.Event()
 
     def say(line):
         said.append(line)
-        if line.startswith("step"):
+        if line in ("step 2 of 9 ... 0 s", "step 3 of 9"):
             beaten.set()
 
     for where in (None, lambda: "step 3 of 9"):
@@ -196,4 +196,4 @@ def test_a_heartbeat_says_where_something_stands_when_nothing_else_is_said():
             heart.say("first")
             heart.at("step 2 of 9")
             assert beaten.wait(60)
-        assert "first" in said and ("step 3 of 9" if where else "step 2 of 9") in said
+        assert said[0] == "first" and ("step 3 of 9" in said) == (where is not None)

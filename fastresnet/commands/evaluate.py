@@ -47,8 +47,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge the network in the precision of its run, unless --train.precision says another."""
     cfg, args = parse_args(argv, __doc__, options, default=None)
-    network = trained.from_command_line(args.checkpoint, cfg)
     with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        heart.at(f"reading {args.checkpoint}")
+        network = trained.from_command_line(args.checkpoint, cfg)
         result, part = _judged(network, args, heart)
     out = args.out or _folder_beside(network.path)
     write(result, data.Pictures(part, network.cfg.data.label_field), out)

@@ -61,10 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not wanted or set(wanted) - set(FORMATS):
         raise ValueError(f"--formats must name some of {', '.join(FORMATS)}, got {args.formats!r}")
     _check_needs(wanted)
-    network = trained.from_command_line(args.checkpoint, cfg)
-    out = args.out or network.path.parent.parent / "export"
-    out.mkdir(parents=True, exist_ok=True)
     with Heartbeat(quiet=cfg.run.progress == "off") as heart:
+        heart.at(f"reading {args.checkpoint}")
+        network = trained.from_command_line(args.checkpoint, cfg)
+        out = args.out or network.path.parent.parent / "export"
+        out.mkdir(parents=True, exist_ok=True)
         for name in wanted:
             heart.at(f"{name}: writing and checking")
             write(network, name, out, args)

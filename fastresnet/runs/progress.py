@@ -23,7 +23,7 @@ LIVE_SECONDS = 0.5  # between rewrites of the live line
 PLAIN_SECONDS = 10.0  # between status lines where there is no terminal
 LONG_RUN_SECONDS = 1800.0  # on a CPU, a run expected to last longer gets told which recipe suits a CPU
 ADVICE_STEPS = 5  # steps to watch before saying so
-TERMINAL_SECONDS, LOG_SECONDS = 5.0, 60.0  # of silence, before a line on a terminal, and in a log
+TERMINAL_SECONDS, LOG_SECONDS = 4.0, 60.0  # of silence, before a line on a terminal, and in a log
 LEAST = ("lr ", "train ", "loss ")  # what the line of an epoch leaves out first on a narrow terminal
 
 
@@ -45,13 +45,14 @@ class Heartbeat:
     ) -> None:
         self.where, self.quiet, self._say = where, quiet, say
         self.patience = patience or (TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS)
-        self._line = "starting"
-        self._said_at, self._over = time.monotonic(), threading.Event()
+        self._line, self._over = "starting", threading.Event()
+        self._said_at = self._since = time.monotonic()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def at(self, line: str) -> None:
         """Where it stands now: said when the silence is long enough."""
-        self._line = line
+        if line != self._line:
+            self._line, self._since = line, time.monotonic()
 
     def say(self, line: str) -> None:
         """One line; the silence begins anew."""
@@ -75,7 +76,12 @@ class Heartbeat:
             if self._over.wait(max(rest, 0.01)):
                 return
             if time.monotonic() - self._said_at >= self.patience:
-                self.say(self.where() if self.where else self._line)
+                self.say(self.where() if self.where else self._stands())
+
+    def _stands(self) -> str:
+        """Where it stands, and for how long if that is long."""
+        took = time.monotonic() - self._since
+        return self._line if took < self.patience else f"{self._line} ... {words.duration(took, digits=0)}"
 
 
 class Progress:

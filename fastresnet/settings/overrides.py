@@ -38,8 +38,9 @@ def as_words(settings: Mapping[str, object]) -> list[str]:
 
 def _as_text(key: str, value: object) -> str:
     rule = SETTINGS[key].rule
-    as_it_is = rule.kind is str and not rule.depth and value is not None
-    return str(value) if as_it_is else strict_yaml.write(value)
+    if rule.kind is str and not rule.depth and value is not None:
+        return str(value)
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else strict_yaml.write(value)
 
 
 def swept(text: str) -> dict[str, list[object]]:

@@ -67,24 +67,20 @@ def _searched(cfg: Config, asked: argparse.Namespace, tried: list[search.Trial])
     """All rounds; False in all processes but the first, which alone knows all runs."""
     text = asked.space.read_text(encoding="utf-8")
     told = {f"--{name}": value for name, value in vars(asked).items() if name != "out"}
-    done: list[str] = []
 
     def said(trial: search.Trial, row: Row) -> None:
-        done.append(pareto.run_line(trial, row))
-        print(words.fitted(done[-1], sys.stdout), flush=True)
+        print(words.fitted(pareto.run_line(trial, row), sys.stdout), flush=True)
 
     with beside.seated(cfg, {**told, "the space": text}) as seat:
         if asked.objective == "seconds" and not seat.timed:
             raise ValueError("--objective=seconds: runs that share a device aren't timed: take flops")
         quiet = cfg.run.progress == "off" or not seat.is_first
-        with (
-            runlog.claimed(asked.out) if seat.is_first else nullcontext(),
-            Heartbeat(lambda: f"{len(done)} runs done in this call", quiet=quiet) as heart,
-        ):
+        with runlog.claimed(asked.out) if seat.is_first else nullcontext(), Heartbeat(quiet=quiet) as heart:
             splits = data.prepare(cfg, heart.say)
             seat.agree_on(splits.info)
             log = _log(cfg, asked, text, splits) if seat.is_first else None
-            search.Search(seat, splits, tried, log, asked.objective, asked.price).run(asked.seeds, said)
+            under_way = search.Search(seat, splits, tried, log, asked.objective, asked.price, heart.at)
+            under_way.run(asked.seeds, said)
         return seat.is_first
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fastresnet.base import words
 from fastresnet.bench.protocol.search import Gain, Objective, Trial
 from fastresnet.reports import plots
 from fastresnet.series.rows import Row, accuracy_of
@@ -32,7 +33,7 @@ def trial_line(trial: Trial, gain: Gain | None) -> str:
     """One trial over all its runs: mean accuracy, cost, the gain less its price with its standard error."""
     if trial.message is not None:
         return f"{trial.who:<10} can't run: {trial.message}"
-    cost = f"{trial.cost('seconds'):8.2f} s  {trial.cost('flops') / 1e15:.4f} PFLOP"
+    cost = f"{trial.cost('seconds'):8.2f} s  {words.amount(trial.cost('flops'), 'FLOP')}"
     over = "the recipe"
     if gain and trial.number:
         over = f"net gain {100 * gain.mean:+.2f} ±{100 * gain.error:.2f} points"

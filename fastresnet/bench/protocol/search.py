@@ -141,6 +141,7 @@ class Search:
 
     tried:  all trials; what is known of their runs is known in the first process alone
     log:    of that one; None in others
+    at:     told which run of this process is under way
     """
 
     seat: Seat
@@ -149,6 +150,7 @@ class Search:
     log: RunLog | None
     objective: Objective
     price: float
+    at: Callable[[str], None] = lambda line: None
 
     def run(self, seeds: int, said: Callable[[Trial, Row], None]) -> None:
         """All rounds; runs that the log holds already are not run again."""
@@ -175,6 +177,7 @@ class Search:
     def _take(self, piece: Piece) -> Iterator[Came]:
         number, seeds = piece
         trial = self.tried[number]
+        self.at(f"{trial.who} is made ready")
         try:
             cfg = self.seat.cfg.replace(trial.settings, origin="search")
             prepared = protocol.prepare(cfg, self.splits)
@@ -185,6 +188,7 @@ class Search:
             return
         try:
             for seed in seeds:
+                self.at(f"{trial.who}, seed {seed} is under way")
                 split = "val" if "val" in prepared.experiment.eval_loaders else "test"
                 row = protocol.run_once(prepared, seed, timed=self.seat.timed, split=split)
                 row["flops"], row["settings"] = prepared.flops["train"], trial.settings

@@ -81,13 +81,11 @@ def _parsed(values: Any, whole: bool) -> Values:
 def _number(
     low: float, high: float, step: float | None, log: bool, whole: bool, chance: random.Random
 ) -> float:
-    """A number from low to high, both included: in steps (whole numbers by default), or of any size."""
-    if log:
-        drawn = math.exp(chance.uniform(math.log(low), math.log(high)))
-        return round(drawn) if whole else drawn
-    if step is None:
-        return chance.uniform(low, high)
-    return low + step * chance.randint(0, math.floor((high - low) / step + 1e-9))
+    """A number from low to high, both included: in steps (whole numbers by default), or of four digits."""
+    if step is not None:
+        return low + step * chance.randint(0, math.floor((high - low) / step + 1e-9))
+    drawn = math.exp(chance.uniform(math.log(low), math.log(high))) if log else chance.uniform(low, high)
+    return round(drawn) if whole and log else min(max(float(f"{drawn:.4g}"), low), high)
 
 
 def draw(space: Space, chance: random.Random) -> dict[str, Any]:
