@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -521,6 +522,24 @@ def test_the_augmentation_is_compiled_before_the_clock_of_training_starts(train,
     )
     run = train("run", {"train.epochs": 1.0})
     assert calls == ["warm", "fit"] and run.record["seconds"]["compile"] > 0
+
+
+def test_a_terminal_is_told_that_the_data_is_read_while_it_is(train):
+    class Heard(Progress):
+        said: list[str] = []
+
+        @contextmanager
+        def busy(self, what):
+            self.said.append(what)
+            yield
+            self.said.append("done")
+
+        def note(self, line):
+            self.said.append(line.partition(":")[0])
+
+    train("run", {"train.max_steps": 1}, progress=Heard("off"))
+    place = Heard.said.index
+    assert place("getting data and network ready") < place("data") < place("done") < place("warming up")
 
 
 # ---- on real disks and clocks ----------------------------------------------------------------------------

@@ -101,8 +101,9 @@ class Session:
 
     def run(self) -> Run:
         """Everything. Raises Interrupted after a signal, with all that continuing needs on the disk."""
-        handed = self.handed
-        self.experiment = Experiment(self.cfg, self.place, handed.splits, self.progress.note, handed.own)
+        handed, note = self.handed, self.progress.note
+        with self.progress.busy("getting data and network ready"):
+            self.experiment = Experiment(self.cfg, self.place, handed.splits, note, handed.own)
         self.ledger = Ledger(self.experiment)
         try:
             self._open()
@@ -144,8 +145,7 @@ class Session:
         if options.compile == "off" and not options.cuda_graph:
             experiment.loaders.warm_up()
         else:
-            how = f"train.compile={options.compile}, cuda_graph={options.cuda_graph}"
-            self.progress.note(f"compiling the step ({how}) ...")
+            self.progress.note(f"compiling the step ({options.compile}, cuda_graph={options.cuda_graph}) ...")
             experiment.warm_up()
         self.ledger.seconds["compile"] = self._since_began() - self.ledger.seconds["startup"]
 
