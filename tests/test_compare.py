@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 
 import bench_files
 import numpy as np
@@ -332,6 +333,19 @@ def test_on_a_terminal_the_table_keeps_within_it_and_long_names_of_files_stand_a
 @pytest.mark.parametrize("text, value", [("5%", 0.05), ("0.05", 0.05), ("12.5%", 0.125)])
 def test_the_margin_is_percent_or_a_share(text, value):
     assert share(text) == pytest.approx(value)
+
+
+def test_a_terminal_is_shown_the_table_beside_the_page_that_a_pipe_is_only_told_of(
+    tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "base.json"
+    record.write(path, bench_files.benchmark())
+    words = [str(path), str(path), "--html", str(tmp_path / "page.html")]
+    assert compare.main(words) == 0 and capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert compare.main(words) == 0
+    told = capsys.readouterr()
+    assert "step/resnet18/b32" in told.out and told.err.endswith("page.html\n")
 
 
 def test_the_command_compares_and_gates(tmp_path, capsys):

@@ -27,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     files = [file.read(path) for path in options.files]
     compared = comparison.compare(files, comparison.names(files, options.files))
-    if options.html:
-        write_text(options.html, compare_page.render(compared))
-        _say(f"written: {options.html}")
     if options.json:
         print(json.dumps(telling.as_data(compared), indent=1, ensure_ascii=False, allow_nan=False))
     elif options.md:
         print(telling.table(compared, markdown=True))
-    elif not options.html:
+    elif not options.html or sys.stdout.isatty():
         print(words.fitted(telling.table(compared, width=words.room(sys.stdout)), sys.stdout))
+    if options.html:
+        write_text(options.html, compare_page.render(compared))
+        _say(f"written: {options.html}")
     return gate(compared, options.gate) if options.gate is not None else 0
 
 

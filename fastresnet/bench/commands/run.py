@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.gate is not None:
         return compare.main([str(paths[1]), str(paths[0]), f"--gate={options.gate}"])
     if options.against:
-        print(f"next: fastresnet compare {paths[1]} {paths[0]} --gate 5%")
+        print(words.then("compare", paths[1], paths[0], "--gate=5%"))
+    elif sys.stdout.isatty():
+        print(words.then("compare", paths[0], "OTHER.json", "--html=both.html"))
     return 0 if any(row["status"] == "ok" for row in results[0]["cases"]) else 1
 
 
