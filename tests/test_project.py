@@ -2,8 +2,10 @@
 
 import ast
 import importlib.metadata
+import inspect
 import os
 import re
+import runpy
 import stat
 import subprocess
 import sys
@@ -18,12 +20,12 @@ SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 SETUP_SH = (ROOT / "scripts/setup.sh").read_text(encoding="utf-8")
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 # Packages by the name they are imported under, where it differs from the name they are installed under.
-INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "griffe": "mkdocstrings"}
 
 
 def declared():
     """Names of the packages in setup.py's requirements, in small letters."""
-    words = re.findall(r'"([A-Za-z][\w.-]*)(?:[<>=;][^"]*)?"', SETUP)
+    words = re.findall(r'"([A-Za-z][\w.-]*)(?:\[\w+\])?(?:[<>=;][^"]*)?"', SETUP)
     return {word.lower().replace("_", "-") for word in words}
 
 
@@ -78,6 +80,18 @@ def test_every_package_that_is_imported_is_declared():
                 package = INSTALLED_AS.get(module, module).replace("_", "-")
                 undeclared |= {(package, name)} if package not in declared() else set()
     assert not undeclared
+
+
+def test_the_site_shows_the_fields_of_a_docstring_as_a_list():
+    pytest.importorskip("griffe", reason="mkdocstrings is in the extra `dev`")
+    page = runpy.run_path(str(ROOT / "docs/fields.py"))
+    shown = page["FIELDS"].sub(page["_listed"], inspect.cleandoc(fastresnet.train.__doc__)).splitlines()
+    items = [line for line in shown if line.startswith("- ")]
+    assert items[0].startswith("- `settings`: name of") and items[2].startswith(
+        "- `model, loss, augment`: the"
+    )
+    last = shown.index(items[-1])
+    assert len(items) == 5 and shown[last + 1] == "" and shown[last + 2].startswith("A run that was killed")
 
 
 def test_the_version_is_the_same_everywhere():
