@@ -57,6 +57,7 @@ mutants: setup
 # A warning is an error.
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build -q --strict
+	@echo "the site: build/site/index.html"
 
 bench: setup
 	@$(PYTHON) benchmarks/run.py --suite standard $(ARGS)
