@@ -17,6 +17,7 @@ KINDS = [
     {},
     {"train.resolutions": [[0.35, 24], [0.65, 28], [1.0, 32]]},
     {"train.hard_fraction": 0.5},
+    {"train.epoch_share": 0.5},
     {"train.hard_fraction": 0.3, "train.proxy_width": 0.25, "train.resolutions": [[0.5, 24], [1.0, 32]]},
 ]
 
@@ -48,7 +49,7 @@ def test_a_runs_flops_are_the_sum_over_its_steps_of_what_its_forward_passes_do(c
         experiment.fit_epoch(epoch)
     trained = sum(flops for flops, learns in own if learns)
     judged = sum(flops for flops, learns in own if not learns)
-    assert whole.images == 140
+    assert whole.images == 140 * experiment.cfg.train.epoch_share
     if experiment.cfg.train.proxy_width:
         alone = made(**changes).trainer.select
         seen = forward_flops(alone.model)

@@ -92,7 +92,7 @@ def test_steps_that_fp16_leaves_out_are_no_trouble_until_it_leaves_out_all():
         overflowing(2.0**-7)
 
 
-@pytest.mark.parametrize("changes", [{}, {"train.hard_fraction": 0.5}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"train.hard_fraction": 0.5}, {"train.epoch_share": 0.6}], ids=str)
 def test_the_steps_are_done_again_to_the_same_bits(changes):
     with experiment(**changes) as one:
         one.initialise()

@@ -165,6 +165,8 @@ TABLE: dict[str, Row] = {
     "train.resolutions": Row([[0.3, 12], [1, 16]], batches),
     "train.freeze_epochs": Row(0.4, weights, {**STARTED, "model.freeze": ["trunk"]}),
     "train.freeze_whiten_after": Row(0.2, weights),
+    "train.freeze_late": Row(["groups.0 0"], weights),
+    "train.epoch_share": Row(0.5, weights),
     "train.hard_fraction": Row(0.5, weights),
     "train.proxy_width": Row(0.5, weights, {"train.hard_fraction": 0.5}),
     "train.checkpoint_every": Row("2 steps", run, {"run.save_checkpoints": True}),

@@ -1,15 +1,18 @@
-"""The hardest share of a batch: what is picked, that the proxy learns, that a stored one goes on exactly."""
+"""The hardest share of a batch or an epoch: what is picked, who learns, that a stored run goes on exactly."""
 
 import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import splits
 from model_settings import section
 
 from fastresnet import models, optim
 from fastresnet.machine import precision
-from fastresnet.training.selection import HardExamples, ProxyNet
+from fastresnet.settings import config
+from fastresnet.training.experiment import Experiment
+from fastresnet.training.selection import HardExamples, Memory, ProxyNet
 
 CPU = torch.device("cpu")
 FP32 = precision.resolve("fp32", CPU)
@@ -121,3 +124,86 @@ def test_fp16_and_impossible_fractions_are_refused():
         ProxyNet(chooser.model, 0.5, chooser.optimizer, [1.0], precision=fp16, device=CPU)
     with pytest.raises(ValueError, match="train.hard_fraction must be above 0"):
         HardExamples(chooser.model, 0.0, precision=FP32, device=CPU)
+
+
+# ---- the hardest share of an epoch -------------------------------------------------------------------------
+
+REMEMBERED = {
+    "model.arch": "speednet", "model.stage_widths": [8, 8, 8], "train.batch_size": 10, "train.epochs": 4,
+    "train.precision": "fp32", "run.device": "cpu", "run.threads": 1, "train.epoch_share": 0.5,
+}  # fmt: skip
+
+
+def remembered(**changes):
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    one = Experiment(config.load(None, REMEMBERED | changes), splits=splits(40, 10, size=16))
+    one.initialise()
+    return one
+
+
+def shown(one, epoch):
+    return one.train_loader.plan(epoch)[0]
+
+
+def test_an_epoch_shows_the_images_never_seen_and_then_the_hardest():
+    memory = Memory(6, 0.5, 2, CPU)
+    order = torch.tensor([5, 3, 1, 0, 2, 4])
+    assert order[memory.choose(order, 0)].tolist() == [5, 3, 1]
+    memory.losses[:] = torch.tensor([9.0, 0.1, torch.inf, 0.3, 0.2, 0.4])
+    assert order[memory.choose(order, 0)].tolist() == [5, 3, 1]  # as the epoch began
+    assert order[memory.choose(order, 1)].tolist() == [5, 0, 2]
+
+
+def test_every_image_is_seen_before_any_is_seen_again():
+    one = remembered()
+    assert one.steps_per_epoch == 2
+    first = shown(one, 0).tolist()
+    one.fit_epoch(0)
+    second = shown(one, 1).tolist()
+    assert sorted(first + second) == list(range(40))
+    one.fit_epoch(1)
+    memory = one.trainer.select
+    third = shown(one, 2)
+    left = [row for row in range(40) if row not in third.tolist()]
+    assert memory.losses[third].min() >= memory.losses[left].max()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_is_remembered_is_each_image_s_loss_before_label_smoothing(parts):
+    one = remembered(train__label_smoothing=0.1, train__accumulate=parts)
+    images, labels = next(one.batches(0))
+    rows, model = one.train_loader.rows, copy.deepcopy(one.model).train()
+    pieces = zip(images.tensor_split(parts), labels.tensor_split(parts))
+    expected = [F.cross_entropy(model(some), kinds, reduction="none") for some, kinds in pieces]
+    one.trainer.step(images, labels)
+    assert torch.allclose(one.trainer.select.losses[rows], torch.cat(expected), atol=1e-5)
+    assert torch.isinf(one.trainer.select.losses).sum() == 30
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_run_goes_on_within_an_epoch_with_the_images_it_had_begun_with(steps):
+    whole, part, rest = (remembered() for _ in range(3))
+    for epoch in range(4):
+        whole.fit_epoch(epoch)
+    for epoch in range((steps + 1) // 2):
+        part.fit_epoch(epoch, limit=steps)
+    rest.trainer.load_state_dict(copy.deepcopy(part.trainer.state_dict()))
+    rest.model.load_state_dict(part.model.state_dict())
+    for epoch in range(steps // 2, 4):
+        rest.fit_epoch(epoch)
+    assert all(
+        a.equal(b) for a, b in zip(whole.model.state_dict().values(), rest.model.state_dict().values())
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"data.loader": "torchvision"}, "data.loader=torchvision can't"),
+        ({"train.hard_fraction": 0.5}, "both pick the hardest"),
+        ({"train.batch_size": 30}, "larger than the 20 images"),
+    ],
+)
+def test_where_a_memory_cannot_be_one_line_says_so(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Experiment(config.load(None, REMEMBERED | changes), splits=splits(40, 10, size=16))

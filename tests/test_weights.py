@@ -185,6 +185,7 @@ HARD = {"train.hard_fraction": 0.5, "train.proxy_width": 0.125}
 RESETS = {
     "speed94": ("speed94.yaml", {"model.width": 0.125}, None),
     "speed96 with its proxy": ("speed96.yaml", {"model.width": 0.25} | HARD, None),
+    "a memory": ("speed94.yaml", {"model.width": 0.125, "train.epochs": 3, "train.epoch_share": 0.5}, None),
     "a resnet": ("rn18.yaml", {"model.width": 0.125}, None),
     "one's own": ("rn18.yaml", {}, lambda classes, size: doubled(SpeedNet(classes, (8, 8, 8)))),
 }

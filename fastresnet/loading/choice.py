@@ -70,6 +70,10 @@ def build(
     px = cfg.data.image_size or splits.train.image_shape[0]
     batch_bytes = cfg.train.batch_size * 3 * px**2 * dtype.itemsize
     name, reason = choose(cfg.data, splits.train, device, batch_bytes)
+    if name != "resident" and cfg.train.epoch_share < 1:
+        raise ValueError(
+            f"train.epoch_share chooses among images in memory: data.loader={name} can't ({reason})"
+        )
     notes(f"loader {name} ({reason})")
     loader = open_loader(name, cfg.data, splits.train, training)
     notes(f"augmentation by the {loader.kernel} kernel ({loader.kernel_reason})")
@@ -90,6 +94,7 @@ def _training(cfg: Config, testing: Batching, place: World) -> Batching:
         augment=augment.from_settings(train),
         shuffle=True,
         drop_last=train.drop_last,
+        share=train.epoch_share,
         seed=cfg.run.seed,
         sizes=(None, *(int(px) for _, px in train.resolutions or ())),
         rank=place.rank,

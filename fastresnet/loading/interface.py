@@ -37,6 +37,7 @@ class Batching:
     augment:      what happens to training images; None for testing
     shuffle:      a new order each epoch
     drop_last:    leave out the last, smaller batch
+    share:        of the images, how many an epoch shows
     kernel:       see `augment.kernel_for`
     resolution:   step of the run -> height and width in px of that step's images; None keeps the stored size
     sizes:        all that `resolution` may say
@@ -53,6 +54,7 @@ class Batching:
     augment: Augment | None = None
     shuffle: bool = False
     drop_last: bool = False
+    share: float = 1.0
     seed: int = 0
     kernel: str = "auto"
     resolution: Callable[[int], int | None] = lambda step: None
@@ -79,6 +81,10 @@ class Batching:
                 f"divide over {self.world_size} processes: take train.drop_last=true, or another batch"
             )
 
+    def shown(self, count: int) -> int:
+        """How many of `count` images an epoch shows."""
+        return count if self.share == 1 else max(1, round(self.share * count))
+
     def positions(self, count: int) -> Tensor:
         """Places in an epoch's order of `count` images that this rank takes, batch after batch: int64."""
         whole = count // (self.batch_size * self.world_size)
@@ -98,16 +104,20 @@ class Loader(ABC):
     asked:        how its images become batches
     seed:         what all random choices depend on; may be set between epochs
     num_samples:  images an epoch yields on this rank
+    choose:       where it doesn't show all: (which image comes when, epoch) -> int64, places of those shown
+    rows:         int64, which images the batch that was yielded last is of, where all lie in memory
     kernel, kernel_reason:  which kernel augments, and why that one
     """
 
     def __init__(self, asked: Batching, count: int) -> None:
-        asked.check(count)
+        asked.check(asked.shown(count))
         self.asked, self.seed, self.batch_size = asked, asked.seed, asked.batch_size
         self.device = torch.device(asked.device)
         self.kernel, self.kernel_reason = augmentation.kernel_for(asked.kernel, self.device, asked.augment)
-        self.mine = asked.positions(count).to(self.device)
+        self.mine = asked.positions(asked.shown(count)).to(self.device)
         self.num_samples = len(self.mine)
+        self.choose: Callable[[Tensor, int], Tensor] | None = None
+        self.rows = self.mine[:0]
 
     def __len__(self) -> int:
         """Steps an epoch; the last may take fewer images than the others."""

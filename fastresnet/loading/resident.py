@@ -48,6 +48,11 @@ class ResidentLoader(Loader):
             sequence = augmentation.order(count, self.seed, epoch, self.device)
         else:
             sequence = torch.arange(count, device=self.device)
+        if (shown := asked.shown(count)) < count:
+            whole, count = sequence, shown
+            sequence = (
+                whole[:shown] if self.choose is None else whole.index_select(0, self.choose(whole, epoch))
+            )
         choices = augmentation.no_choices(count)
         if asked.augment is not None:
             size = (height, width)
@@ -63,8 +68,12 @@ class ResidentLoader(Loader):
         sequence, choices = self.plan(epoch)
         for step, start in enumerate(range(0, self.num_samples, self.batch_size)):
             stop = min(start + self.batch_size, self.num_samples)
-            some, size = choices.slice(start, stop), self.size_at(epoch, step)
-            yield self.finished(self.stored, self.labels, sequence[start:stop], some, size, out)
+            self.rows, some, size = (
+                sequence[start:stop],
+                choices.slice(start, stop),
+                self.size_at(epoch, step),
+            )
+            yield self.finished(self.stored, self.labels, self.rows, some, size, out)
 
     def some_images(self, count: int) -> Tensor:
         """See `Loader.some_images`."""

@@ -52,7 +52,7 @@ def depths(model: nn.Module) -> dict[int, int]:
     }
 
 
-def roots_of(model: nn.Module, wanted: Sequence[str]) -> Roots:
+def roots_of(model: nn.Module, wanted: Sequence[str], key: str = "model.freeze") -> Roots:
     """The modules that `wanted` names, TRUNK for all blocks but the last. ValueError for what isn't there."""
     order = blocks(model)
     roots: Roots = []
@@ -61,7 +61,7 @@ def roots_of(model: nn.Module, wanted: Sequence[str]) -> Roots:
         inside = [root for block in order[:-1] for root in block] if one == TRUNK else [one]
         if not any(within(name, inside) for name in names):
             there = ", ".join(block[0] for block in order)
-            raise ValueError(f"model.freeze={one}: this network has no such part; its blocks are {there}")
+            raise ValueError(f"{key}={one}: this network has no such part; its blocks are {there}")
         roots += inside
     return roots
 

@@ -48,3 +48,17 @@ def of_parts(model: nn.Module, wanted: Sequence[str], until_step: int | None) ->
         name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
     )
     return Freeze(names, 0, until_step, tuple(name for name in norms if within(name, roots)))
+
+
+def late(model: nn.Module, wanted: Sequence[str], total_steps: int) -> list[Freeze]:
+    """Parts of `model`, each with the share of the run from which it doesn't learn: ["groups.0 0.75"], say.
+
+    Their norms go on as in training. Raises ValueError for a name that isn't there.
+    """
+    found = []
+    for text in wanted:
+        name, _, share = text.partition(" ")
+        roots = roots_of(model, [name], "train.freeze_late")
+        names = tuple(each for each, _ in model.named_parameters() if within(each, roots))
+        found.append(Freeze(names, round(float(share) * total_steps)))
+    return found

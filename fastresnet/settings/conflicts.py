@@ -97,6 +97,8 @@ def _of_batches(model: Model, train: Train) -> Iterator[str]:
             f"train.hard_fraction={train.hard_fraction} of train.batch_size={train.batch_size} is less than "
             "one image"
         )
+    if train.hard_fraction < 1 and train.epoch_share < 1:
+        yield "train.hard_fraction and train.epoch_share both pick the hardest images: leave one of them 1"
     if train.proxy_width and train.hard_fraction == 1:
         yield "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it"
 

@@ -1,7 +1,6 @@
 """Every setting of a run: type, default, meaning, unit, range. Adding one is adding a line.
 
-Refuses to read, to check and to act: what is declared here is read by `reading` and `overrides`, checked by
-`rule` and `conflicts`, and acts where it is named.
+Refuses to read, to check and to act: `reading` and `overrides`, `rule` and `conflicts`, and others do.
 """
 
 from __future__ import annotations
@@ -200,8 +199,7 @@ class Train:
         "auto", "number format of the arithmetic; auto: what the device is fast at")
     compile: Literal[
         "auto", "off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
-    ] = setting(
-        "off", "torch.compile mode; auto: default on a GPU, off on a CPU")
+    ] = setting("off", "torch.compile mode; auto: default on a GPU, off on a CPU")
     cuda_graph: bool = setting(False, "capture the whole step in a CUDA graph")
     channels_last: bool = setting(True, "NHWC memory format")
     label_smoothing: float = setting(
@@ -233,8 +231,13 @@ class Train:
         None, "lower resolution first: [[until share of the run, px], ...]", above=0)
     freeze_epochs: float | None = setting(
         None, "epochs for which model.freeze holds (null: the whole run)", above=0, unit="epochs")
+    freeze_late: list[str] = setting(
+        [], "parts that stop learning, each with the share of the run from which",
+        pattern=r"[\w.]+ (0?\.\d+|[01](\.0*)?)", hint="groups.0 0.75 is one, say")
     freeze_whiten_after: float = setting(
         3.0, "speednet: the whitening bias is trained only before this epoch", low=0, unit="epochs")
+    epoch_share: float = setting(
+        1.0, "share of the images an epoch shows: unseen, then hardest", above=0, high=1, unit="share")
     hard_fraction: float = setting(
         1.0, "hardest share of each batch that is trained on", above=0, high=1, unit="share")
     proxy_width: float = setting(
@@ -280,19 +283,12 @@ class Run:
     threads: int = setting(0, "CPU threads of PyTorch (0: one a core)", low=0, high=4096, unit="threads")
     save_checkpoints: bool = setting(True, "write checkpoints/last.pt and best.pt")
     report: bool = setting(True, "write plots and report.html")
-    progress: Literal["auto", "plain", "off"] = setting(
-        "auto", "auto: a live line on a terminal, plain lines elsewhere")
+    progress: Literal["auto", "plain", "off"] = setting("auto", "auto: live on a terminal, else plain lines")
 
 
 # fmt: on
 CLASSES: dict[str, type] = {
-    "data": Data,
-    "model": Model,
-    "optim": Optim,
-    "schedule": Schedule,
-    "train": Train,
-    "eval": Eval,
-    "run": Run,
+    one.__name__.lower(): one for one in (Data, Model, Optim, Schedule, Train, Eval, Run)
 }
 SECTIONS = {name: (section.__doc__ or "").rstrip(".") for name, section in CLASSES.items()}
 SETTINGS: dict[str, Setting] = {

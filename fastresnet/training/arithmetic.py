@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastresnet.models.flops import flops_per_image, frozen_savings
 from fastresnet.optim.freezing import Frozen
+from fastresnet.training.selection import Memory
 
 if TYPE_CHECKING:
     from fastresnet.training.experiment import Experiment
@@ -55,7 +56,7 @@ def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -
     saved = frozen_savings(experiment.model, held, size) if saves else 0
     learned = 3.0 * flops_per_image(experiment.model, size) - saved
     select = experiment.trainer.select
-    if select is None:
+    if select is None or isinstance(select, Memory):
         return batch * learned
     hard = select.count(batch)
     judging = float(batch * flops_per_image(select.model, size))

@@ -29,7 +29,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training.capture import compiled
 from fastresnet.training.evaluation import Evaluator
 from fastresnet.training.own import NOTHING, Own, answering
-from fastresnet.training.selection import HardExamples, ProxyNet
+from fastresnet.training.selection import HardExamples, Memory, ProxyNet, Selection
 from fastresnet.training.step import StepOptions
 from fastresnet.training.trainer import Trainer
 
@@ -40,6 +40,7 @@ class Course:
 
     total_steps, steps_per_epoch:  optimizer steps
     place:                         this process among those of torchrun
+    images:                        to train on
     """
 
     total_steps: int
@@ -47,6 +48,7 @@ class Course:
     device: torch.device
     precision: Precision
     place: World = ALONE
+    images: int = 0
 
 
 def compile_mode(cfg: Config, device: torch.device) -> str:
@@ -128,7 +130,8 @@ def new_trainer(
     table = schedule.table(cfg.schedule, course.total_steps, course.steps_per_epoch)
     whitening = whitening_freeze(cfg, model, course)
     falling = schedule.falling(course.total_steps, whitening.from_step)
-    freeze = [one for one in (whitening, parts_freeze(cfg, model, course)) if one.names]
+    late = freezing.late(model, cfg.train.freeze_late, course.total_steps)
+    freeze = [one for one in (whitening, parts_freeze(cfg, model, course), *late) if one.names]
     return Trainer(
         collectives.wrap(model, course.place, course.device),
         optimizer,
@@ -267,23 +270,24 @@ def told(cfg: Config, model: nn.Module) -> Iterator[str]:
 
 def new_selection(
     cfg: Config, model: nn.Module, proxy: nn.Module | None, lr_factor: list[float], course: Course
-) -> HardExamples | None:
-    """The choice of the hardest share of each batch, by the proxy or by the model itself."""
-    train, mode = cfg.train, compile_mode(cfg, course.device)
-    if train.hard_fraction >= 1.0:
+) -> Selection | None:
+    """The choice of the hardest share of each epoch, or of each batch, by the proxy or the model itself."""
+    train, mode, share = cfg.train, compile_mode(cfg, course.device), cfg.train.hard_fraction
+    if share == train.epoch_share == 1:
         return None
     if course.place.size > 1:
+        key, size = "hard_fraction" if share < 1 else "epoch_share", course.place.size
+        told = f"train.{key}={getattr(train, key):g} picks the hardest images of all"
         raise ValueError(
-            f"train.hard_fraction={train.hard_fraction} picks the hardest images of a whole batch, and each "
-            f"of {course.place.size} processes sees a part of it: train in one, or with train.hard_fraction=1"
+            f"{told}, and each of {size} processes sees a part: train in one, or with train.{key}=1"
         )
+    if train.epoch_share < 1:
+        return Memory(course.images, train.epoch_share, train.batch_size, course.device)
     if proxy is None:
-        return HardExamples(
-            model, train.hard_fraction, precision=course.precision, device=course.device, compile=mode
-        )
+        return HardExamples(model, share, precision=course.precision, device=course.device, compile=mode)
     return ProxyNet(
         proxy,
-        train.hard_fraction,
+        share,
         new_optimizer(cfg, proxy, course),
         lr_factor,
         precision=course.precision,

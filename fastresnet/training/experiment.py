@@ -28,7 +28,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score, Tta
 from fastresnet.training.own import NOTHING, Own
-from fastresnet.training.selection import Batch, ProxyNet
+from fastresnet.training.selection import Batch, Memory, ProxyNet
 from fastresnet.training.trainer import EpochResult, Trainer
 
 # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
@@ -81,10 +81,16 @@ class Experiment:
         own.try_out(two, len(self.splits.class_names), self.train_loader.mixed_classes > 0)
         width = cfg.train.proxy_width
         proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
-        course = assembly.Course(self.total_steps, self.steps_per_epoch, self.device, self.precision, place)
+        steps, count = (self.total_steps, self.steps_per_epoch), len(self.splits.train)
+        course = assembly.Course(*steps, self.device, self.precision, place, count)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         lasts = range(self.steps_per_epoch - 1, self.total_steps, self.steps_per_epoch)
         assembly.check_parts(self.model, self.trainer, {self.batch_of(step) for step in (0, *lasts)})
+        if isinstance(self.trainer.select, Memory):
+            self.train_loader.choose, self.trainer.select.loader = (
+                self.trainer.select.choose,
+                self.train_loader,
+            )
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         for line in (*assembly.choices(cfg, place), *assembly.told(cfg, self.model)):
             notes(line)
@@ -225,9 +231,11 @@ class Experiment:
         for average in self.averages:
             average.restart()
         self.trainer.reset()
-        if isinstance(self.trainer.select, ProxyNet):
-            self._begin_again(self.trainer.select.model, self.cfg.train.proxy_width)
-            self.trainer.select.reset()
+        select = self.trainer.select
+        if isinstance(select, ProxyNet):
+            self._begin_again(select.model, self.cfg.train.proxy_width)
+        if isinstance(select, (ProxyNet, Memory)):
+            select.reset()
 
     def _begin_again(self, model: nn.Module, width: float | None = None) -> None:
         assembly.begin_again(model, self.cfg, self.own, self.seed, lambda: self._new_model(self.seed, width))

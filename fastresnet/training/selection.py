@@ -1,12 +1,12 @@
-"""Which images of a batch are worth training on: the share with the largest loss.
+"""Which images are worth training on, of a batch or of the whole set: those with the largest loss.
 
-Judged by the model itself or by a small net that learns beside it. Makes no batches and steps no optimizer
-but the proxy's own.
+Judged by the model itself, by a small net that learns beside it, or by the last loss of each image. Makes no
+batches and steps no optimizer but the proxy's own.
 """
 
 from __future__ import annotations
 
-from typing import Any, Sequence, TypedDict
+from typing import Any, Protocol, Sequence, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 class SelectionState(TypedDict, total=False):
-    """What a bit-exact continuation needs; nothing where the model itself judges."""
+    """What a bit-exact continuation needs of a proxy or a memory; nothing where the model itself judges."""
 
     model: dict[str, Any]  # as nn.Module.state_dict has it
     optimizer: OptimizersState
     step: int
+    losses: Tensor
+    basis: Tensor
+    epoch: int
 
 
 def layout(images: Tensor) -> torch.memory_format:
@@ -94,6 +97,72 @@ class HardExamples:
 
     def load_state_dict(self, state: SelectionState) -> None:
         """The inverse of `state_dict`."""
+
+
+class Rows(Protocol):
+    """What knows which images its last batch was made of: int64 (B,)."""
+
+    rows: Tensor
+
+
+class Memory:
+    """The loss that each image had when it was last trained on, by which an epoch's images are chosen.
+
+    Those never seen come first, then those with the largest loss; what is left out keeps its loss and comes
+    back when others have fallen below it. Costs no pass of any net.
+
+    images:  how many there are
+    share:   of them, rounded, which an epoch shows
+    batch:   images in the largest batch
+    last:    losses of the batch that was trained on last, (batch,) in nats, before label smoothing
+    loader:  says which images those were
+    """
+
+    def __init__(self, images: int, share: float, batch: int, device: torch.device) -> None:
+        self.losses = torch.full((images,), torch.inf, device=device)
+        self.basis = self.losses.clone()  # what they were at the beginning of `epoch`
+        self.shown, self.epoch = max(1, round(share * images)), -1
+        self.last = torch.zeros(batch, device=device)
+        self.loader: Rows | None = None
+
+    def count(self, batch_size: int) -> int:
+        """How many images of a batch are kept: all."""
+        return batch_size
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
+        return images, labels
+
+    def choose(self, order: Tensor, epoch: int) -> Tensor:
+        """Places in `order` (N,), which image comes when, that the epoch shows: int64 (shown,), rising."""
+        if epoch != self.epoch:
+            self.basis.copy_(self.losses)
+            self.epoch = epoch
+        hardest = self.basis.index_select(0, order).argsort(descending=True, stable=True)[: self.shown]
+        return hardest.sort().values
+
+    def note(self) -> None:
+        """Keep `last`: the images that the loader yielded last were trained on."""
+        if self.loader is not None:
+            self.losses.index_copy_(0, self.loader.rows, self.last[: len(self.loader.rows)])
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.losses.fill_(torch.inf)
+        self.epoch = -1
+
+    def snapshots(self) -> list[Snapshot]:
+        """Everything that a call changes: nothing."""
+        return []
+
+    def state_dict(self) -> SelectionState:
+        """What a bit-exact continuation needs."""
+        return {"losses": self.losses, "basis": self.basis, "epoch": self.epoch}
+
+    def load_state_dict(self, state: SelectionState) -> None:
+        """The inverse of `state_dict`."""
+        self.losses.copy_(state["losses"])
+        self.basis.copy_(state["basis"])
+        self.epoch = state["epoch"]
 
 
 class ProxyNet(HardExamples):
@@ -168,3 +237,6 @@ class ProxyNet(HardExamples):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_done.fill_(state["step"])
+
+
+Selection = HardExamples | Memory

@@ -18,7 +18,7 @@ from fastresnet.machine.precision import Precision
 from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.training.capture import Snapshot, compiled
-from fastresnet.training.selection import HardExamples
+from fastresnet.training.selection import Memory, Selection
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Step:
 
     model:      on its device already; may be DDP-wrapped
     optimizer:  its rates are set for the step already
-    select:     chooses the images of each batch that are trained on
+    select:     chooses the images of each batch that are trained on, or is told what loss each had
     freeze:     parameters that learn in some steps only; each call says which of these hold
     """
 
@@ -62,7 +62,7 @@ class Step:
         *,
         device: torch.device,
         precision: Precision,
-        select: HardExamples | None,
+        select: Selection | None,
         freeze: Sequence[Freeze],
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
@@ -95,8 +95,12 @@ class Step:
             for norm in norms:
                 norm.train(not held)
         parts = min(self.options.accumulate, len(images))  # alike in size: a norm can't do with one image
+        done = 0
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts)):
-            loss, loss_sum, hits = self._forward(some_images, some_labels, frozen)
+            loss, loss_sum, hits, losses_B = self._forward(some_images, some_labels, frozen)
+            if isinstance(self.select, Memory):
+                self.select.last[done : done + len(losses_B)] = losses_B
+                done += len(losses_B)
             self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
             count = torch.full_like(hits, len(some_labels))
             self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
@@ -122,7 +126,9 @@ class Step:
             return float(self.options.processes)  # which DDP divides by
         return len(part) / len(whole)
 
-    def _loss_and_hits(self, images: Tensor, labels: Tensor, frozen: Frozen) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss_and_hits(
+        self, images: Tensor, labels: Tensor, frozen: Frozen
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         options = self.options
         with self.precision.autocast(self.device):
             logits_NK = self._logits(images, frozen)
@@ -132,7 +138,10 @@ class Step:
             loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
-        return loss, loss_sum.detach(), hits
+            losses_B = logits_NK[:, 0]
+            if isinstance(self.select, Memory):
+                losses_B = F.cross_entropy(logits_NK, labels, reduction="none")
+        return loss, loss_sum.detach(), hits, losses_B
 
     def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:
         options = self.options

@@ -26,7 +26,7 @@ from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
 from fastresnet.ranks import agreement, collectives
 from fastresnet.training.capture import Captured
-from fastresnet.training.selection import Batch, HardExamples, SelectionState
+from fastresnet.training.selection import Batch, Memory, Selection, SelectionState
 from fastresnet.training.step import Step, StepOptions
 
 PLAIN = StepOptions()
@@ -74,7 +74,7 @@ class Trainer:
     lr_factor:     one entry a step, times each group's base_lr; `group_factor` overrides it by group name
     momentum:      one entry a step, or None where it stays what the groups say
     averages:      updated after each optimizer step (EMA, lookahead, tail average)
-    select:        chooses the images of each batch that are trained on
+    select:        chooses the images of each batch that are trained on, or is told what loss each had
     freeze:        parameters that learn in some steps only
     place:         this process among those that share each batch: an epoch's figures are of all
     """
@@ -91,7 +91,7 @@ class Trainer:
         momentum: Sequence[float] | None = None,
         group_factor: Mapping[str, Sequence[float]] | None = None,
         averages: Iterable[Average] = (),
-        select: HardExamples | None = None,
+        select: Selection | None = None,
         freeze: Sequence[Freeze] = (),
         place: World = ALONE,
     ) -> None:
@@ -130,6 +130,8 @@ class Trainer:
         else:
             self.rates.set(self.steps_done)
             self.update(images, labels, frozen)
+        if isinstance(self.select, Memory):
+            self.select.note()
         self.steps_done += 1
         for average in self.averages:
             average.update(self.steps_done)
@@ -248,8 +250,8 @@ class Trainer:
         if len(state["averages"]) != len(self.averages) or (state["select"] is None) != (self.select is None):
             raise ValueError(
                 "the checkpoint was trained with other averages or another choice of images "
-                "(train.ema_decay, optim.lookahead, train.average_tail, train.hard_fraction): "
-                "resume with the settings it was made with"
+                "(train.ema_decay, optim.lookahead, train.average_tail, train.hard_fraction, "
+                "train.epoch_share): resume with the settings it was made with"
             )
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty: the device before had no fp16, and this one begins with a fresh scale
