@@ -34,7 +34,7 @@ def script(tmp_path_factory):
     ("re", {"report", "reproduce"}),
     ("train --config cpu", {"cpu.yaml"}),
     ("train --config min", {"mine.yaml"}),  # a file here
-    ("train --train.ep", {"--train.epochs"}),
+    ("train --train.epo", {"--train.epoch_share", "--train.epochs"}),
     ("train --see", {"--seeds"}),
     ("train --config cpu.yaml --train.precision b", {"bf16"}),
     ("train --train.channels_last t", {"true"}),
@@ -101,7 +101,7 @@ def test_zsh_completes_commands_options_settings_recipes_values_and_files(script
         "re": "rep",  # report or reproduce
         "train --config cpu": "train --config cpu.yaml",
         "train --config min": "train --config mine.yaml",
-        "train --train.ep": "train --train.epochs",
+        "train --train.epochs": "train --train.epochs",
         "train --config cpu.yaml --train.precision b": "train --config cpu.yaml --train.precision bf16",
         "evaluate --checkpoint runs/f": "evaluate --checkpoint runs/first/",
         "describe mo": "describe model",

@@ -303,7 +303,7 @@ def test_the_hardest_images_of_a_batch_that_is_shared_out_are_refused():
     cfg = config.load(None, {"train.hard_fraction": 0.5})
     cpu = torch.device("cpu")
     course = assembly.Course(1, 1, cpu, precision.resolve("fp32", cpu), World(size=2))
-    with pytest.raises(ValueError, match="each of 2 processes sees a part of it"):
+    with pytest.raises(ValueError, match="each of 2 processes sees a part: train in one"):
         assembly.new_selection(cfg, torch.nn.Linear(2, 2), None, [1.0], course)
 
 

@@ -18,7 +18,7 @@ from fastresnet.training.trainer import Diverged, Trainer
 SMALL = {
     "train.batch_size": 20, "train.epochs": 2, "model.stage_widths": [8, 8, 8], "eval.batch_size": 300,
     "run.device": "cpu", "train.precision": "fp32", "eval.tta": "crops", "eval.tta_share": 1.0,
-    "train.resolutions": None,
+    "train.resolutions": None, "train.epoch_share": 1.0,
 }  # fmt: skip
 STEPS = 6
 

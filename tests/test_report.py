@@ -46,6 +46,21 @@ def test_a_page_rebuilt_without_the_data_lists_the_worst_without_pictures(run):
     assert "Most confidently wrong" in text and "<img" not in text and "ant" in text
 
 
+@pytest.mark.parametrize(
+    "train, said",
+    [
+        (
+            {"epoch_share": 0.68, "hard_fraction": 1.0},
+            "augmented images, the hardest 68 % of all in each epoch",
+        ),
+        ({"epoch_share": 1.0, "hard_fraction": 0.5}, "augmented images, the hardest 50 % of each batch"),
+        ({"label_smoothing": 0.1}, "augmented images, label smoothing 0.1"),
+    ],
+)
+def test_the_page_says_which_images_the_training_loss_is_of(train, said):
+    assert run_page.loss_of({"config": {"train": train}}).endswith(f"training: with {said}")
+
+
 def test_a_run_in_a_folder_named_like_its_recipe_is_called_that_once(run):
     found = finished.read(run[0])
     recipe = found.record["recipe"]

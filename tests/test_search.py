@@ -21,6 +21,7 @@ from fastresnet.settings.overrides import take_settings
 SMALL = {
     "train.epochs": 1, "train.batch_size": 16, "model.stage_widths": [8, 8, 8], "eval.batch_size": 30,
     "run.device": "cpu", "train.precision": "fp32", "train.resolutions": None,
+    "train.epoch_share": 1.0,
 }  # fmt: skip
 
 

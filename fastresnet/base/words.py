@@ -133,7 +133,7 @@ def then(*parts: object) -> str:
     """The command to go on with, to be copied from a terminal; a long one goes on below after a backslash."""
     lines, width = [f"{NEXT}fastresnet"], shutil.get_terminal_size().columns
     for part in map(shlex.quote, map(str, parts)):
-        if len(lines[-1]) + len(part) + len(" \\") > width:
+        if len(f"{lines[-1]} {part} \\") > width:
             lines[-1:] = [f"{lines[-1]} \\", " " * len(NEXT) + " "]
         lines[-1] += f" {for_terminal(part)}"
     return "\n".join(lines)

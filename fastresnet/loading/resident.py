@@ -49,10 +49,9 @@ class ResidentLoader(Loader):
         else:
             sequence = torch.arange(count, device=self.device)
         if (shown := asked.shown(count)) < count:
-            whole, count = sequence, shown
-            sequence = (
-                whole[:shown] if self.choose is None else whole.index_select(0, self.choose(whole, epoch))
-            )
+            places = torch.arange(shown, device=self.device)
+            places = places if self.choose is None else self.choose(sequence, epoch)
+            sequence, count = sequence.index_select(0, places), shown
         choices = augmentation.no_choices(count)
         if asked.augment is not None:
             size = (height, width)
@@ -68,11 +67,8 @@ class ResidentLoader(Loader):
         sequence, choices = self.plan(epoch)
         for step, start in enumerate(range(0, self.num_samples, self.batch_size)):
             stop = min(start + self.batch_size, self.num_samples)
-            self.rows, some, size = (
-                sequence[start:stop],
-                choices.slice(start, stop),
-                self.size_at(epoch, step),
-            )
+            some, size = choices.slice(start, stop), self.size_at(epoch, step)
+            self.rows = sequence[start:stop]
             yield self.finished(self.stored, self.labels, self.rows, some, size, out)
 
     def some_images(self, count: int) -> Tensor:

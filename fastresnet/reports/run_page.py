@@ -178,10 +178,11 @@ def _curves(run: Finished) -> list[Markup]:
 def loss_of(record: Result | None) -> str:
     """What the plotted losses contain."""
     smoothing = _number(record, "train", "label_smoothing") if record else None
-    hard = _number(record, "train", "hard_fraction") if record else None
     training = ["augmented images"]
     training += [f"label smoothing {smoothing:g}"] if smoothing else []
-    training += [f"the hardest {words.percent(hard, digits=0)}"] if hard and hard < 1 else []
+    for key, of in (("hard_fraction", "of each batch"), ("epoch_share", "of all in each epoch")):
+        share = _number(record, "train", key) if record else None
+        training += [f"the hardest {words.percent(share, digits=0)} {of}"] if share and share < 1 else []
     return f"cross-entropy in nats an image; training: with {', '.join(training)}"
 
 

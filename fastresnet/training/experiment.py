@@ -81,16 +81,13 @@ class Experiment:
         own.try_out(two, len(self.splits.class_names), self.train_loader.mixed_classes > 0)
         width = cfg.train.proxy_width
         proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
-        steps, count = (self.total_steps, self.steps_per_epoch), len(self.splits.train)
-        course = assembly.Course(*steps, self.device, self.precision, place, count)
+        steps, images = (self.total_steps, self.steps_per_epoch), len(self.splits.train)
+        course = assembly.Course(*steps, self.device, self.precision, place, images)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         lasts = range(self.steps_per_epoch - 1, self.total_steps, self.steps_per_epoch)
         assembly.check_parts(self.model, self.trainer, {self.batch_of(step) for step in (0, *lasts)})
         if isinstance(self.trainer.select, Memory):
-            self.train_loader.choose, self.trainer.select.loader = (
-                self.trainer.select.choose,
-                self.train_loader,
-            )
+            self.trainer.select.follow(self.train_loader)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         for line in (*assembly.choices(cfg, place), *assembly.told(cfg, self.model)):
             notes(line)

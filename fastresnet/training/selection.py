@@ -6,7 +6,7 @@ batches and steps no optimizer but the proxy's own.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Sequence, TypedDict
+from typing import Any, Callable, Protocol, Sequence, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -99,9 +99,14 @@ class HardExamples:
         """The inverse of `state_dict`."""
 
 
-class Rows(Protocol):
-    """What knows which images its last batch was made of: int64 (B,)."""
+class Chosen(Protocol):
+    """A loader as a memory sees it.
 
+    choose:  what it asks which images an epoch shows
+    rows:    int64 (B,), those of the batch that it yielded last
+    """
+
+    choose: Callable[[Tensor, int], Tensor] | None
     rows: Tensor
 
 
@@ -115,7 +120,7 @@ class Memory:
     share:   of them, rounded, which an epoch shows
     batch:   images in the largest batch
     last:    losses of the batch that was trained on last, (batch,) in nats, before label smoothing
-    loader:  says which images those were
+    loader:  says which images those were, see `follow`
     """
 
     def __init__(self, images: int, share: float, batch: int, device: torch.device) -> None:
@@ -123,7 +128,7 @@ class Memory:
         self.basis = self.losses.clone()  # what they were at the beginning of `epoch`
         self.shown, self.epoch = max(1, round(share * images)), -1
         self.last = torch.zeros(batch, device=device)
-        self.loader: Rows | None = None
+        self.loader: Chosen | None = None
 
     def count(self, batch_size: int) -> int:
         """How many images of a batch are kept: all."""
@@ -131,6 +136,10 @@ class Memory:
 
     def __call__(self, images: Tensor, labels: Tensor) -> Batch:
         return images, labels
+
+    def follow(self, loader: Chosen) -> None:
+        """Choose for that loader, and learn from it what was trained on."""
+        self.loader, loader.choose = loader, self.choose
 
     def choose(self, order: Tensor, epoch: int) -> Tensor:
         """Places in `order` (N,), which image comes when, that the epoch shows: int64 (shown,), rising."""
