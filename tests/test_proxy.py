@@ -146,7 +146,7 @@ def shown(one, epoch):
 
 
 def test_an_epoch_shows_the_images_never_seen_and_then_the_hardest():
-    memory = Memory(6, 0.5, 2, CPU)
+    memory = Memory(6, 3, 2, CPU)
     order = torch.tensor([5, 3, 1, 0, 2, 4])
     assert order[memory.choose(order, 0)].tolist() == [5, 3, 1]
     memory.losses[:] = torch.tensor([9.0, 0.1, torch.inf, 0.3, 0.2, 0.4])

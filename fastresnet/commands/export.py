@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             heart.at(f"{name}: writing and checking")
             write(network, name, out, args)
     if sys.stdout.isatty() and "card" in wanted:
-        print(words.fitted(f"next      {out / 'README.md'} says what goes in and what comes out", sys.stdout))
+        print(
+            words.fitted(f"{words.NEXT}{out / 'README.md'} says what goes in and what comes out", sys.stdout)
+        )
 
 
 def _check_needs(wanted: Sequence[str]) -> None:

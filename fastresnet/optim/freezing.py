@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fastresnet.optim.blocks import roots_of, within
+from fastresnet.optim.blocks import Roots, roots_of, within
 
 Frozen = tuple[bool, ...]  # of each Freeze of a run, whether it holds in a step
 
@@ -41,7 +41,7 @@ def of_parts(model: nn.Module, wanted: Sequence[str], until_step: int | None) ->
     Raises ValueError for a name that isn't there, and where nothing is left to learn.
     """
     roots = roots_of(model, wanted)
-    names = tuple(name for name, _ in model.named_parameters() if within(name, roots))
+    names = _inside(model, roots)
     if not any(p.requires_grad and name not in names for name, p in model.named_parameters()):
         raise ValueError(f"model.freeze={','.join(wanted)} leaves nothing of this network to learn")
     norms = (
@@ -58,7 +58,10 @@ def late(model: nn.Module, wanted: Sequence[str], total_steps: int) -> list[Free
     found = []
     for text in wanted:
         name, _, share = text.partition(" ")
-        roots = roots_of(model, [name], "train.freeze_late")
-        names = tuple(each for each, _ in model.named_parameters() if within(each, roots))
+        names = _inside(model, roots_of(model, [name], "train.freeze_late"))
         found.append(Freeze(names, round(float(share) * total_steps)))
     return found
+
+
+def _inside(model: nn.Module, roots: Roots) -> tuple[str, ...]:
+    return tuple(name for name, _ in model.named_parameters() if within(name, roots))

@@ -209,7 +209,7 @@ def ending(made: SeriesResult, folder: Path) -> str:
     ended = [row["name"] for row in made["runs"] if row["status"] == "ok"]
     if sweep:
         again = shlex.quote("--" + told(made, best["value"]))
-        lines.append(f"next      train with {again}")
+        lines.append(f"{words.NEXT}train with {again}")
     elif ended:
         lines.append(words.then("evaluate", f"--checkpoint={folder / ended[0]}"))
     return "\n".join(lines)

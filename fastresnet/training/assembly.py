@@ -40,7 +40,7 @@ class Course:
 
     total_steps, steps_per_epoch:  optimizer steps
     place:                         this process among those of torchrun
-    images:                        to train on
+    images, shown:                 to train on, and of them in an epoch
     """
 
     total_steps: int
@@ -49,6 +49,7 @@ class Course:
     precision: Precision
     place: World = ALONE
     images: int = 0
+    shown: int = 0
 
 
 def compile_mode(cfg: Config, device: torch.device) -> str:
@@ -282,7 +283,7 @@ def new_selection(
             f"{told}, and each of {size} processes sees a part: train in one, or with train.{key}=1"
         )
     if train.epoch_share < 1:
-        return Memory(course.images, train.epoch_share, train.batch_size, course.device)
+        return Memory(course.images, course.shown, train.batch_size, course.device)
     if proxy is None:
         return HardExamples(model, share, precision=course.precision, device=course.device, compile=mode)
     return ProxyNet(

@@ -82,7 +82,8 @@ class Experiment:
         width = cfg.train.proxy_width
         proxy = assembly.placed(self._new_model(self.seed, width), cfg, self.device) if width else None
         steps, images = (self.total_steps, self.steps_per_epoch), len(self.splits.train)
-        course = assembly.Course(*steps, self.device, self.precision, place, images)
+        shown = self.train_loader.asked.shown(images)
+        course = assembly.Course(*steps, self.device, self.precision, place, images, shown)
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         lasts = range(self.steps_per_epoch - 1, self.total_steps, self.steps_per_epoch)
         assembly.check_parts(self.model, self.trainer, {self.batch_of(step) for step in (0, *lasts)})

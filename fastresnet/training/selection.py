@@ -117,16 +117,16 @@ class Memory:
     back when others have fallen below it. Costs no pass of any net.
 
     images:  how many there are
-    share:   of them, rounded, which an epoch shows
+    shown:   how many of them an epoch shows
     batch:   images in the largest batch
     last:    losses of the batch that was trained on last, (batch,) in nats, before label smoothing
     loader:  says which images those were, see `follow`
     """
 
-    def __init__(self, images: int, share: float, batch: int, device: torch.device) -> None:
+    def __init__(self, images: int, shown: int, batch: int, device: torch.device) -> None:
         self.losses = torch.full((images,), torch.inf, device=device)
         self.basis = self.losses.clone()  # what they were at the beginning of `epoch`
-        self.shown, self.epoch = max(1, round(share * images)), -1
+        self.shown, self.epoch = shown, -1
         self.last = torch.zeros(batch, device=device)
         self.loader: Chosen | None = None
 

@@ -138,7 +138,7 @@ class Step:
             loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
-            losses_B = logits_NK[:, 0]
+            losses_B = logits_NK[:, 0]  # a view that nobody reads, where nothing remembers losses
             if isinstance(self.select, Memory):
                 losses_B = F.cross_entropy(logits_NK, labels, reduction="none")
         return loss, loss_sum.detach(), hits, losses_B
