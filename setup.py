@@ -42,6 +42,7 @@ setup(
         "ffcv": [
             "ffcv>=1.0.2",
             "numba>=0.59",  # its just-in-time compiler, whose settings we read
+            "llvmlite",  # numba's, by which we say what numba can't
             "packaging",  # ffcv needs it and doesn't say so
             "setuptools; python_version >= '3.12'",  # ffcv imports distutils
         ],

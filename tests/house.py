@@ -13,7 +13,7 @@ BEGIN, END = "<!-- begin: rooms -->\n", "<!-- end: rooms -->"
 
 # A room imports only rooms that stand before it. `bench` is no more than a name: its rooms follow; the last
 # is the package itself, its public names.
-ORDER = """base settings machine ranks sources beton data augment loading models optim training watching
+ORDER = """base settings machine ranks sources beton data augment loading cpu models optim training watching
 reports runs inference series bench bench.places bench.measuring bench.contest bench.judging bench.protocol
 bench.pages bench.commands commands""".split()
 ORDER.append("")

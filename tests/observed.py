@@ -131,6 +131,12 @@ def kinds(cfg: Config) -> Any:
         return {name: type(module).__name__ for name, module in one.model.named_modules()}
 
 
+def own_kernels(cfg: Config) -> Any:
+    """The parts of the network that take our operations where these fit."""
+    with experiment(cfg) as one:
+        return [name for name, part in one.model.named_modules() if getattr(part, "own_kernels", False)]
+
+
 def shapes(cfg: Config) -> Any:
     """Of what each layer gives for the first batch."""
     seen: list[Any] = []

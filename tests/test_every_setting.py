@@ -150,6 +150,7 @@ TABLE: dict[str, Row] = {
     "train.label_smoothing": Row(0.2, weights),
     "train.loss_reduction": Row("sum", weights),
     "train.clip_norm": Row(0.01, weights),
+    "train.cpu_kernels": Row("off", observed.own_kernels),
     "train.sync_batch_norm": Row(True, observed.kinds),
     "train.accumulate": Row(2, weights),
     "train.ema_decay": Row(0.5, averaged),

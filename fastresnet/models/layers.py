@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.cpu import convolution
 from fastresnet.models.weights import draw
 
 # What the logits are multiplied by where model.head_scale doesn't say; by 1 in the other families.
@@ -31,12 +32,23 @@ def scaled(channels: int, width: float) -> int:
     return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
 
+class Conv2d(nn.Conv2d):
+    """PyTorch's; where `own_kernels` says so, and it fits, its weights learn by our kernel (see `cpu`)."""
+
+    own_kernels = False
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.own_kernels and convolution.fits(x, weight, self):
+            return convolution.convolve(x, weight)
+        return super()._conv_forward(x, weight, bias)
+
+
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution without bias; height and width stay, or are divided by the stride, rounded up."""
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
-class PaddedConv2d(nn.Conv2d):
+class PaddedConv2d(Conv2d):
     """A convolution between channels of which the last hold zeros; its parameters know nothing of these.
 
     So the number of channels can be one that matrix units like. (N,C,h,w) -> (N,D,h',w').
@@ -113,7 +125,7 @@ class ConvNorm(nn.Sequential):
         self, inputs: int, outputs: int, act: str, kernel: int = 3, stride: int = 1, padding: int = 1
     ) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+            Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
             nn.BatchNorm2d(outputs),
             activation(act),
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fastresnet import models, optim
+from fastresnet import cpu, models, optim
 from fastresnet.base import parts, words
 from fastresnet.machine import memory
 from fastresnet.machine.distributed import ALONE, World
@@ -166,8 +166,9 @@ def new_network(cfg: Config, own: Own, names: Sequence[str], shape: tuple[int, i
 
 
 def placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
-    """The model on its device, in the layout and with the norms that the settings say."""
+    """The model on its device, in the layout, with the norms and our kernels as the settings say."""
     model = model.to(device)
+    cpu.choose(model, cfg.train, device, compile_mode(cfg, device))
     if cfg.train.sync_batch_norm:
         norms.synchronise(model, device)
     return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model

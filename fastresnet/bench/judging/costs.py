@@ -88,7 +88,7 @@ def of(cfg: Config, precision: str = "bf16", images: int = TRAIN) -> Cost:
 def counting(cfg: Config, images: int, precision: str = "fp32") -> AbstractContextManager[Experiment]:
     """The experiment of `cfg`, eager and on the CPU, on so many blank images; it ends with the block."""
     plain = {"run.device": "cpu", "train.compile": "off", "train.cuda_graph": False}
-    plain |= {"train.precision": precision, "data.loader": "resident"}
+    plain |= {"train.precision": precision, "train.cpu_kernels": "off", "data.loader": "resident"}
     return experiments.opened(cfg.replace(plain), blank(images))
 
 

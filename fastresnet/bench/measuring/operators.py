@@ -36,6 +36,7 @@ BY_INPUT, BY_WEIGHT = "convolution, by input", "convolution, by weight"
 OPTIMIZER, OTHER, BETWEEN = "optimizer", "casts, sums, copies", "between operations"
 # words in the names of operations, the first that fits
 NAMES = {
+    BY_WEIGHT: ("by_weight",),
     FORWARD: ("convolution",),
     "linear layers": ("mm",),
     "norm": ("batch_norm", "layer_norm", "group_norm"),
@@ -43,7 +44,7 @@ NAMES = {
     "pool": ("pool",),
     "loss": ("softmax", "nll_loss", "argmax"),
 }
-ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[1:], OPTIMIZER, OTHER, BETWEEN)
+ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[2:], OPTIMIZER, OTHER, BETWEEN)
 BACKWARD = torch.ops.aten.convolution_backward.default
 Watch = contextlib.AbstractContextManager[object]
 RANGE = "fastresnet: "  # before a row's name in the profiler
@@ -184,17 +185,16 @@ def measure(context: Context, recipe: str) -> Operators:
 
     Raises ValueError on a device whose operations the profiler doesn't time.
     """
-    if context.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--operators needs a CPU or a CUDA GPU: nothing times what {context.device} does")
+    if (kind := context.device.type) not in ("cpu", "cuda"):
+        raise ValueError(f"--operators needs a CPU or a CUDA GPU: nothing times what {kind} does")
     cfg = context.config(recipe, {"train.compile": "off", "train.cuda_graph": False})
     splits = context.splits() if context.tiny else data.prepare(cfg, context.say)
     with experiments.opened(cfg, splits) as experiment:
         experiment.initialise()
         step_seconds, rows = _apart(experiment)
-        batch, size = experiment.batch_of(_first(experiment))
-        name = experiment.precision.name
+        (batch, size), name = experiment.batch_of(_first(experiment)), experiment.precision.name
     limits = context.ceiling(name), context.bandwidth()
-    return Operators(cfg.recipe, context.device.type, name, batch, size, step_seconds, *limits, rows)
+    return Operators(cfg.recipe, kind, name, batch, size, step_seconds, *limits, rows)
 
 
 def _first(experiment: Experiment) -> int:

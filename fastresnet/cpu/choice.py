@@ -1,0 +1,46 @@
+"""Which parts of a network take our operations, as train.cpu_kernels says."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Protocol, cast
+
+import torch
+from torch import nn
+
+from fastresnet.settings.sections import Train
+
+
+class Taking(Protocol):
+    """A module that can take our operations where they fit."""
+
+    own_kernels: bool
+
+
+def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -> None:
+    """Let the parts of `model` that know our operations take them where they fit.
+
+    compile:  torch.compile's mode, or off
+    Raises ValueError where train.cpu_kernels asks for them and they can't be had.
+    """
+    parts = [cast(Taking, part) for part in model.modules() if hasattr(part, "own_kernels")]
+    why = _obstacle(train, device, compile) or ("" if parts else "this network has no place for them")
+    if train.cpu_kernels == "on" and why:
+        raise ValueError(f"train.cpu_kernels=on: {why}; auto takes them where they fit")
+    for part in parts:
+        part.own_kernels = train.cpu_kernels != "off" and not why
+
+
+def _obstacle(train: Train, device: torch.device, compile: str) -> str:
+    """What stands against all of them, or nothing."""
+    if device.type != "cpu":
+        return f"they are for a CPU, and this run is on {device.type}"
+    if compile != "off":
+        return f"train.compile={compile} makes its own"
+    if not train.channels_last:
+        return "they need train.channels_last=true"
+    if not importlib.util.find_spec("numba"):
+        return "they need numba, which isn't installed"
+    threads = importlib.import_module("fastresnet.cpu.threads")
+    return "" if threads.available() else "PyTorch's threads here aren't OpenMP's"
