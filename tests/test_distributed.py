@@ -97,6 +97,19 @@ def say(place):
     collectives.barrier(place)
     pathlib.Path(f"rank{place.rank}.json").write_text(json.dumps(said))
 
+def remember(place):
+    changes = {"train.batch_size": 8, "train.epochs": 3, "train.precision": "fp32", "run.device": "cpu",
+               "train.epoch_share": 0.5, "optim.lr": 0.01, "schedule.name": "constant"}
+    own = Own(net(0, ""))
+    one = Experiment(config.load(None, changes), place, splits(train=32, test=8, size=16), own=own)
+    one.initialise()
+    shown = []
+    for epoch in range(3):
+        shown.append([row for _ in one.batches(epoch) for row in one.train_loader.rows.tolist()])
+        one.fit_epoch(epoch)
+    one.close()
+    return {"shown": shown, "losses": one.trainer.select.losses.tolist()}
+
 def broken(place, way):
     changes = {"train.batch_size": 8, "train.epochs": 2, "train.precision": "fp32", "run.device": "cpu",
                "run.save_checkpoints": False, "optim.lr": 0.01, "schedule.name": "constant"}
@@ -144,6 +157,7 @@ with join("cpu") as place:
         say(place)
         told = [broken(place, way) for way in ("forward", "backward")]
         pathlib.Path(f"broken{place.rank}.json").write_text(json.dumps(told))
+        pathlib.Path(f"remembered{place.rank}.json").write_text(json.dumps(remember(place)))
     learned = {}
     for name in ("sgd", "muon", "adam", "adamw"):
         for reduction in ("mean", "sum"):
@@ -388,6 +402,14 @@ def test_what_is_not_finite_on_one_rank_is_named_by_all_with_rank_step_and_layer
     assert f"{began}output of 3 ({images} of {images} images) is not finite" in texts[0][0]
     assert f"{began}gradient at the output of 2 is not finite, though all outputs and the " in texts[0][1]
     assert all(told.endswith(f"it comes again with the same call in {count} processes") for told in texts[0])
+
+
+def test_what_one_has_seen_all_remember_and_the_next_epoch_shows_the_rest(together):
+    count, folder = together
+    told = [json.loads((folder / f"remembered{rank}.json").read_text()) for rank in range(count)]
+    assert all(one["losses"] == told[0]["losses"] for one in told)
+    first, second, third = (sum((one["shown"][epoch] for one in told), []) for epoch in range(3))
+    assert sorted(first + second) == list(range(32)) and len(set(third)) == 16
 
 
 def test_several_processes_learn_what_one_learns(together, one):

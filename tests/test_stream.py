@@ -94,6 +94,31 @@ def test_a_part_of_a_beton_is_mirrored_as_the_same_images_in_memory_are(raw):
         assert torch.equal(plan.choices.flip, choices.flip)
 
 
+def test_an_epoch_of_the_hardest_images_streams_those_that_memory_would_show(raw):
+    path, images, labels, _ = raw
+    kept, losses = np.arange(5, COUNT, 2), torch.rand(23, generator=torch.Generator().manual_seed(0))
+    asked = Batching(**SETTINGS | {"batch_size": 4, "share": 0.5})
+    stream = StreamLoader(path, asked, indices=kept, workers=1)
+    resident = ResidentLoader(images[kept], labels[kept], asked)
+    for loader in (stream, resident):
+        loader.choose = lambda order, epoch: losses[order].argsort(descending=True)[:12].sort().values
+    hardest = set(kept[losses.argsort(descending=True)[:12].numpy()].tolist())
+    assert_same_batches(stream, resident, 1)
+    for _, numbers in stream.epoch(0):
+        assert kept[stream.rows.numpy()].tolist() == numbers.tolist()
+        hardest -= set(numbers.tolist())
+    assert not hardest
+
+
+def test_the_rows_of_a_batch_leave_out_what_could_not_be_read(varied):
+    stream = varied[1]
+    seen = []
+    for _, numbers in stream.epoch(0):
+        assert stream.rows.tolist() == numbers.tolist()
+        seen += numbers.tolist()
+    assert sorted(seen) == [number for number in range(24) if number != 5]
+
+
 def test_batches_are_free_to_keep(raw):
     _, images, labels, stream = raw
     kept = list(stream.epoch(1))

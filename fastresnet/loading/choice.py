@@ -70,9 +70,9 @@ def build(
     px = cfg.data.image_size or splits.train.image_shape[0]
     batch_bytes = cfg.train.batch_size * 3 * px**2 * dtype.itemsize
     name, reason = choose(cfg.data, splits.train, device, batch_bytes)
-    if name != "resident" and cfg.train.epoch_share < 1:
+    if name == "torchvision" and cfg.train.epoch_share < 1:
         raise ValueError(
-            f"train.epoch_share chooses among images in memory: data.loader={name} can't ({reason})"
+            "train.epoch_share needs a loader that can leave images out: data.loader=torchvision can't"
         )
     notes(f"loader {name} ({reason})")
     loader = open_loader(name, cfg.data, splits.train, training)

@@ -105,7 +105,7 @@ class Loader(ABC):
     seed:         what all random choices depend on; may be set between epochs
     num_samples:  images an epoch yields on this rank
     choose:       where it doesn't show all: (which image comes when, epoch) -> int64, places of those shown
-    rows:         int64, which images the batch that was yielded last is of, where all lie in memory
+    rows:         int64, which images the batch that was yielded last is of; not of torchvision's loader
     kernel, kernel_reason:  which kernel augments, and why that one
     """
 
@@ -126,6 +126,13 @@ class Loader(ABC):
     def count_at(self, step: int) -> int:
         """Images that this rank takes in a step of the run, counted from 0."""
         return min(self.batch_size, self.num_samples - step % len(self) * self.batch_size)
+
+    def seen(self, order: Tensor, epoch: int) -> Tensor:
+        """Places in `order` (N,), which image comes when, of those that the epoch shows: int64, rising."""
+        shown = self.asked.shown(len(order))
+        if shown < len(order) and self.choose is not None:
+            return self.choose(order, epoch)
+        return torch.arange(shown, device=order.device)
 
     @property
     def mixed_classes(self) -> int:

@@ -48,10 +48,9 @@ class ResidentLoader(Loader):
             sequence = augmentation.order(count, self.seed, epoch, self.device)
         else:
             sequence = torch.arange(count, device=self.device)
-        if (shown := asked.shown(count)) < count:
-            places = torch.arange(shown, device=self.device)
-            places = places if self.choose is None else self.choose(sequence, epoch)
-            sequence, count = sequence.index_select(0, places), shown
+        if asked.share < 1:
+            sequence = sequence.index_select(0, self.seen(sequence, epoch))
+            count = len(sequence)
         choices = augmentation.no_choices(count)
         if asked.augment is not None:
             size = (height, width)

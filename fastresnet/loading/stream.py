@@ -31,9 +31,13 @@ ORDERS = ("random", "quasi_random", "sequential")
 
 @dataclass(frozen=True)
 class Plan:
-    """One pass: int64 (n,) samples of the beton in order, their boxes (n,4) or None for whole images."""
+    """One pass: int64 (n,) samples of the beton in order, their boxes (n,4) or None for whole images.
+
+    rows:  which of the loader's samples these are, on the device
+    """
 
     samples: np.ndarray
+    rows: Tensor
     choices: Choices
     boxes: np.ndarray | None
 
@@ -111,18 +115,21 @@ class StreamLoader(Loader):
     def plan(self, epoch: int) -> Plan:
         """What this rank's pass over an epoch shows, and how."""
         sequence, spec = self._sequence(epoch), self.asked.augment
+        order = torch.from_numpy(np.searchsorted(self.samples, sequence)).to(self.device)
+        kept = self.seen(order, epoch)
+        sequence, order = sequence[kept.cpu().numpy()], order.index_select(0, kept)
         cut = self._boxes(sequence, epoch)
         choices = augmentation.no_choices(len(sequence))
         if spec is not None:
             spec = replace(spec, crop_padding_px=0) if cut is not None else spec
             sides = self.layout.heights, self.layout.widths
             height, width = (self.image_size or int(side[0]) for side in sides)
-            places = torch.from_numpy(np.searchsorted(self.samples, sequence))
             choices = augmentation.draw(
-                spec, len(sequence), (height, width), self.seed, epoch, self.device, samples=places
+                spec, len(sequence), (height, width), self.seed, epoch, self.device, samples=order
             )
         mine = self.asked.positions(len(sequence)).numpy()
-        return Plan(sequence[mine], choices.select(self.mine), None if cut is None else cut[mine])
+        rows = order.index_select(0, self.mine)
+        return Plan(sequence[mine], rows, choices.select(self.mine), None if cut is None else cut[mine])
 
     def _sequence(self, epoch: int) -> np.ndarray:
         """The samples of one epoch in order, of all ranks."""
@@ -160,6 +167,7 @@ class StreamLoader(Loader):
                 choices = plan.choices.slice(start, start + len(batch.labels))
                 if len(batch.rows):
                     shown = self._finished(batch, choices, self.size_at(epoch, step), out)
+                    self.rows = plan.rows[start:].index_select(0, batch.rows_on(self.device))
                 elif not self.asked.shuffle:
                     continue
                 elif shown is None:

@@ -277,14 +277,14 @@ def new_selection(
     train, mode, share = cfg.train, compile_mode(cfg, course.device), cfg.train.hard_fraction
     if share == train.epoch_share == 1:
         return None
-    if course.place.size > 1:
-        key, size = "hard_fraction" if share < 1 else "epoch_share", course.place.size
-        told = f"train.{key}={getattr(train, key):g} picks the hardest images of all"
-        raise ValueError(
-            f"{told}, and each of {size} processes sees a part: train in one, or with train.{key}=1"
-        )
     if train.epoch_share < 1:
-        return Memory(course.images, course.shown, train.batch_size, course.device)
+        return Memory(course.images, course.shown, train.batch_size, course.device, course.place)
+    if course.place.size > 1:
+        told = f"train.hard_fraction={share:g} picks the hardest images of all"
+        size = course.place.size
+        raise ValueError(
+            f"{told}, and each of {size} processes sees a part: train in one, or with train.hard_fraction=1"
+        )
     if proxy is None:
         return HardExamples(model, share, precision=course.precision, device=course.device, compile=mode)
     return ProxyNet(

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
+from fastresnet.ranks import collectives
 from fastresnet.training.capture import Snapshot, compiled
 
 # images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights, both on the device
@@ -119,14 +121,17 @@ class Memory:
     images:  how many there are
     shown:   how many of them an epoch shows
     batch:   images in the largest batch
+    place:   this process among those that share each batch: all of them learn what each has seen
     last:    losses of the batch that was trained on last, (batch,) in nats, before label smoothing
     loader:  says which images those were, see `follow`
     """
 
-    def __init__(self, images: int, shown: int, batch: int, device: torch.device) -> None:
+    def __init__(
+        self, images: int, shown: int, batch: int, device: torch.device, place: World = ALONE
+    ) -> None:
         self.losses = torch.full((images,), torch.inf, device=device)
         self.basis = self.losses.clone()  # what they were at the beginning of `epoch`
-        self.shown, self.epoch = shown, -1
+        self.shown, self.epoch, self.place = shown, -1, place
         self.last = torch.zeros(batch, device=device)
         self.loader: Chosen | None = None
 
@@ -151,8 +156,10 @@ class Memory:
 
     def note(self) -> None:
         """Keep `last`: the images that the loader yielded last were trained on."""
-        if self.loader is not None:
-            self.losses.index_copy_(0, self.loader.rows, self.last[: len(self.loader.rows)])
+        if self.loader is not None and len(self.loader.rows):
+            seen = self.loader.rows, self.last[: len(self.loader.rows)]
+            rows, losses = (torch.cat(collectives.gather(part, self.place)) for part in seen)
+            self.losses.index_copy_(0, rows, losses)
 
     def reset(self) -> None:
         """Forget everything."""
