@@ -85,7 +85,7 @@ class StreamLoader(Loader):
         self.image_size, self.workers = image_size, clamped_workers(workers)
         self.page_cache = cache == "page" or (cache == "auto" and self.order != "quasi_random")
         self.skipped: list[int] = []
-        self._check()
+        _check(self.layout, image_size)
         with keeping_threads():
             import fastresnet.loading.ffcv_epoch as ffcv_epoch
 
@@ -97,19 +97,6 @@ class StreamLoader(Loader):
                 self.workers,
                 self.page_cache,
                 ffcv_epoch.Decoder(size, size, descriptor),
-            )
-
-    def _check(self) -> None:
-        layout = self.layout
-        if not beton.can_write():
-            raise ValueError(
-                "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; "
-                "a set that fits in memory needs no ffcv (data.loader=resident)"
-            )
-        if not self.image_size and not layout.uniform:
-            raise ValueError(
-                f"{layout.path} holds images from {layout.heights.min()}x{layout.widths.min()} to "
-                f"{layout.heights.max()}x{layout.widths.max()} px: set data.image_size to what to train at"
             )
 
     def plan(self, epoch: int) -> Plan:
@@ -246,6 +233,19 @@ class StreamLoader(Loader):
     def close(self) -> None:
         """An epoch that is under way ends with its own iterator; none begins any more."""
         self.num_samples = 0
+
+
+def _check(layout: beton.Layout, image_size: int) -> None:
+    if not beton.can_write():
+        raise ValueError(
+            "data.loader=ffcv needs ffcv, which isn't installed: scripts/setup.sh installs it; "
+            "a set that fits in memory needs no ffcv (data.loader=resident)"
+        )
+    if not image_size and not layout.uniform:
+        raise ValueError(
+            f"{layout.path} holds images from {layout.heights.min()}x{layout.widths.min()} to "
+            f"{layout.heights.max()}x{layout.widths.max()} px: set data.image_size to what to train at"
+        )
 
 
 @contextmanager
