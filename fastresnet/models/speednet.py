@@ -6,11 +6,12 @@ Page's and tysam's. It has no options that the records don't use.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, cast
 
 import torch
 from torch import Tensor, nn
 
+from fastresnet.cpu import norms
 from fastresnet.models.layers import HEAD_SCALES, GlobalMaxPool, Network, PaddedConv2d, conv3x3, scaled
 from fastresnet.models.layers import activation as make_activation
 from fastresnet.models.weights import undrawn
@@ -32,8 +33,11 @@ class Group(nn.Module):
     """conv, max-pool 2, norm, activation, then (conv, norm, activation) for each further convolution.
 
     With `residual` the pooled part is added before the last activation. (N,C,h,w) -> (N,D,h//2,w//2), where
-    C is `inputs` and `zeros` more channels that hold nothing.
+    C is `inputs` and `zeros` more channels that hold nothing. With `own_kernels` pool, norm and activation
+    are one operation where it fits.
     """
+
+    own_kernels = False
 
     def __init__(
         self,
@@ -52,13 +56,21 @@ class Group(nn.Module):
         self.pool, self.act, self.residual = nn.MaxPool2d(2), make_activation(act), residual and convs > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pooled = self.act(self.norms[0](self.pool(self.convs[0](x))))
+        x = pooled = self._norm_act(self.convs[0](x), 0, pooled=True)
         for i in range(1, len(self.convs)):
-            x = self.norms[i](self.convs[i](x))
+            x = self.convs[i](x)
             if self.residual and i == len(self.convs) - 1:
-                x = x + pooled
-            x = self.act(x)
+                x = self.act(self.norms[i](x) + pooled)
+            else:
+                x = self._norm_act(x, i, pooled=False)
         return x
+
+    def _norm_act(self, x: Tensor, i: int, *, pooled: bool) -> Tensor:
+        norm = cast(FrozenScaleNorm, self.norms[i])
+        if self.own_kernels and norms.fits(x, norm, self.act):
+            return norms.norm_act(x, norm, self.act, pooled=pooled)
+        y: Tensor = self.act(norm(self.pool(x) if pooled else x))
+        return y
 
 
 class SpeedNet(Network):
