@@ -327,6 +327,8 @@ def test_a_step_of_several_processes_is_not_captured_and_that_is_said():
     assert list(assembly.choices(cfg, World())) == []
     (line,) = assembly.choices(cfg, World(size=2))
     assert line.startswith("train.cuda_graph is left out: 2 processes exchange gradients")
+    (line,) = assembly.choices(config.load(None, {"train.epoch_share": 0.5}), World())
+    assert line.startswith("an epoch shows 50 % of the images, the hardest")
 
 
 def test_versions_code_settings_data_and_the_checkpoint_are_compared(monkeypatch):

@@ -63,15 +63,14 @@ def choices(cfg: Config, place: World) -> Iterator[str]:
     """A line for each thing that is done otherwise than the settings' names alone say."""
     if cfg.optim.lr_scaling != "none":
         factor = scale(cfg.optim, cfg.train.batch_size)
-        yield (
-            f"learning rates x {factor:.4g} (optim.lr_scaling={cfg.optim.lr_scaling}, from a batch of "
-            f"{cfg.optim.lr_base_batch} to {cfg.train.batch_size})"
-        )
+        batches = f"from a batch of {cfg.optim.lr_base_batch} to {cfg.train.batch_size}"
+        yield f"learning rates x {factor:.4g} (optim.lr_scaling={cfg.optim.lr_scaling}, {batches})"
+    if cfg.train.epoch_share < 1:
+        share = words.percent(cfg.train.epoch_share, digits=0)
+        yield f"an epoch shows {share} of the images, the hardest: loss and accuracy in training are of these"
     if cfg.train.cuda_graph and place.size > 1:
-        yield (
-            f"train.cuda_graph is left out: {place.size} processes exchange gradients in each step, which "
-            "isn't captured; train.compile stays"
-        )
+        left = f"train.cuda_graph is left out: {place.size} processes exchange gradients in each step"
+        yield f"{left}, which isn't captured; train.compile stays"
 
 
 def check_network(cfg: Config, own: Own) -> None:
@@ -280,10 +279,9 @@ def new_selection(
     if train.epoch_share < 1:
         return Memory(course.images, course.shown, train.batch_size, course.device, course.place)
     if course.place.size > 1:
-        told = f"train.hard_fraction={share:g} picks the hardest images of all"
-        size = course.place.size
         raise ValueError(
-            f"{told}, and each of {size} processes sees a part: train in one, or with train.hard_fraction=1"
+            f"train.hard_fraction={share:g} picks the hardest images of all, and each of {course.place.size} "
+            "processes sees a part: train in one, or with train.hard_fraction=1"
         )
     if proxy is None:
         return HardExamples(model, share, precision=course.precision, device=course.device, compile=mode)
