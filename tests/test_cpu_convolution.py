@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from fastresnet import cpu
 from fastresnet.bench.measuring.operators import Operations
-from fastresnet.cpu import convolution
+from fastresnet.cpu import choice, convolution
 from fastresnet.models.layers import Conv2d, conv3x3
 from fastresnet.models.speednet import SpeedNet
 from fastresnet.settings import config
@@ -166,9 +166,20 @@ def test_a_network_without_a_place_for_them_is_told_so():
         cpu.choose(bare, Train(cpu_kernels="on"), CPU, "off")
 
 
+def test_a_run_says_that_it_does_without_where_numba_is_missing(monkeypatch):
+    cfg = config.load(None, {"model.arch": "speednet", "run.device": "cpu", "train.batch_size": 8})
+    said = []
+    Experiment(cfg, splits=splits(), notes=said.append)
+    assert not [line for line in said if "cpu_kernels" in line]
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
+    one = Experiment(cfg, splits=splits(), notes=said.append)
+    assert [line for line in said if line.endswith("ours need numba, which isn't installed")]
+    assert not one.model.groups[0].convs[0].own_kernels
+
+
 def test_a_gpu_takes_none():
     layer = conv3x3(8, 32)
     cpu.choose(layer, Train(), torch.device("cuda"), "off")
     assert not layer.own_kernels
-    with pytest.raises(ValueError, match="this run is on cuda"):
+    with pytest.raises(ValueError, match="this run is on cuda, and they are for a CPU"):
         cpu.choose(layer, Train(cpu_kernels="on"), torch.device("cuda"), "off")

@@ -32,15 +32,26 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
         part.own_kernels = train.cpu_kernels != "off" and not why
 
 
+def left_out(model: nn.Module, train: Train) -> str:
+    """What a run says where a CPU could take them, and something that it needs isn't there; or nothing."""
+    could = train.cpu_kernels == "auto" and any(hasattr(part, "own_kernels") for part in model.modules())
+    missing = _missing() if could and next(model.parameters()).device.type == "cpu" else ""
+    return f"train.cpu_kernels=auto takes PyTorch's own: ours {missing}" if missing else ""
+
+
 def _obstacle(train: Train, device: torch.device, compile: str) -> str:
     """What stands against all of them, or nothing."""
     if device.type != "cpu":
-        return f"they are for a CPU, and this run is on {device.type}"
+        return f"this run is on {device.type}, and they are for a CPU"
     if compile != "off":
         return f"train.compile={compile} makes its own"
     if not train.channels_last:
         return "they need train.channels_last=true"
+    return f"they {missing}" if (missing := _missing()) else ""
+
+
+def _missing() -> str:
     if not importlib.util.find_spec("numba"):
-        return "they need numba, which isn't installed"
+        return "need numba, which isn't installed"
     threads = importlib.import_module("fastresnet.cpu.threads")
-    return "" if threads.available() else "PyTorch's threads here aren't OpenMP's"
+    return "" if threads.available() else "need OpenMP's threads, and PyTorch's here are others"

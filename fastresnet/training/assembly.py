@@ -255,6 +255,8 @@ def parts_freeze(cfg: Config, model: nn.Module, course: Course) -> Freeze:
 
 def told(cfg: Config, model: nn.Module) -> Iterator[str]:
     """What model.pretrained, optim.layer_decay and model.freeze make of this network, in a line each."""
+    if missing := cpu.left_out(model, cfg.train):
+        yield missing
     if isinstance(model, Network) and model.pretrained_report:
         yield f"weights from {model.pretrained_report}"
     order, decay = [block[0] for block in blocks(model)], cfg.optim.layer_decay
