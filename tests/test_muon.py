@@ -1,11 +1,15 @@
 """Muon: orthogonal updates, momentum, renormalising; the same whatever the layout or the batching."""
 
+from unittest import mock
+
+import observed
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from fastresnet.bench.measuring.operators import Operations
 from fastresnet.optim.muon import NEWTON_SCHULZ, Muon, orthogonal_updates, orthogonalized, renormalising
+from fastresnet.settings import config
 
 
 def singular_values(matrices):
@@ -127,6 +131,16 @@ def test_capturable_steps_equal_ordinary_ones(every, slower):
     captured, _ = stepped(filters, gradients, renormalize=due, lr=torch.tensor(0.1), capturable=True)
     for a, b in zip(plain, captured):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name, products", [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_a_run_multiplies_matrices_in_its_own_precision(name, products):
+    changes = {"optim.name": "muon", "run.device": "cpu", "train.batch_size": 8, "train.precision": name}
+    with observed.experiment(config.load(None, changes)) as one:
+        images, labels = next(one.batches(0))
+        with Operations() as seen, mock.patch("torch.bmm", wraps=torch.bmm) as product:
+            one.trainer.step(images, labels)
+    assert "bmm" in seen.kinds and {call.args[0].dtype for call in product.call_args_list} == {products}
 
 
 def test_vectors_are_refused():

@@ -98,6 +98,7 @@ class Muon(torch.optim.Optimizer):
                    update?
     weight_decay:  share of a weight lost in a step, times lr, decoupled
     capturable:    no host work in `step`: lr is a tensor, the step is counted on the device
+    products:      number format of the products of matrices; None: bf16 on a GPU, elsewhere fp32
     compile:       what makes a fast function of one (torch.compile), for the orthogonalising
     share:         how several processes that hold the same gradients share it; None: each does all
 
@@ -115,6 +116,7 @@ class Muon(torch.optim.Optimizer):
         renormalize: Sequence[bool] = (True,),
         weight_decay: float = 0.0,
         capturable: bool = False,
+        products: torch.dtype | None = None,
         compile: Callable[[Any], Any] = lambda function: function,
         share: Share | None = None,
     ) -> None:
@@ -123,7 +125,7 @@ class Muon(torch.optim.Optimizer):
         )
         super().__init__(params, defaults)
         self.steps, self.coefficients, self.renormalize = steps, coefficients, tuple(renormalize)
-        self.updates, self.share = compile(orthogonal_updates), share
+        self.updates, self.share, self.products = compile(orthogonal_updates), share, products
         flat = [p for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if flat:
             shape = tuple(flat[0].shape)
@@ -148,10 +150,10 @@ class Muon(torch.optim.Optimizer):
             self._renormalize(group, params)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1.0 - lr * group["weight_decay"])
-        compute = torch.bfloat16 if params[0].is_cuda else torch.float32
+        products = self.products or (torch.bfloat16 if params[0].is_cuda else torch.float32)
 
         def orthogonal(some: Sequence[Tensor]) -> list[Tensor]:
-            return list(self.updates(some, self.steps, self.coefficients, compute, group["capturable"]))
+            return list(self.updates(some, self.steps, self.coefficients, products, group["capturable"]))
 
         share = self._shared(directions)
         updates = orthogonal(directions) if share is None else share.of_all(directions, orthogonal)

@@ -106,6 +106,7 @@ class Run:
     total_steps: int
     compile: Callable[[Any], Any]
     place: World = ALONE
+    products: torch.dtype | None = None
 
 
 Maker = Callable[[list[Group], Optim, Run], list[torch.optim.Optimizer]]
@@ -157,6 +158,7 @@ def build(
     total_steps: int = 0,
     compile: Callable[[Any], Any] = lambda function: function,
     place: World = ALONE,
+    products: torch.dtype | None = None,
 ) -> Optimizers:
     """The optimizer that `settings` (the section `optim`) describes, for the trainable parameters of `model`.
 
@@ -171,6 +173,7 @@ def build(
     total_steps:  of the run, which optim.renormalize_slower goes by
     compile:      what makes a fast function of one (torch.compile), for Muon's products of matrices
     place:        this process among those that hold the same weights: they share Muon's products
+    products:     number format of these; None: bf16 on a GPU, elsewhere fp32
     Raises ValueError for a model without trainable parameters and for an unknown name.
     """
     make = cast(Maker, parts.find(parts.OPTIMIZERS, "optim.name", settings.name))
@@ -182,7 +185,7 @@ def build(
     ]
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    run = Run(torch.device(device), capturable, total_steps, compile, place)
+    run = Run(torch.device(device), capturable, total_steps, compile, place, products)
     if capturable:
         for group in groups:
             group["lr"] = torch.full((), group["lr"], device=run.device)
@@ -265,6 +268,7 @@ def muon(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Opt
             coefficients=_coefficients(settings.newton_schulz),
             renormalize=renormalising(run.total_steps, every, slower),
             capturable=run.capturable,
+            products=run.products,
             compile=run.compile,
             share=worthwhile(all_filters, settings.muon_steps, run.place, run.device),
         )

@@ -166,8 +166,7 @@ def new_network(cfg: Config, own: Own, names: Sequence[str], shape: tuple[int, i
 
 def placed(model: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
     """The model on its device, in the layout, with the norms and our kernels as the settings say."""
-    model = model.to(device)
-    cpu.choose(model, cfg.train, device, compile_mode(cfg, device))
+    cpu.choose(model.to(device), cfg.train, device, compile_mode(cfg, device))
     if cfg.train.sync_batch_norm:
         norms.synchronise(model, device)
     return model.to(memory_format=torch.channels_last) if cfg.train.channels_last else model
@@ -198,6 +197,7 @@ def new_optimizer(cfg: Config, model: nn.Module, course: Course) -> Optimizers:
         total_steps=course.total_steps,
         place=course.place,
         compile=functools.partial(compiled, mode=fast),
+        products=torch.bfloat16 if course.precision.name == "bf16" else None,
     )
 
 
@@ -255,18 +255,18 @@ def parts_freeze(cfg: Config, model: nn.Module, course: Course) -> Freeze:
 
 def told(cfg: Config, model: nn.Module) -> Iterator[str]:
     """What model.pretrained, optim.layer_decay and model.freeze make of this network, in a line each."""
-    if missing := cpu.left_out(model, cfg.train):
-        yield missing
-    if isinstance(model, Network) and model.pretrained_report:
-        yield f"weights from {model.pretrained_report}"
-    order, decay = [block[0] for block in blocks(model)], cfg.optim.layer_decay
-    if decay < 1:
-        yield f"rates fall by {decay:g} a block towards the input: {', '.join(reversed(order))}"
+    yield from filter(None, [cpu.left_out(model, cfg.train)])
+    if report := getattr(model, "pretrained_report", None):
+        yield f"weights from {report}"
+    if (decay := cfg.optim.layer_decay) < 1:
+        order = ", ".join(block[0] for block in reversed(blocks(model)))
+        yield f"rates fall by {decay:g} a block towards the input: {order}"
     if cfg.model.freeze:
         held = freezing.of_parts(model, cfg.model.freeze, None).names
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        epochs = cfg.train.freeze_epochs
-        until = "the whole run" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}"
+        until = "the whole run"
+        if (epochs := cfg.train.freeze_epochs) is not None:
+            until = f"{epochs:g} epoch{'s' * (epochs != 1)}"
         share = f"{sum(sizes[name] for name in held):,} of {sum(sizes.values()):,} parameters"
         yield f"frozen for {until}, statistics of norms too: {', '.join(cfg.model.freeze)} ({share})"
 
