@@ -52,9 +52,10 @@ def test_all_sizes_are_trained_on_and_their_flops_counted(context, monkeypatch):
             return fit(experiment, epoch, **more)
 
     monkeypatch.setattr(Experiment, "fit_epoch", watched)
-    measured = endtoend._runs(context, "cpu.yaml", SMALL, 0.02)
+    halves = SMALL | {"train.resolutions": [[0.5, 24], [1.0, 32]]}
+    measured = endtoend._runs(context, "cpu.yaml", halves, 0.02)
     assert seen.count(24) == seen.count(32) > 0
-    with experiments.opened(context.config("cpu.yaml", SMALL), context.splits()) as experiment:
+    with experiments.opened(context.config("cpu.yaml", halves), context.splits()) as experiment:
         small, large = (3 * flops_per_image(experiment.model, size) for size in (24, 32))
     assert measured.figures["flops_per_image"] == pytest.approx((small + large) / 2)
     expected = measured.figures["flops_per_image"] * measured.figures["images_per_second"]

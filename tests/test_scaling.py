@@ -87,7 +87,7 @@ def test_more_gpus_shorten_the_arithmetic_alone():
 
 def test_one_process_measures_a_step_and_no_exchange():
     changes = {"train.batch_size": 8, "data.loader": "resident", "run.device": "cpu"}
-    changes["model.stage_widths"] = [8, 8, 8]
+    changes |= {"model.stage_widths": [8, 8, 8], "train.epoch_share": 1.0}
     told = scaled.measured(config.load("cpu.yaml", changes), World(), 0.01)
     assert len(told["step"]) == len(told["apart"]) == scaled.FEWEST and min(told["step"]) > 0
     assert told["bytes"] > 1000

@@ -16,7 +16,7 @@ from fastresnet.training.experiment import Experiment
 
 PART = "accuracy"
 SHORT: dict[str, object] = {
-    "train.epochs": 1.0,
+    "train.epochs": 2.0,
     "data.subset": 5000.0,
     "train.batch_size": 125,
     "eval.tta": "none",

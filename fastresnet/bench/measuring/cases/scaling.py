@@ -54,6 +54,7 @@ def _case(context: Context, kind: str, count: int) -> Case:
     changes: dict[str, object] = {
         "train.batch_size": batch * (count if kind == "weak" else 1),
         "train.resolutions": None,
+        "train.epoch_share": 1.0,
         "train.compile": "off",
         "train.cuda_graph": False,
         "train.precision": context.fast_precision(),
