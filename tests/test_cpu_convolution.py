@@ -16,7 +16,7 @@ from fastresnet.models.layers import Conv2d, conv3x3
 from fastresnet.models.speednet import SpeedNet
 from fastresnet.settings import config
 from fastresnet.settings.sections import Train
-from fastresnet.training.experiment import Experiment
+from fastresnet.training.experiment import Experiment, compile_kernels
 
 HERE = convolution.obstacle()
 needs_it = pytest.mark.skipif(bool(HERE), reason=f"the kernel: {HERE}")
@@ -175,6 +175,19 @@ def test_a_run_says_that_it_does_without_where_numba_is_missing(monkeypatch):
     one = Experiment(cfg, splits=splits(), notes=said.append)
     assert [line for line in said if line.endswith("ours need numba, which isn't installed")]
     assert not one.model.groups[0].convs[0].own_kernels
+
+
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_they_are_compiled_before_a_run_begins_and_nothing_else_changes(kernels):
+    changes = {"model.arch": "speednet", "run.device": "cpu", "train.batch_size": 8, "train.accumulate": 2}
+    changes |= {"optim.name": "muon", "train.precision": "fp32", "train.cpu_kernels": kernels}
+    one = Experiment(config.load(None, changes | {"model.stage_widths": [8, 8, 8]}), splits=splits(16, 8))
+    before = copy.deepcopy(one.model.state_dict())
+    with Operations() as seen:
+        compile_kernels(one)
+    assert ("pool_act_batch_norm_backward" in seen.kinds) == (kernels == "on")
+    assert all(value.equal(before[name]) for name, value in one.model.state_dict().items())
+    assert not one.trainer.steps_done and not any(state.any() for state in one.optimizer.states())
 
 
 def test_a_gpu_takes_none():

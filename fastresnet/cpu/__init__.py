@@ -3,6 +3,6 @@
 Refuses to run elsewhere than it was measured: on other devices, in evaluation, compiled, in other layouts.
 """
 
-from fastresnet.cpu.choice import choose, left_out
+from fastresnet.cpu.choice import choose, left_out, warm_up
 
-__all__ = ["choose", "left_out"]
+__all__ = ["choose", "left_out", "warm_up"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from typing import Protocol, cast
@@ -9,6 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
+from fastresnet.machine.precision import Precision
 from fastresnet.settings.sections import Train
 
 
@@ -30,6 +32,15 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
         raise ValueError(f"train.cpu_kernels=on: {why}; auto takes them where they fit")
     for part in parts:
         part.own_kernels = train.cpu_kernels != "off" and not why
+
+
+def warm_up(model: nn.Module, size: tuple[int, int], precision: Precision) -> None:
+    """Compile what `model` takes of ours: a copy of it learns from two images of (h,w) `size`."""
+    if any(getattr(part, "own_kernels", False) for part in model.modules()):
+        copied, device = copy.deepcopy(model).train(), torch.device("cpu")
+        images = torch.zeros(2, 3, *size, dtype=precision.compute)
+        with precision.autocast(device):
+            copied(images.contiguous(memory_format=torch.channels_last)).float().sum().backward()
 
 
 def left_out(model: nn.Module, train: Train) -> str:

@@ -30,7 +30,7 @@ from fastresnet.runs.progress import Progress
 from fastresnet.settings.config import Config
 from fastresnet.training import evaluation
 from fastresnet.training.evaluation import Score
-from fastresnet.training.experiment import Experiment
+from fastresnet.training.experiment import Experiment, compile_kernels
 from fastresnet.training.own import NOTHING, Own
 from fastresnet.training.trainer import Diverged, EpochResult, Trainer
 from fastresnet.watching import divergence, fitting
@@ -143,7 +143,7 @@ class Session:
     def _warm_up(self) -> None:
         experiment, options = self.experiment, self.experiment.trainer.options
         if options.compile == "off" and not options.cuda_graph:
-            experiment.loaders.warm_up()
+            compile_kernels(experiment)
         else:
             self.progress.note(f"compiling the step ({options.compile}, cuda_graph={options.cuda_graph}) ...")
             experiment.warm_up()

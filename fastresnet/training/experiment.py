@@ -16,7 +16,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from fastresnet import data, loading
+from fastresnet import cpu, data, loading
 from fastresnet.machine import memory, precision, timing
 from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
@@ -241,6 +241,12 @@ class Experiment:
     def close(self) -> None:
         """Let go of the loaders' threads."""
         self.loaders.close()
+
+
+def compile_kernels(experiment: Experiment) -> None:
+    """What an eager run needs compiled: the loaders' kernels, and `cpu`'s."""
+    experiment.loaders.warm_up()
+    cpu.warm_up(experiment.model, experiment.image_shape, experiment.precision)
 
 
 def _whiten(experiment: Experiment) -> None:
