@@ -208,7 +208,7 @@ DEEP = "deep.yaml"
         ("loaders --batch-size=0", "argument --batch-size: must be at least 1, got 0"),
         ("loaders --threads=-1", "argument --threads: must be at least 1, got -1"),
         ("loaders --seconds=0", "argument --seconds: must be above 0, got 0"),
-        ("loaders --images=100 --device=cpu", "--images 100: two batches of 500 need 1000 or more"),
+        ("loaders --images=100 --device=cpu", "--images 100: two batches of 384 need 768 or more"),
         ("train --run.dir=", "--run.dir must be text (not empty, in UTF-8) or null, got ''"),
         ("train --data.workers=100000", "--data.workers must lie between 0 and 1,024, got 100000"),
         ("train --data.image_size=1", "data.image_size=1: networks here take 8 px or more"),

@@ -9,6 +9,7 @@ from fastresnet import augment
 from fastresnet.bench.commands import loaders
 from fastresnet.bench.contest import checks, contest, contestants, entrants, outcome
 from fastresnet.bench.contest.contestants import Contestant
+from fastresnet.settings import config
 
 CPU = torch.device("cpu")
 
@@ -139,4 +140,4 @@ def test_the_command_takes_the_batch_that_training_uses(tmp_path):
     out = tmp_path / "loader.json"
     arguments = ["--images", "1024", "--seconds", "0.1", "--only", "resident rows", "--json", str(out)]
     assert loaders.main([*arguments, "--device", "cpu"]) == 0
-    assert json.loads(out.read_text())["batch_size"] == 500
+    assert json.loads(out.read_text())["batch_size"] == config.load("cpu.yaml").train.batch_size
