@@ -26,7 +26,7 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
     compile:  torch.compile's mode, or off
     Raises ValueError where train.cpu_kernels asks for them and they can't be had.
     """
-    parts = [cast(Taking, part) for part in model.modules() if hasattr(part, "own_kernels")]
+    parts = _parts(model)
     why = _obstacle(train, device, compile) or ("" if parts else "this network has no place for them")
     if train.cpu_kernels == "on" and why:
         raise ValueError(f"train.cpu_kernels=on: {why}; auto takes them where they fit")
@@ -36,7 +36,7 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
 
 def warm_up(model: nn.Module, size: tuple[int, int], precision: Precision) -> None:
     """Compile what `model` takes of ours: a copy of it learns from two images of (h,w) `size`."""
-    if any(getattr(part, "own_kernels", False) for part in model.modules()):
+    if any(part.own_kernels for part in _parts(model)):
         copied, device = copy.deepcopy(model).train(), torch.device("cpu")
         images = torch.zeros(2, 3, *size, dtype=precision.compute)
         with precision.autocast(device):
@@ -45,9 +45,13 @@ def warm_up(model: nn.Module, size: tuple[int, int], precision: Precision) -> No
 
 def left_out(model: nn.Module, train: Train) -> str:
     """What a run says where a CPU could take them, and something that it needs isn't there; or nothing."""
-    could = train.cpu_kernels == "auto" and any(hasattr(part, "own_kernels") for part in model.modules())
+    could = train.cpu_kernels == "auto" and bool(_parts(model))
     missing = _missing() if could and next(model.parameters()).device.type == "cpu" else ""
     return f"train.cpu_kernels=auto takes PyTorch's own: ours {missing}" if missing else ""
+
+
+def _parts(model: nn.Module) -> list[Taking]:
+    return [cast(Taking, part) for part in model.modules() if hasattr(part, "own_kernels")]
 
 
 def _obstacle(train: Train, device: torch.device, compile: str) -> str:

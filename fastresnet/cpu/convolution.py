@@ -4,7 +4,6 @@ It reaches PyTorch's dispatcher under a name of its own, so that profilers and c
 """
 
 import importlib
-import importlib.util
 from functools import lru_cache
 from typing import Any
 
@@ -12,24 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-ROWS, COLUMNS = 8, 32  # channels of images and of gradients come in multiples of these
+from fastresnet.cpu.arrays import array
+
+ROWS, COLUMNS = 8, 32  # the kernel's tile: channels of images and of gradients are multiples of these
 LLVM = 17  # the first that knows the instruction's operands as brain floats
 BACKWARD = torch.ops.aten.convolution_backward.default
-GEOMETRY = (
-    [1, 1],
-    [1, 1],
-    [1, 1],
-    False,
-    [0, 0],
-    1,
-)  # stride, padding, dilation, transposed, its padding, groups
+# stride, padding, dilation, whether it is transposed and the padding then, groups
+GEOMETRY = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
 
 
 @lru_cache(maxsize=1)
 def obstacle() -> str:
-    """Why this machine can't run the kernel, or nothing."""
-    if not importlib.util.find_spec("llvmlite"):
-        return "numba isn't installed"
+    """Why this machine can't run the kernel, or nothing; to be asked where numba is."""
     binding = importlib.import_module("llvmlite.binding")
     if not binding.get_host_cpu_features().get("avx512bf16"):
         return "this processor has no AVX512-BF16"
@@ -82,15 +75,10 @@ def _by_weight(x: Tensor, gy: Tensor) -> Tensor:
     threads = torch.get_num_threads()
     sums = torch.zeros(threads, 9, x.shape[1], gy.shape[1])
     kernel = importlib.import_module("fastresnet.cpu.weight_gradient")  # late: numba takes a second to import
-    kernel.weight_gradient(_bits(x), _bits(gy), sums.numpy(), threads)
+    kernel.weight_gradient(array(x), array(gy), sums.numpy(), threads)
     return sums.sum(0).view(3, 3, x.shape[1], gy.shape[1]).permute(3, 2, 0, 1).contiguous()
 
 
 @register_flop_formula(torch.ops.fastresnet.convolution_by_weight)
 def _flops(x: torch.Size, gy: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * 9 * x[1] * gy.numel()
-
-
-def _bits(x: Tensor) -> Any:
-    """(N,C,h,w) bf16, channels last -> the same memory as an array (N,h,w,C) of 16 bits each."""
-    return x.detach().permute(0, 2, 3, 1).view(torch.uint16).numpy()

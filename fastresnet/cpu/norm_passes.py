@@ -21,8 +21,7 @@ from fastresnet.cpu.threads import team
 RELU, SILU, GELU = (0,), (0, 0), (0, 0, 0)  # told apart by their types: each compiles when first used
 CHUNK = 256  # pixels, about
 f32, WORD, FLOAT = np.float32, ir.IntType(32), ir.FloatType()
-ZERO, HALF, ONE = f32(0), f32(0.5), f32(1)
-LOG2_E, LOWEST = f32(1.4426950408889634), f32(-126)
+ZERO, HALF, ONE, LOG2_E, LOWEST = map(f32, (0, 0.5, 1, 1.4426950408889634, -126))
 WHOLE = f32(1.5 * 2**23)  # added to a small number it leaves the nearest whole one in the last bits
 # 2^f on [-0.5, 0.5]: least squares at Chebyshev's nodes, off by 2.3e-7 of the value at most
 P5, P4, P3, P2, P1 = map(f32, (1.32669704e-3, 9.67545975e-3, 5.55074262e-2, 2.40221218e-1, 6.93146949e-1))
@@ -56,8 +55,7 @@ def wide(_: Any, stored: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         if stored == types.float32:
             return values[0]
-        bits = builder.zext(values[0], WORD)
-        return builder.bitcast(builder.shl(bits, WORD(16)), FLOAT)
+        return builder.bitcast(builder.shl(builder.zext(values[0], WORD), WORD(16)), FLOAT)
 
     return types.float32(stored), generate
 
@@ -130,8 +128,12 @@ def _sums(x: Any) -> Any:
 
 @_inline
 def _chunk(k: Any, x: Any) -> Any:
-    """The lines of chunk k."""
     return range(k * _size(x), min((k + 1) * _size(x), x.shape[0]))
+
+
+@_inline
+def _mine(count: Any, thread: Any, threads: Any) -> Any:
+    return range(count * thread // threads, count * (thread + 1) // threads)
 
 
 @_inline
@@ -143,7 +145,7 @@ def _beats(later: Any, earlier: Any) -> Any:
 @_share
 def _pool(x: Any, origin: Any, pooled: Any, which: Any, sums: Any, thread: int, threads: int) -> None:
     height, (_, width, channels) = x.shape[1] // 2, pooled.shape
-    for k in range(len(sums) * thread // threads, len(sums) * (thread + 1) // threads):
+    for k in _mine(len(sums), thread, threads):
         sums[k] = ZERO
         for line in _chunk(k, pooled):
             n, i = line // height, line % height
@@ -164,7 +166,7 @@ def _pool(x: Any, origin: Any, pooled: Any, which: Any, sums: Any, thread: int, 
 
 @_share
 def _moments(x: Any, origin: Any, sums: Any, thread: int, threads: int) -> None:
-    for k in range(len(sums) * thread // threads, len(sums) * (thread + 1) // threads):
+    for k in _mine(len(sums), thread, threads):
         sums[k] = ZERO
         for line in _chunk(k, x):
             for j in range(x.shape[1]):
@@ -176,7 +178,7 @@ def _moments(x: Any, origin: Any, sums: Any, thread: int, threads: int) -> None:
 
 @_share
 def _activate(x: Any, kind: Any, scale: Any, shift: Any, y: Any, thread: int, threads: int) -> None:
-    for line in range(len(x) * thread // threads, len(x) * (thread + 1) // threads):
+    for line in _mine(len(x), thread, threads):
         for j in range(x.shape[1]):
             for c in range(x.shape[2]):
                 a = activation(kind, scale[c] * wide(x[line, j, c]) + shift[c], False)
@@ -187,7 +189,7 @@ def _activate(x: Any, kind: Any, scale: Any, shift: Any, y: Any, thread: int, th
 def _through_activation(
     x: Any, gy: Any, kind: Any, scale: Any, shift: Any, gz: Any, sums: Any, thread: int, threads: int
 ) -> None:
-    for k in range(len(sums) * thread // threads, len(sums) * (thread + 1) // threads):
+    for k in _mine(len(sums), thread, threads):
         sums[k] = ZERO
         for line in _chunk(k, x):
             for j in range(x.shape[1]):
@@ -201,7 +203,7 @@ def _through_activation(
 
 @_share
 def _through_norm(x: Any, gz: Any, scale: Any, constant: Any, slope: Any, thread: int, threads: int) -> None:
-    for line in range(len(x) * thread // threads, len(x) * (thread + 1) // threads):
+    for line in _mine(len(x), thread, threads):
         for j in range(x.shape[1]):
             for c in range(x.shape[2]):
                 g = scale[c] * wide(gz[line, j, c]) + constant[c] + slope[c] * wide(x[line, j, c])
@@ -213,7 +215,7 @@ def _through_pool(
     x: Any, gz: Any, which: Any, scale: Any, constant: Any, slope: Any, gx: Any, thread: int, threads: int
 ) -> None:
     height, (_, width, channels) = gx.shape[1] // 2, x.shape
-    for line in range(len(x) * thread // threads, len(x) * (thread + 1) // threads):
+    for line in _mine(len(x), thread, threads):
         n, i = line // height, line % height
         for j in range(width):
             for c in range(channels):

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastresnet.cpu.arrays import array
+
 ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "RELU", nn.SiLU: "SILU", nn.GELU: "GELU"}
 DTYPES = (torch.bfloat16, torch.float32)
 
@@ -66,7 +68,7 @@ def _forward(
     y, statistics = torch.empty_like(kept), torch.empty(2, channels, dtype=torch.float64)
     passes, places = _passes(), _lines(which) if pooled else None
     passes.forward(
-        torch.get_num_threads(), _array(x), _lines(kept), places, getattr(passes, kind),
+        torch.get_num_threads(), array(x), _lines(kept), places, getattr(passes, kind),
         bias.detach().numpy(), eps, statistics.numpy(), _lines(y),
     )  # fmt: skip
     return y, small, which, statistics
@@ -89,7 +91,7 @@ def _backward(
     gx = _images((*x.shape[:2], *size), x.dtype) if pooled else gz
     passes.backward(
         torch.get_num_threads(), _lines(x), _lines(which) if pooled else None, getattr(passes, kind),
-        bias.detach().numpy(), eps, statistics.numpy(), _lines(gy), _lines(gz), _array(gx), gbias.numpy(),
+        bias.detach().numpy(), eps, statistics.numpy(), _lines(gy), _lines(gz), array(gx), gbias.numpy(),
     )  # fmt: skip
     return gx, gbias
 
@@ -113,12 +115,6 @@ def _images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
-def _array(x: Tensor) -> np.ndarray:
-    """(N,C,H,W) channels last -> the same memory as (N,H,W,C), bf16 as its bits."""
-    dense = x.detach().permute(0, 2, 3, 1)
-    return (dense.view(torch.uint16) if x.dtype == torch.bfloat16 else dense).numpy()
-
-
 def _lines(x: Tensor) -> np.ndarray:
     """(N,C,H,W) channels last -> the same memory as (N H,W,C)."""
-    return _array(x).reshape(-1, x.shape[3], x.shape[1])
+    return array(x).reshape(-1, x.shape[3], x.shape[1])

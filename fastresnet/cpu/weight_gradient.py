@@ -16,16 +16,16 @@ from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 
+from fastresnet.cpu.convolution import COLUMNS, ROWS
 from fastresnet.cpu.threads import team
 
 PIXELS = 200  # at least so many between loading a tile's sums and storing them
-ROWS, COLUMNS = 8, 32  # of the tile: channels of the images and of the gradient
 LANES = 16
 BYTES = 4  # of a pair of bf16 numbers, and of a sum
 VECTORS = COLUMNS // LANES
 WORD, LONG = ir.IntType(32), ir.IntType(64)
 SUMS, WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(WORD, LANES)
-# The compiled code is kept on the disk until this file changes; so what is inlined from `threads` must not.
+# The compiled code is kept on the disk until this file changes; so what it takes from others must not.
 _pass: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 intrinsic: Any = extending.intrinsic
 
