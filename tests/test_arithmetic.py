@@ -11,7 +11,7 @@ from fastresnet.training.experiment import Experiment
 
 SETTINGS = {
     "model.arch": "speednet", "model.width": 0.125, "train.batch_size": 20, "train.epochs": 2.5,
-    "train.drop_last": False, "train.precision": "fp32", "run.device": "cpu",
+    "train.drop_last": False, "train.precision": "fp32", "run.device": "cpu", "train.cpu_kernels": "exact",
 }  # fmt: skip
 KINDS = [
     {},

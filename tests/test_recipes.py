@@ -16,8 +16,8 @@ from fastresnet.training.assembly import Course, new_trainer
 from fastresnet.training.experiment import Experiment
 from fastresnet.training.selection import Memory, ProxyNet
 
-RACERS = ("speed90-cpu", "speed94-cpu", "speed94", "speed95", "speed96", "dawn94", "ffcv93", "airbench94",
-          "e1-94", "hlb94", "rn18-94", "rn18-96")  # fmt: skip
+RACERS = ("speed90-cpu", "speed94-cpu", "speed95-cpu", "speed96-cpu", "speed94", "speed95", "speed96",
+          "dawn94", "ffcv93", "airbench94", "e1-94", "hlb94", "rn18-94", "rn18-96")  # fmt: skip
 SMALL = {
     "model.width": 0.125, "train.epochs": 2, "train.batch_size": 32, "train.precision": "fp32",
     "train.compile": "off", "train.cuda_graph": False, "eval.batch_size": 32, "run.device": "cpu",
@@ -50,7 +50,7 @@ def test_a_racer_for_gpus_names_its_target(name):
     assert config.load(f"{name}.yaml").eval.target >= 0.925
 
 
-MUON = ("airbench94", "speed95", "speed96", "cpu", "speed90-cpu", "speed94-cpu")
+MUON = ("airbench94", "speed95", "speed96", "cpu", "speed90-cpu", "speed94-cpu", "speed95-cpu", "speed96-cpu")
 
 
 @pytest.mark.parametrize("name", MUON)

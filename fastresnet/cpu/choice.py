@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 import torch
 from torch import nn
 
-from fastresnet.machine.precision import Precision
+from fastresnet.cpu.convolution import obstacle
+from fastresnet.machine.precision import Precision, resolve
 from fastresnet.settings.sections import Train
 
 
 class Taking(Protocol):
-    """A module that can take our operations where they fit."""
+    """A module that can take our operations where they fit; `tiles`: and Winograd's method."""
 
     own_kernels: bool
+    tiles: bool
 
 
 def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -> None:
@@ -30,17 +33,20 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
     why = _obstacle(train, device, compile) or ("" if parts else "this network has no place for them")
     if train.cpu_kernels == "on" and why:
         raise ValueError(f"train.cpu_kernels=on: {why}; auto takes them where they fit")
+    taken = train.cpu_kernels != "off" and not why
     for part in parts:
-        part.own_kernels = train.cpu_kernels != "off" and not why
+        part.own_kernels = taken
+        part.tiles = taken and train.cpu_kernels != "exact" and _measured(resolve(train.precision, device))
 
 
-def warm_up(model: nn.Module, size: tuple[int, int], precision: Precision) -> None:
-    """Compile what `model` takes of ours: a copy of it learns from two images of (h,w) `size`."""
+def warm_up(model: nn.Module, sizes: Iterable[tuple[int, int]], precision: Precision) -> None:
+    """Compile what `model` takes of ours: a copy of it learns from two images of each of these (h,w)."""
     if any(part.own_kernels for part in _parts(model)):
         copied, device = copy.deepcopy(model).train(), torch.device("cpu")
-        images = torch.zeros(2, 3, *size, dtype=precision.compute)
-        with precision.autocast(device):
-            copied(images.contiguous(memory_format=torch.channels_last)).float().sum().backward()
+        for size in sizes:
+            images = torch.zeros(2, 3, *size, dtype=precision.compute)
+            with precision.autocast(device):
+                copied(images.contiguous(memory_format=torch.channels_last)).float().sum().backward()
 
 
 def left_out(model: nn.Module, train: Train) -> str:
@@ -52,6 +58,11 @@ def left_out(model: nn.Module, train: Train) -> str:
 
 def _parts(model: nn.Module) -> list[Taking]:
     return [cast(Taking, part) for part in model.modules() if hasattr(part, "own_kernels")]
+
+
+def _measured(precision: Precision) -> bool:
+    """Whether Winograd's method is known to be the faster one here."""
+    return precision.compute == torch.float32 or not obstacle()
 
 
 def _obstacle(train: Train, device: torch.device, compile: str) -> str:

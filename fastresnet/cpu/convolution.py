@@ -1,4 +1,4 @@
-"""A 3x3 convolution whose weights learn by our kernel; all else is PyTorch's.
+"""3x3 convolutions: by Winograd's method, or PyTorch's with weights that learn by our kernel.
 
 It reaches PyTorch's dispatcher under a name of its own, so that profilers and counters see it.
 """
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from fastresnet.cpu.arrays import array
+from fastresnet.cpu.winograd import by_tiles, places, tile_of
 
 ROWS, COLUMNS = 8, 32  # the kernel's tile: channels of images and of gradients are multiples of these
 LLVM = 17  # the first that knows the instruction's operands as brain floats
@@ -22,23 +23,49 @@ GEOMETRY = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
 
 @lru_cache(maxsize=1)
 def obstacle() -> str:
-    """Why this machine can't run the kernel, or nothing; to be asked where numba is."""
+    """Why this machine had better not run what is for bf16, or nothing; to be asked where numba is."""
     binding = importlib.import_module("llvmlite.binding")
-    if not binding.get_host_cpu_features().get("avx512bf16"):
+    features = binding.get_host_cpu_features()
+    if not features.get("avx512bf16"):
         return "this processor has no AVX512-BF16"
+    if features.get("amx-bf16"):
+        return "this processor has AMX, by which PyTorch's convolutions are faster"
     return "" if binding.llvm_version_info[0] >= LLVM else "numba's LLVM is too old"
 
 
-def fits(x: Tensor, weight: Tensor, layer: nn.Conv2d) -> bool:
-    """Whether `convolve` may stand for the layer: bf16 images, channels last, whose 3x3 filters learn."""
+def own(x: Tensor, weight: Tensor, layer: nn.Conv2d, tiles: bool) -> Tensor | None:
+    """The layer's result by our operations where they fit: 3x3, channels last, while a net learns.
+
+    x:      (N,I,h,w), bf16 or fp32
+    tiles:  whether Winograd's method may be taken
+    """
+    learning = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    dense = x.is_contiguous(memory_format=torch.channels_last)
+    asked = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and not obstacle())
+    here = x.device.type == "cpu" and type(x) is Tensor and x.dtype == asked and known
+    if not (_usual(layer) and learning and dense and here):
+        return None
+    outputs, inputs = weight.shape[:2]
+    if tiles and weight.dtype == torch.float32 and (size := tile_of(inputs, outputs, *x.shape[2:])):
+        return by_tiles(x, weight, size)
+    divides = inputs % ROWS == outputs % COLUMNS == 0
+    return convolve(x, weight) if divides and weight.requires_grad and x.dtype == torch.bfloat16 else None
+
+
+def products(layer: nn.Conv2d, height: int, width: int) -> int:
+    """How many an image of such a result takes by Winograd's method while the layer learns, if it does."""
+    if not (getattr(layer, "tiles", False) and _usual(layer)):
+        return 0
+    inputs, outputs = layer.in_channels, layer.out_channels
+    size = tile_of(inputs, outputs, height, width)
+    return inputs * outputs * places(size, height, width) if size else 0
+
+
+def _usual(layer: nn.Conv2d) -> bool:
     shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups
-    usual = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
     plain = layer.padding_mode == "zeros" and layer.bias is None
-    learns = weight.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    dense = x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last)
-    divides = weight.shape[1] % ROWS == weight.shape[0] % COLUMNS == 0
-    here = x.device.type == "cpu" and type(x) is Tensor and not obstacle()
-    return usual and plain and learns and dense and divides and here
+    return plain and shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 
+from fastresnet.cpu.brain import BFloat
 from fastresnet.cpu.convolution import COLUMNS, ROWS
 from fastresnet.cpu.threads import team
 
@@ -28,22 +29,7 @@ SUMS, WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(WORD, LANES)
 # The compiled code is kept on the disk until this file changes; so what it takes from others must not.
 _pass: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 intrinsic: Any = extending.intrinsic
-
-
-class _BFloat(ir.types.Type):
-    """LLVM's 16-bit brain float, which llvmlite has no name for."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
-PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+PAIRS = ir.VectorType(BFloat(), 2 * LANES)
 
 
 @intrinsic

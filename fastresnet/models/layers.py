@@ -33,14 +33,13 @@ def scaled(channels: int, width: float) -> int:
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's; where `own_kernels` says so, and it fits, its weights learn by our kernel (see `cpu`)."""
+    """PyTorch's; with `own_kernels` ours where they fit (see `cpu`), by Winograd's method where `tiles`."""
 
-    own_kernels = False
+    own_kernels = tiles = False
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.own_kernels and convolution.fits(x, weight, self):
-            return convolution.convolve(x, weight)
-        return super()._conv_forward(x, weight, bias)
+        y = convolution.own(x, weight, self, self.tiles) if self.own_kernels else None
+        return super()._conv_forward(x, weight, bias) if y is None else y
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

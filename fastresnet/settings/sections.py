@@ -200,8 +200,8 @@ class Train:
     compile: Literal[
         "auto", "off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
     ] = setting("off", "torch.compile mode; auto: default on a GPU, off on a CPU")
-    cpu_kernels: Literal["auto", "on", "off"] = setting(
-        "auto", "our own operations where a network learns on a CPU; auto: where they fit")
+    cpu_kernels: Literal["auto", "on", "exact", "off"] = setting(
+        "auto", "ours where a network learns on a CPU; auto: where they fit; exact: no Winograd")
     cuda_graph: bool = setting(False, "capture the whole step in a CUDA graph")
     channels_last: bool = setting(True, "NHWC memory format")
     label_smoothing: float = setting(

@@ -1,8 +1,8 @@
 """What training costs in arithmetic: images and FLOPs of any of a run's steps, counted, not measured.
 
-A training step is three forward passes an image (backward is two), less what frozen parts save. Sizes follow
-train.resolutions; where only the hardest share is trained on, that share alone counts three times, and
-whoever judges the batch once for each image.
+A training step is three forward passes an image (backward is two), less what frozen parts save, and what
+Winograd's method saves where convolutions take it. Sizes follow train.resolutions; where only the hardest
+share is trained on, that share alone counts three times, and whoever judges the batch once for each image.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -
     held = {name for one, holds in zip(experiment.trainer.freeze, frozen) if holds for name in one.names}
     saves = held and experiment.place.size == 1  # DDP waits for every gradient
     saved = frozen_savings(experiment.model, held, size) if saves else 0
-    learned = 3.0 * flops_per_image(experiment.model, size) - saved
+    learned = 3.0 * flops_per_image(experiment.model, size, learning=True) - saved
     select = experiment.trainer.select
     if select is None or isinstance(select, Memory):
         return batch * learned
     hard = select.count(batch)
-    judging = float(batch * flops_per_image(select.model, size))
-    learning = 0.0 if select.model is experiment.model else 2.0 * hard * flops_per_image(select.model, size)
-    return hard * learned + judging + learning
+    proxy = select.model is not experiment.model
+    judging = batch * flops_per_image(select.model, size, learning=proxy)
+    return hard * learned + (judging * (1 + 2 * hard / batch) if proxy else judging)

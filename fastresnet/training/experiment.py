@@ -246,7 +246,8 @@ class Experiment:
 def compile_kernels(experiment: Experiment) -> None:
     """What an eager run needs compiled: the loaders' kernels, and `cpu`'s."""
     experiment.loaders.warm_up()
-    cpu.warm_up(experiment.model, experiment.image_shape, experiment.precision)
+    smaller = [(int(px), int(px)) for _, px in experiment.cfg.train.resolutions or []]
+    cpu.warm_up(experiment.model, dict.fromkeys([experiment.image_shape, *smaller]), experiment.precision)
 
 
 def _whiten(experiment: Experiment) -> None:
