@@ -76,9 +76,10 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        seen, filters = ctx.saved_tensors
         shape, size, by_image, by_weight = ctx.rest
-        gx, gw = _backward(gy, *ctx.saved_tensors, shape, size, by_image, by_weight)
-        return gx if by_image else None, gw if by_weight else None, None
+        gx, spread = _by_input(gy.to(seen.dtype), filters, shape, size, by_image)
+        return gx if by_image else None, _by_weight(spread, seen, size) if by_weight else None, None
 
 
 # Who sums up a profile finds convolutions by such names.
@@ -93,19 +94,21 @@ def _forward(x: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
     return y, seen, filters
 
 
-@torch.library.custom_op("fastresnet::winograd_convolution_backward", mutates_args=(), device_types="cpu")
-def _backward(
-    gy: Tensor, seen: Tensor, filters: Tensor, shape: list[int], size: int, by_image: bool, by_weight: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of images of that shape and, in fp32, of the weight; nothing where one isn't asked for."""
-    tiles, gx, gw = _passes(), gy.new_empty(0), gy.new_empty(0)
-    spread = _gather(gy.to(seen.dtype), tiles.GRADIENTS, size, seen.dtype)
-    if by_image:
-        gx = _scatter(torch.bmm(spread, filters), tiles.IMAGES, size, shape, seen.dtype)
-    if by_weight:
-        kernels = filters.shape[1], filters.shape[2], 3, 3
-        gw = _scatter(torch.bmm(spread.mT, seen), tiles.FILTERS, size, kernels, torch.float32)
-    return gx, gw
+@torch.library.custom_op("fastresnet::winograd_convolution_by_input", mutates_args=(), device_types="cpu")
+def _by_input(gy: Tensor, filters: Tensor, shape: list[int], size: int, asked: bool) -> tuple[Tensor, Tensor]:
+    """-> the gradient of images of that shape, if `asked`, and gy (K,T,O) at the tiles' places."""
+    tiles = _passes()
+    spread = _gather(gy, tiles.GRADIENTS, size, gy.dtype)
+    if not asked:
+        return gy.new_empty(0), spread
+    return _scatter(torch.bmm(spread, filters), tiles.IMAGES, size, shape, gy.dtype), spread
+
+
+@torch.library.custom_op("fastresnet::winograd_convolution_by_weight", mutates_args=(), device_types="cpu")
+def _by_weight(spread: Tensor, seen: Tensor, size: int) -> Tensor:
+    """The gradient of the weight (O,I,3,3), fp32."""
+    shape = spread.shape[2], seen.shape[2], 3, 3
+    return _scatter(torch.bmm(spread.mT, seen), _passes().FILTERS, size, shape, torch.float32)
 
 
 def _gather(x: Tensor, which: tuple[int, ...], size: int, dtype: torch.dtype) -> Tensor:
@@ -136,5 +139,15 @@ def _passes() -> ModuleType:
 
 
 @register_flop_formula(torch.ops.fastresnet.winograd_convolution)
-def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
-    return 2 * 9 * x[0] * x[2] * x[3] * weight[0] * weight[1]
+def _forward_flops(x: torch.Size, weight: torch.Size, size: int, **_: Any) -> int:
+    return 2 * x[0] * places(size, *x[2:]) * weight[0] * weight[1]
+
+
+@register_flop_formula(torch.ops.fastresnet.winograd_convolution_by_input)
+def _by_input_flops(gy: torch.Size, filters: torch.Size, _: Any, size: int, asked: bool, **__: Any) -> int:
+    return 2 * gy[0] * places(size, *gy[2:]) * filters[1] * filters[2] * asked
+
+
+@register_flop_formula(torch.ops.fastresnet.winograd_convolution_by_weight)
+def _by_weight_flops(spread: torch.Size, seen: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * seen[0] * seen[1] * seen[2] * spread[2]

@@ -34,9 +34,9 @@ STEPS = 3  # profiled, and as many timed without the profiler before and after t
 AUGMENTATION, FORWARD = "augmentation, batch", "convolution, forward"
 BY_INPUT, BY_WEIGHT = "convolution, by input", "convolution, by weight"
 OPTIMIZER, OTHER, BETWEEN = "optimizer", "casts, sums, copies", "between operations"
-# words in the names of operations, the first that fits
-NAMES = {
+NAMES = {  # words in the names of operations, the first that fits
     BY_WEIGHT: ("by_weight",),
+    BY_INPUT: ("by_input",),
     FORWARD: ("convolution",),
     "linear layers": ("mm",),
     "norm": ("batch_norm", "layer_norm", "group_norm"),
@@ -44,7 +44,7 @@ NAMES = {
     "pool": ("pool",),
     "loss": ("softmax", "nll_loss", "argmax"),
 }
-ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[2:], OPTIMIZER, OTHER, BETWEEN)
+ROWS = (AUGMENTATION, FORWARD, BY_INPUT, BY_WEIGHT, *list(NAMES)[3:], OPTIMIZER, OTHER, BETWEEN)
 BACKWARD = torch.ops.aten.convolution_backward.default
 Watch = contextlib.AbstractContextManager[object]
 RANGE = "fastresnet: "  # before a row's name in the profiler
