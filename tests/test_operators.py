@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastresnet import models
+from fastresnet import cpu, models
 from fastresnet.base import exits
 from fastresnet.bench.commands import run
 from fastresnet.bench.measuring import operators
@@ -47,9 +47,13 @@ def test_every_kind_of_work_in_the_net_has_its_row(found):
 
 def test_flops_are_those_that_the_model_is_known_to_take(found):
     """Whitening's filters never learn, and its images need no gradient; a linear layer costs three passes."""
-    net = models.build(config.load("cpu.yaml").model, 10, 32)
+    cfg = config.load("cpu.yaml")
+    net = models.build(cfg.model, 10, 32)
+    cpu.choose(net, cfg.train, torch.device("cpu"), "off")
     forward, by_input, by_weight = (row(found, kind).flops for kind in (FORWARD, BY_INPUT, BY_WEIGHT))
-    assert forward + row(found, "linear layers").flops / 3 == pytest.approx(64 * flops_per_image(net, 32))
+    assert forward + row(found, "linear layers").flops / 3 == pytest.approx(
+        64 * flops_per_image(net, 32, learning=True)
+    )
     assert 0 < by_input <= by_weight < forward
     assert (found.batch_size, found.image_size) == (64, 32)
 
