@@ -14,7 +14,7 @@ from fastresnet.settings import config
 from fastresnet.settings.reading import RECIPES
 from fastresnet.training.assembly import Course, new_trainer
 from fastresnet.training.experiment import Experiment
-from fastresnet.training.selection import Memory, ProxyNet
+from fastresnet.training.selection import Memory, ProxyNet, Selection
 
 RACERS = ("speed90-cpu", "speed94-cpu", "speed95-cpu", "speed96-cpu", "speed94", "speed95", "speed96",
           "dawn94", "ffcv93", "airbench94", "e1-94", "hlb94", "rn18-94", "rn18-96")  # fmt: skip
@@ -115,10 +115,10 @@ def test_the_step_smooths_sums_and_freezes_as_asked(built):
         assert [one.from_step for one in late] == from_steps
     else:
         assert not trainer.freeze
-    assert (trainer.select is not None) == (train.hard_fraction < 1 or train.epoch_share < 1)
+    assert (type(trainer.select) is not Selection) == (train.hard_fraction < 1 or train.epoch_share < 1)
     if isinstance(trainer.select, Memory):
         assert trainer.select.shown == round(train.epoch_share * len(experiment.splits.train))
-    elif trainer.select is not None:
+    elif trainer.select.model is not None:
         assert trainer.select.fraction == train.hard_fraction
         assert isinstance(trainer.select, ProxyNet) == (train.proxy_width > 0)
 

@@ -199,7 +199,7 @@ def doubled(net):
 
 
 def states(one):
-    nets = [one.model, getattr(one.trainer.select, "model", one.model)]
+    nets = [one.model, one.trainer.select.model or one.model]
     return [{name: value.clone() for name, value in net.state_dict().items()} for net in nets]
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from fastresnet.models.flops import flops_per_image, frozen_savings
 from fastresnet.optim.freezing import Frozen
-from fastresnet.training.selection import Memory
 
 if TYPE_CHECKING:
     from fastresnet.training.experiment import Experiment
@@ -56,7 +55,7 @@ def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -
     saved = frozen_savings(experiment.model, held, size) if saves else 0
     learned = 3.0 * flops_per_image(experiment.model, size, learning=True) - saved
     select = experiment.trainer.select
-    if select is None or isinstance(select, Memory):
+    if select.model is None:
         return batch * learned
     hard = select.count(batch)
     proxy = select.model is not experiment.model

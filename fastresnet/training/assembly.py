@@ -103,7 +103,7 @@ def check_parts(model: nn.Module, trainer: Trainer, batches: Iterable[tuple[int,
     batches:  images and their px, of the steps that have fewest
     """
     for count, px in batches:
-        kept = trainer.select.count(count) if trainer.select else count
+        kept = trainer.select.count(count)
         alone = kept // min(trainer.options.accumulate, kept) == 1
         if alone and _learns_from(model, 2, px) and not _learns_from(model, 1, px):
             raise ValueError(
@@ -273,11 +273,11 @@ def told(cfg: Config, model: nn.Module) -> Iterator[str]:
 
 def new_selection(
     cfg: Config, model: nn.Module, proxy: nn.Module | None, lr_factor: list[float], course: Course
-) -> Selection | None:
+) -> Selection:
     """The choice of the hardest share of each epoch, or of each batch, by the proxy or the model itself."""
     train, mode, share = cfg.train, compile_mode(cfg, course.device), cfg.train.hard_fraction
     if share == train.epoch_share == 1:
-        return None
+        return Selection()
     if train.epoch_share < 1:
         return Memory(course.images, course.shown, train.batch_size, course.device, course.place)
     if course.place.size > 1:

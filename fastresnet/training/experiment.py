@@ -28,7 +28,7 @@ from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
 from fastresnet.training.evaluation import Score, Tta
 from fastresnet.training.own import NOTHING, Own
-from fastresnet.training.selection import Batch, Memory, ProxyNet
+from fastresnet.training.selection import Batch, ProxyNet
 from fastresnet.training.trainer import EpochResult, Trainer
 
 # enough for the covariance of 2x2 patches (Jordan 2024, arXiv 2404.00498)
@@ -87,8 +87,7 @@ class Experiment:
         self.trainer = assembly.new_trainer(cfg, self.model, proxy, course, own)
         lasts = range(self.steps_per_epoch - 1, self.total_steps, self.steps_per_epoch)
         assembly.check_parts(self.model, self.trainer, {self.batch_of(step) for step in (0, *lasts)})
-        if isinstance(self.trainer.select, Memory):
-            self.trainer.select.follow(self.train_loader)
+        self.trainer.select.follow(self.train_loader)
         self.optimizer, self.averages = self.trainer.optimizer, self.trainer.averages
         for line in (*assembly.choices(cfg, place), *assembly.told(cfg, self.model)):
             notes(line)
@@ -232,8 +231,7 @@ class Experiment:
         select = self.trainer.select
         if isinstance(select, ProxyNet):
             self._begin_again(select.model, self.cfg.train.proxy_width)
-        if isinstance(select, (ProxyNet, Memory)):
-            select.reset()
+        select.reset()
 
     def _begin_again(self, model: nn.Module, width: float | None = None) -> None:
         assembly.begin_again(model, self.cfg, self.own, self.seed, lambda: self._new_model(self.seed, width))
@@ -251,7 +249,7 @@ def compile_kernels(experiment: Experiment) -> None:
 
 
 def _whiten(experiment: Experiment) -> None:
-    learners = [experiment.model, getattr(experiment.trainer.select, "model", experiment.model)]
+    learners = [experiment.model, experiment.trainer.select.model or experiment.model]
     given = bool(experiment.cfg.model.pretrained) or experiment.own.model is not None
     whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
     whitened = [model for model in whitened if not (given and getattr(model, "whitened", False))]

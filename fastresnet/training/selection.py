@@ -24,8 +24,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 class SelectionState(TypedDict, total=False):
-    """What a bit-exact continuation needs of a proxy or a memory; nothing where the model itself judges."""
+    """What a bit-exact continuation needs of a selection; its keys tell kinds apart."""
 
+    fraction: float
     model: dict[str, Any]  # as nn.Module.state_dict has it
     optimizer: OptimizersState
     step: int
@@ -40,7 +41,60 @@ def layout(images: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-class HardExamples:
+class Chosen(Protocol):
+    """A loader as a selection sees it.
+
+    choose:  what it asks which images an epoch shows
+    rows:    int64 (B,), those of the batch that it yielded last
+    """
+
+    choose: Callable[[Tensor, int], Tensor] | None
+    rows: Tensor
+
+
+class Selection:
+    """What is trained on; this one takes all that comes.
+
+    model:      the net that judges, if one does
+    remembers:  whether a step is to tell the loss of each image
+    """
+
+    model: nn.Module | None = None
+    remembers = False
+
+    def count(self, batch_size: int) -> int:
+        """How many images of a batch are kept."""
+        return batch_size
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
+        """images (B,3,h,w), labels (B,) -> those that are kept."""
+        return images, labels
+
+    def follow(self, loader: Chosen) -> None:
+        """Choose for that loader, and learn from it what was trained on."""
+
+    def tell(self, losses_B: Tensor, first: int) -> None:
+        """The losses of the batch's images from `first` on, in nats, before label smoothing."""
+
+    def note(self) -> None:
+        """The step is done: keep what was told of the images that the loader yielded last."""
+
+    def reset(self) -> None:
+        """Forget everything, in place, so that captured graphs stay valid."""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Everything that a call changes, to be put back after warming up or capturing."""
+        return []
+
+    def state_dict(self) -> SelectionState:
+        """What a bit-exact continuation needs."""
+        return {}
+
+    def load_state_dict(self, state: SelectionState) -> None:
+        """The inverse of `state_dict`."""
+
+
+class HardExamples(Selection):
     """Keeps the hardest `fraction` of each batch, hardest first, judged by `model` in evaluation mode.
 
     The count depends on the batch's size alone, so the host waits for nothing.
@@ -48,6 +102,8 @@ class HardExamples:
     fraction:  of the batch, rounded, at least one image
     compile:   torch.compile's mode for the judging pass, or off
     """
+
+    model: nn.Module
 
     def __init__(
         self,
@@ -64,7 +120,6 @@ class HardExamples:
         self._losses = compiled(self._plain_losses, compile)
 
     def count(self, batch_size: int) -> int:
-        """How many images of a batch are kept."""
         return max(1, round(self.fraction * batch_size))
 
     def __call__(self, images: Tensor, labels: Tensor) -> Batch:
@@ -89,30 +144,11 @@ class HardExamples:
         kept = images.index_select(0, rows).contiguous(memory_format=layout(images))
         return kept, labels.index_select(0, rows)
 
-    def snapshots(self) -> list[Snapshot]:
-        """Everything that a call changes, to be put back after warming up or capturing."""
-        return []
-
     def state_dict(self) -> SelectionState:
-        """What a bit-exact continuation needs."""
-        return {}
-
-    def load_state_dict(self, state: SelectionState) -> None:
-        """The inverse of `state_dict`."""
+        return {"fraction": self.fraction}
 
 
-class Chosen(Protocol):
-    """A loader as a memory sees it.
-
-    choose:  what it asks which images an epoch shows
-    rows:    int64 (B,), those of the batch that it yielded last
-    """
-
-    choose: Callable[[Tensor, int], Tensor] | None
-    rows: Tensor
-
-
-class Memory:
+class Memory(Selection):
     """The loss that each image had when it was last trained on, by which an epoch's images are chosen.
 
     Those never seen come first, then those with the largest loss; what is left out keeps its loss and comes
@@ -122,9 +158,11 @@ class Memory:
     shown:   how many of them an epoch shows
     batch:   images in the largest batch
     place:   this process among those that share each batch: all of them learn what each has seen
-    last:    losses of the batch that was trained on last, (batch,) in nats, before label smoothing
+    last:    losses of the batch that was trained on last, (batch,)
     loader:  says which images those were, see `follow`
     """
+
+    remembers = True
 
     def __init__(
         self, images: int, shown: int, batch: int, device: torch.device, place: World = ALONE
@@ -135,15 +173,7 @@ class Memory:
         self.last = torch.zeros(batch, device=device)
         self.loader: Chosen | None = None
 
-    def count(self, batch_size: int) -> int:
-        """How many images of a batch are kept: all."""
-        return batch_size
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
-        return images, labels
-
     def follow(self, loader: Chosen) -> None:
-        """Choose for that loader, and learn from it what was trained on."""
         self.loader, loader.choose = loader, self.choose
 
     def choose(self, order: Tensor, epoch: int) -> Tensor:
@@ -154,28 +184,23 @@ class Memory:
         hardest = self.basis.index_select(0, order).argsort(descending=True, stable=True)[: self.shown]
         return hardest.sort().values
 
+    def tell(self, losses_B: Tensor, first: int) -> None:
+        self.last[first : first + len(losses_B)] = losses_B
+
     def note(self) -> None:
-        """Keep `last`: the images that the loader yielded last were trained on."""
         if self.loader is not None and len(self.loader.rows):
             seen = self.loader.rows, self.last[: len(self.loader.rows)]
             rows, losses = (torch.cat(collectives.gather(part, self.place)) for part in seen)
             self.losses.index_copy_(0, rows, losses)
 
     def reset(self) -> None:
-        """Forget everything."""
         self.losses.fill_(torch.inf)
         self.epoch = -1
 
-    def snapshots(self) -> list[Snapshot]:
-        """Everything that a call changes: nothing."""
-        return []
-
     def state_dict(self) -> SelectionState:
-        """What a bit-exact continuation needs."""
         return {"losses": self.losses, "basis": self.basis, "epoch": self.epoch}
 
     def load_state_dict(self, state: SelectionState) -> None:
-        """The inverse of `state_dict`."""
         self.losses.copy_(state["losses"])
         self.basis.copy_(state["basis"])
         self.epoch = state["epoch"]
@@ -238,7 +263,6 @@ class ProxyNet(HardExamples):
         return [Snapshot(self.model, self.optimizer, [self.step_done])]
 
     def reset(self) -> None:
-        """Forget all training but the weights, in place, so that captured graphs stay valid."""
         self.optimizer.forget()
         self.step_done.zero_()
 
@@ -253,6 +277,3 @@ class ProxyNet(HardExamples):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_done.fill_(state["step"])
-
-
-Selection = HardExamples | Memory

@@ -18,7 +18,7 @@ from fastresnet.machine.precision import Precision
 from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.training.capture import Snapshot, compiled
-from fastresnet.training.selection import Memory, Selection
+from fastresnet.training.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Step:
         *,
         device: torch.device,
         precision: Precision,
-        select: Selection | None,
+        select: Selection,
         freeze: Sequence[Freeze],
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
@@ -76,8 +76,7 @@ class Step:
 
     def __call__(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
         """images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights -> one optimizer step."""
-        if self.select is not None:
-            images, labels = self.select(images, labels)
+        images, labels = self.select(images, labels)
         self.gradients(images, labels, frozen)
         learning = self._learning(frozen)
         if self.options.clip_norm:
@@ -98,8 +97,8 @@ class Step:
         done = 0
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts)):
             loss, loss_sum, hits, losses_B = self._forward(some_images, some_labels, frozen)
-            if isinstance(self.select, Memory):
-                self.select.last[done : done + len(losses_B)] = losses_B
+            if losses_B is not None:
+                self.select.tell(losses_B, done)
                 done += len(losses_B)
             self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
             count = torch.full_like(hits, len(some_labels))
@@ -128,7 +127,7 @@ class Step:
 
     def _loss_and_hits(
         self, images: Tensor, labels: Tensor, frozen: Frozen
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         options = self.options
         with self.precision.autocast(self.device):
             logits_NK = self._logits(images, frozen)
@@ -138,9 +137,8 @@ class Step:
             loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
-            losses_B = logits_NK[:, 0]  # a view that nobody reads, where nothing remembers losses
-            if isinstance(self.select, Memory):
-                losses_B = F.cross_entropy(logits_NK, labels, reduction="none")
+            told = self.select.remembers
+            losses_B = F.cross_entropy(logits_NK, labels, reduction="none") if told else None
         return loss, loss_sum.detach(), hits, losses_B
 
     def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:
@@ -162,9 +160,7 @@ class Step:
 
     def remember(self, *more: Tensor) -> Callable[[], None]:
         """Take down everything a step changes on the device, and `more`; the result puts it back in place."""
-        kept = [Snapshot(self.model, self.optimizer, [self.totals, *more])]
-        if self.select is not None:
-            kept += self.select.snapshots()
+        kept = [Snapshot(self.model, self.optimizer, [self.totals, *more]), *self.select.snapshots()]
 
         def restore() -> None:
             for one in kept:

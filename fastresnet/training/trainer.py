@@ -26,7 +26,7 @@ from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
 from fastresnet.ranks import agreement, collectives
 from fastresnet.training.capture import Captured
-from fastresnet.training.selection import Batch, Memory, Selection, SelectionState
+from fastresnet.training.selection import Batch, Selection, SelectionState
 from fastresnet.training.step import Step, StepOptions
 
 PLAIN = StepOptions()
@@ -63,7 +63,7 @@ class TrainerState(TypedDict):
     scaler: dict[str, float]
     totals: Tensor
     averages: list[AverageState]
-    select: SelectionState | None
+    select: SelectionState
 
 
 class Trainer:
@@ -74,7 +74,7 @@ class Trainer:
     lr_factor:     one entry a step, times each group's base_lr; `group_factor` overrides it by group name
     momentum:      one entry a step, or None where it stays what the groups say
     averages:      updated after each optimizer step (EMA, lookahead, tail average)
-    select:        chooses the images of each batch that are trained on, or is told what loss each had
+    select:        chooses what is trained on, of each batch or of the set; without one it is all
     freeze:        parameters that learn in some steps only
     place:         this process among those that share each batch: an epoch's figures are of all
     """
@@ -101,10 +101,11 @@ class Trainer:
                 f"this run is on {device.type} in {precision.name}; use bf16, or train.cuda_graph=false"
             )
         self.model, self.optimizer, self.device, self.options = model, optimizer, device, options
-        self.averages, self.select, self.freeze, self.place = list(averages), select, tuple(freeze), place
+        self.averages, self.freeze, self.place = list(averages), tuple(freeze), place
+        self.select = select or Selection()
         self.total_steps, self.steps_done = len(lr_factor), 0
         self.update = Step(
-            model, optimizer, options, device=device, precision=precision, select=select, freeze=freeze
+            model, optimizer, options, device=device, precision=precision, select=self.select, freeze=freeze
         )
         on_device = device if options.cuda_graph else None
         self.rates = Rates(optimizer, lr_factor, momentum, group_factor or {}, on_device)
@@ -130,8 +131,7 @@ class Trainer:
         else:
             self.rates.set(self.steps_done)
             self.update(images, labels, frozen)
-        if isinstance(self.select, Memory):
-            self.select.note()
+        self.select.note()
         self.steps_done += 1
         for average in self.averages:
             average.update(self.steps_done)
@@ -242,12 +242,13 @@ class Trainer:
             "scaler": self.update.scaler.state_dict(),
             "totals": self.update.totals.clone(),
             "averages": [average.state_dict() for average in self.averages],
-            "select": None if self.select is None else self.select.state_dict(),
+            "select": self.select.state_dict(),
         }
 
     def load_state_dict(self, state: TrainerState) -> None:
         """The inverse of `state_dict`. Raises ValueError where it comes from other settings."""
-        if len(state["averages"]) != len(self.averages) or (state["select"] is None) != (self.select is None):
+        select = state["select"] or {}  # earlier checkpoints have None where all images are trained on
+        if len(state["averages"]) != len(self.averages) or set(select) != set(self.select.state_dict()):
             raise ValueError(
                 "the checkpoint was trained with other averages or another choice of images "
                 "(train.ema_decay, optim.lookahead, train.average_tail, train.hard_fraction, "
@@ -259,8 +260,7 @@ class Trainer:
         self.update.totals.copy_(state["totals"])
         for average, saved in zip(self.averages, state["averages"]):
             average.load_state_dict(saved)
-        if self.select is not None and state["select"] is not None:
-            self.select.load_state_dict(state["select"])
+        self.select.load_state_dict(select)
         self.steps_done = int(state["steps_done"])
         self.rates.rewind(self.steps_done)
 

@@ -24,7 +24,7 @@ from fastresnet.base.exits import StopRequest
 from fastresnet.optim.freezing import Frozen
 from fastresnet.ranks import collectives
 from fastresnet.training.experiment import Experiment
-from fastresnet.training.selection import Batch
+from fastresnet.training.selection import Batch, Selection
 from fastresnet.training.step import Step
 from fastresnet.training.trainer import Diverged, scale_is_lost, sick
 
@@ -132,12 +132,11 @@ def examined(experiment: Experiment, images: Tensor, labels: Tensor, frozen: Fro
         plain,
         device=experiment.device,
         precision=experiment.precision,
-        select=None,
+        select=Selection(),
         freeze=trainer.freeze,
     )
     step.scaler = trainer.update.scaler
-    if trainer.select is not None:
-        images, labels = trainer.select(images, labels)
+    images, labels = trainer.select(images, labels)
     step.optimizer.zero_grad()
     with looking(model) as seen:
         step.gradients(images, labels, frozen)
