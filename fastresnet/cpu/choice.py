@@ -34,9 +34,9 @@ def choose(model: nn.Module, train: Train, device: torch.device, compile: str) -
     if train.cpu_kernels == "on" and why:
         raise ValueError(f"train.cpu_kernels=on: {why}; auto takes them where they fit")
     taken = train.cpu_kernels != "off" and not why
+    tiles = taken and train.cpu_kernels != "exact" and _measured(resolve(train.precision, device))
     for part in parts:
-        part.own_kernels = taken
-        part.tiles = taken and train.cpu_kernels != "exact" and _measured(resolve(train.precision, device))
+        part.own_kernels, part.tiles = taken, tiles
 
 
 def warm_up(model: nn.Module, sizes: Iterable[tuple[int, int]], precision: Precision) -> None:
