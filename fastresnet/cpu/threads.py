@@ -35,7 +35,7 @@ def team(typing: Any, work: Any, threads: Any, arguments: Any) -> Any:
     work.get_call_type(typing, taken, {})
     compiled = work.dispatcher.overloads[taken]
 
-    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+    def generate(context: Any, builder: Any, _: Any, values: Any) -> None:
         parts = [builder.extract_value(values[2], i) for i in range(len(arguments.types))]
         layout = ir.LiteralStructType([part.type for part in parts])
         shared = cgutils.alloca_once(builder, layout)
@@ -47,7 +47,6 @@ def team(typing: Any, work: Any, threads: Any, arguments: Any) -> Any:
         start = _external(builder.module, "GOMP_parallel", ir.VoidType(), [ADDRESS, ADDRESS, INT, INT])
         given = builder.bitcast(share, ADDRESS), builder.bitcast(shared, ADDRESS)
         builder.call(start, [*given, builder.trunc(values[1], INT), INT(0)])
-        return context.get_dummy_value()
 
     return types.void(work, types.intp, arguments), generate
 

@@ -5,6 +5,7 @@ A tile's transform is written out for sixteen channels at a time, its matrix as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -23,7 +24,7 @@ MOST = 36  # pixels of a tile
 LONG, HALF, WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
 FLOATS, WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(WORD, LANES)
 HALVES, BRAIN = ir.VectorType(HALF, LANES), ir.VectorType(BFloat(), LANES)
-Rows = list[list[Any]]  # of vectors
+Address = Callable[[int], Any]
 intrinsic: Any = extending.intrinsic
 # The compiled code is kept on the disk until this file changes; so what it takes from others must not.
 _pass: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -38,20 +39,13 @@ def to_places(
 ) -> Any:
     """Pixels at the table's addresses, `offset` bytes on -> places from `first` on, `plane` bytes apart."""
 
-    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
-        _, _, _, table, offset, _, first, plane = values
-        matrix = _matrix(which, size)
-        side = matrix.shape[1]
-        tile = [
-            [_load(builder, pixels, _pixel(builder, table, offset, i * side + j)) for j in range(side)]
-            for i in range(side)
-        ]
-        for k, value in enumerate(sum(_both_sides(builder, matrix, tile), [])):
-            _store(builder, places, value, _place(builder, first, plane, k))
-        return context.get_dummy_value()
+    def generate(_: Any, builder: Any, __: Any, values: Any) -> None:
+        pixel, place = _addresses(builder, values)
+        results = _transformed(builder, _matrix(which, size), pixels, pixel)
+        for k, value in enumerate(results):
+            _store(builder, places, value, place(k))
 
-    given = which, size, pixels, types.intp, types.intp, places, types.intp, types.intp
-    return types.void(*given), generate
+    return _signature(which, size, pixels, places), generate
 
 
 @intrinsic
@@ -60,34 +54,45 @@ def to_pixels(
 ) -> Any:
     """The transpose of `to_places`; where tiles overlap it adds to the pixels."""
 
-    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
-        _, _, _, table, offset, _, first, plane = values
-        matrix = _matrix(which, size).T
-        side = matrix.shape[1]
-        tile = [
-            [_load(builder, places, _place(builder, first, plane, i * side + j)) for j in range(side)]
-            for i in range(side)
-        ]
-        for k, value in enumerate(sum(_both_sides(builder, matrix, tile), [])):
-            pixel = _pixel(builder, table, offset, k)
+    def generate(_: Any, builder: Any, __: Any, values: Any) -> None:
+        pixel, place = _addresses(builder, values)
+        results = _transformed(builder, _matrix(which, size).T, places, place)
+        for k, value in enumerate(results):
             if len(which) == len(IMAGES):
-                value = builder.fadd(value, _load(builder, pixels, pixel))
-            _store(builder, pixels, value, pixel)
-        return context.get_dummy_value()
+                value = builder.fadd(value, _load(builder, pixels, pixel(k)))
+            _store(builder, pixels, value, pixel(k))
 
-    given = which, size, pixels, types.intp, types.intp, places, types.intp, types.intp
-    return types.void(*given), generate
+    return _signature(which, size, pixels, places), generate
+
+
+def _signature(which: Any, size: Any, pixels: Any, places: Any) -> Any:
+    """Of both directions: what moves, where a tile's pixels are and where its places."""
+    return types.void(which, size, pixels, types.intp, types.intp, places, types.intp, types.intp)
+
+
+def _addresses(builder: Any, values: Any) -> tuple[Address, Address]:
+    """Where a tile's k-th pixel is, and its k-th place."""
+    _, _, _, table, offset, _, first, plane = values
+
+    def pixel(k: int) -> Any:
+        entry = builder.inttoptr(builder.add(table, LONG(k * LONG.width // 8)), LONG.as_pointer())
+        return builder.add(builder.load(entry), offset)
+
+    return pixel, lambda k: builder.add(first, builder.mul(plane, LONG(k)))
+
+
+def _transformed(builder: Any, matrix: np.ndarray, array: Any, address: Address) -> list[Any]:
+    """The array's tile times the matrix on both sides, row by row."""
+    side = matrix.shape[1]
+    tile = [[_load(builder, array, address(i * side + j)) for j in range(side)] for i in range(side)]
+    half = [[_sum(builder, row, column) for column in zip(*tile)] for row in matrix]
+    return [_sum(builder, row, line) for line in half for row in matrix]
 
 
 def _matrix(which: Any, size: Any) -> np.ndarray:
     """What a tile is multiplied by on both sides."""
     gradients, filters, images = matrices(len(size))
     return {len(IMAGES): images, len(GRADIENTS): gradients, len(FILTERS): filters}[len(which)]
-
-
-def _both_sides(builder: Any, matrix: np.ndarray, tile: Rows) -> Rows:
-    half = [[_sum(builder, row, column) for column in zip(*tile)] for row in matrix]
-    return [[_sum(builder, row, line) for row in matrix] for line in half]
 
 
 def _sum(builder: Any, factors: np.ndarray, vectors: Any) -> Any:
@@ -104,15 +109,6 @@ def _sum(builder: Any, factors: np.ndarray, vectors: Any) -> Any:
 
 def _constant(value: float) -> Any:
     return ir.Constant(FLOATS, [value] * LANES)
-
-
-def _place(builder: Any, first: Any, plane: Any, k: int) -> Any:
-    return builder.add(first, builder.mul(plane, LONG(k)))
-
-
-def _pixel(builder: Any, table: Any, offset: Any, k: int) -> Any:
-    entry = builder.inttoptr(builder.add(table, LONG(k * LONG.width // 8)), LONG.as_pointer())
-    return builder.add(builder.load(entry), offset)
 
 
 def _load(builder: Any, array: Any, address: Any) -> Any:
@@ -215,9 +211,8 @@ def _look_up(image: Any, which: Any, size: Any, down: int, across: int, outside:
 def copy_lanes(_: Any, sums: Any, at: Any, pixels: Any, to: Any) -> Any:
     """Sixteen numbers from one array's address to the other's."""
 
-    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+    def generate(_: Any, builder: Any, __: Any, values: Any) -> None:
         _store(builder, pixels, _load(builder, sums, values[1]), values[3])
-        return context.get_dummy_value()
 
     return types.void(sums, types.intp, pixels, types.intp), generate
 

@@ -43,7 +43,7 @@ def add_products(
     x_image, x_row, …:       bytes from one image, or row, to the next; pixels lie side by side
     """
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(_: Any, builder: Any, __: Any, values: Any) -> None:
         x, gy, sums, images, height, width, x_image, x_row, gy_image, gy_row, sums_row = values
         places = [
             (builder.add(sums, builder.mul(sums_row, LONG(i))), LONG(o * LANES * BYTES))
@@ -65,7 +65,6 @@ def add_products(
                 )
         for place, sum_ in zip(places, kept):
             builder.store(builder.load(sum_), _pointer(builder, *place, SUMS), align=BYTES)
-        return context.get_dummy_value()
 
     return types.void(*[types.intp] * 11), generate
 
