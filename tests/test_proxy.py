@@ -148,10 +148,17 @@ def shown(one, epoch):
 def test_an_epoch_shows_the_images_never_seen_and_then_the_hardest():
     memory = Memory(6, 3, 2, CPU)
     order = torch.tensor([5, 3, 1, 0, 2, 4])
-    assert order[memory.choose(order, 0)].tolist() == [5, 3, 1]
+
+    def chosen(epoch):
+        places, times = memory.choose(order, epoch)
+        return order[places].tolist(), times.tolist()
+
+    assert chosen(0) == ([5, 3, 1], [0, 0, 0])
     memory.losses[:] = torch.tensor([9.0, 0.1, torch.inf, 0.3, 0.2, 0.4])
-    assert order[memory.choose(order, 0)].tolist() == [5, 3, 1]  # as the epoch began
-    assert order[memory.choose(order, 1)].tolist() == [5, 0, 2]
+    assert chosen(0) == ([5, 3, 1], [0, 0, 0])  # as the epoch began
+    assert chosen(1) == chosen(1) == ([5, 0, 2], [1, 0, 0])
+    memory.reset()
+    assert chosen(2) == ([5, 3, 1], [0, 0, 0])
 
 
 def test_every_image_is_seen_before_any_is_seen_again():
@@ -166,6 +173,19 @@ def test_every_image_is_seen_before_any_is_seen_again():
     third = shown(one, 2)
     left = [row for row in range(40) if row not in third.tolist()]
     assert memory.losses[third].min() >= memory.losses[left].max()
+
+
+def test_an_image_is_mirrored_the_other_way_each_time_it_is_shown():
+    one, last, left_out = remembered(train__flip="alternating", train__epochs=8), {}, 0
+    for epoch in range(8):
+        rows, choices = one.train_loader.plan(epoch)
+        for row, flip in zip(rows.tolist(), choices.flip.tolist()):
+            before, way = last.get(row, (epoch - 1, not flip))
+            left_out += before < epoch - 1
+            assert flip != way
+            last[row] = epoch, flip
+        one.fit_epoch(epoch)
+    assert left_out > 20  # the epoch's number would not have done
 
 
 @pytest.mark.parametrize("parts", [1, 3])

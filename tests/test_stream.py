@@ -97,11 +97,17 @@ def test_a_part_of_a_beton_is_mirrored_as_the_same_images_in_memory_are(raw):
 def test_an_epoch_of_the_hardest_images_streams_those_that_memory_would_show(raw):
     path, images, labels, _ = raw
     kept, losses = np.arange(5, COUNT, 2), torch.rand(23, generator=torch.Generator().manual_seed(0))
-    asked = Batching(**SETTINGS | {"batch_size": 4, "share": 0.5})
+    spec = Augment(flip="alternating")
+    asked = Batching(**SETTINGS | {"batch_size": 4, "share": 0.5, "augment": spec})
     stream = StreamLoader(path, asked, indices=kept, workers=1)
     resident = ResidentLoader(images[kept], labels[kept], asked)
+
+    def by_losses(order, epoch):
+        places = losses[order].argsort(descending=True)[:12].sort().values
+        return places, order[places] + epoch
+
     for loader in (stream, resident):
-        loader.choose = lambda order, epoch: losses[order].argsort(descending=True)[:12].sort().values
+        loader.choose = by_losses
     hardest = set(kept[losses.argsort(descending=True)[:12].numpy()].tolist())
     assert_same_batches(stream, resident, 1)
     for _, numbers in stream.epoch(0):

@@ -26,8 +26,8 @@ class Augment:
     crop_padding_px:  padding on each side, from which a window of the image's own size is cut at random
     crop_mode:        what the padding holds: `reflect` mirrors without repeating the edge, `zero` is black,
                       `mean` is the mean colour, which is 0 after normalising
-    flip:             mirroring left to right: `none`, `random`, or `alternating`, a coin for each image in
-                      epoch 0, then every image the other way each epoch (Jordan 2024, arXiv:2404.00498)
+    flip:             mirroring left to right: `none`, `random`, or `alternating`, a coin for each image,
+                      then the other way each time that it is shown (Jordan 2024, arXiv:2404.00498)
     cutout_px:        side of a square set to the mean colour, its centre anywhere in the image and its rim
                       clipped at the borders (DeVries & Taylor 2017, arXiv:1708.04552)
     brightness:       adds b, uniform in ±brightness, to all pixels (a share of the range black to white)
@@ -139,12 +139,14 @@ def draw(
     device: torch.device | str = "cpu",
     *,
     samples: Tensor | None = None,
+    times: Tensor | None = None,
 ) -> Choices:
     """All random choices of one epoch, a pure function of (seed, epoch), drawn on `device` without a wait.
 
     count:    images that the epoch shows
     size_hw:  height and width of the stored images
     samples:  int64 (count,), which stored image each one is (None: 0 … count-1); alternating flips go by it
+    times:    int64 (count,), how often each has been shown before (None: in every epoch)
     Raises ValueError where the padding can't be reflected from so small an image.
     """
     spec.check_size(*size_hw)
@@ -160,7 +162,7 @@ def draw(
         spec,
         dy=draws.below("dy", crop) if crop > 1 else None,
         dx=draws.below("dx", crop) if crop > 1 else None,
-        flip=_flips(spec.flip, draws, places if samples is None else samples.to(device)),
+        flip=_flips(spec.flip, draws, places if samples is None else samples.to(device), times),
         cut_y=draws.below("cut_y", size_hw[0]) if cut else None,
         cut_x=draws.below("cut_x", size_hw[1]) if cut else None,
         brightness=around("brightness", spec.brightness),
@@ -169,9 +171,10 @@ def draw(
     )
 
 
-def _flips(kind: str, draws: Draws, samples: Tensor) -> Tensor | None:
+def _flips(kind: str, draws: Draws, samples: Tensor, times: Tensor | None) -> Tensor | None:
     if kind == "none":
         return None
     if kind == "random":
         return draws.coin("flip")
-    return Draws(draws.seed, 0, samples).coin("alternating") ^ bool(draws.epoch % 2)
+    turned = draws.epoch % 2 == 1 if times is None else times % 2 == 1
+    return Draws(draws.seed, 0, samples).coin("alternating") ^ turned

@@ -105,6 +105,7 @@ class Loader(ABC):
     seed:         what all random choices depend on; may be set between epochs
     num_samples:  images an epoch yields on this rank
     choose:       where it doesn't show all: (which image comes when, epoch) -> int64, places of those shown
+                  and how often each has been shown before
     rows:         int64, which images the batch that was yielded last is of; not of torchvision's loader
     kernel, kernel_reason:  which kernel augments, and why that one
     """
@@ -116,7 +117,7 @@ class Loader(ABC):
         self.kernel, self.kernel_reason = augmentation.kernel_for(asked.kernel, self.device, asked.augment)
         self.mine = asked.positions(asked.shown(count)).to(self.device)
         self.num_samples = len(self.mine)
-        self.choose: Callable[[Tensor, int], Tensor] | None = None
+        self.choose: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
         self.rows = self.mine[:0]
 
     def __len__(self) -> int:
@@ -127,12 +128,15 @@ class Loader(ABC):
         """Images that this rank takes in a step of the run, counted from 0."""
         return min(self.batch_size, self.num_samples - step % len(self) * self.batch_size)
 
-    def seen(self, order: Tensor, epoch: int) -> Tensor:
-        """Places in `order` (N,), which image comes when, of those that the epoch shows: int64, rising."""
+    def seen(self, order: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Places in `order` (N,), which image comes when, of those that the epoch shows: int64, rising.
+
+        And how often each has been shown before, if that is known and not the epoch's number.
+        """
         shown = self.asked.shown(len(order))
         if shown < len(order) and self.choose is not None:
             return self.choose(order, epoch)
-        return torch.arange(shown, device=order.device)
+        return torch.arange(shown, device=order.device), None
 
     @property
     def mixed_classes(self) -> int:

@@ -48,14 +48,14 @@ class ResidentLoader(Loader):
             sequence = augmentation.order(count, self.seed, epoch, self.device)
         else:
             sequence = torch.arange(count, device=self.device)
-        if asked.share < 1:
-            sequence = sequence.index_select(0, self.seen(sequence, epoch))
-            count = len(sequence)
+        kept, times = self.seen(sequence, epoch)
+        if len(kept) < count:
+            sequence, count = sequence.index_select(0, kept), len(kept)
         choices = augmentation.no_choices(count)
         if asked.augment is not None:
             size = (height, width)
             choices = augmentation.draw(
-                asked.augment, count, size, self.seed, epoch, self.device, samples=sequence
+                asked.augment, count, size, self.seed, epoch, self.device, samples=sequence, times=times
             )
         if len(self.mine) < count or asked.world_size > 1:
             sequence, choices = sequence.index_select(0, self.mine), choices.select(self.mine)

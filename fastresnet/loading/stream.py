@@ -103,7 +103,7 @@ class StreamLoader(Loader):
         """What this rank's pass over an epoch shows, and how."""
         sequence, spec = self._sequence(epoch), self.asked.augment
         order = torch.from_numpy(np.searchsorted(self.samples, sequence)).to(self.device)
-        kept = self.seen(order, epoch)
+        kept, times = self.seen(order, epoch)
         sequence, order = sequence[kept.cpu().numpy()], order.index_select(0, kept)
         cut = self._boxes(sequence, epoch)
         choices = augmentation.no_choices(len(sequence))
@@ -111,9 +111,8 @@ class StreamLoader(Loader):
             spec = replace(spec, crop_padding_px=0) if cut is not None else spec
             sides = self.layout.heights, self.layout.widths
             height, width = (self.image_size or int(side[0]) for side in sides)
-            choices = augmentation.draw(
-                spec, len(sequence), (height, width), self.seed, epoch, self.device, samples=order
-            )
+            asked = spec, len(sequence), (height, width), self.seed, epoch, self.device
+            choices = augmentation.draw(*asked, samples=order, times=times)
         mine = self.asked.positions(len(sequence)).numpy()
         rows = order.index_select(0, self.mine)
         return Plan(sequence[mine], rows, choices.select(self.mine), None if cut is None else cut[mine])

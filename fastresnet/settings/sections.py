@@ -222,7 +222,7 @@ class Train:
         4, "random crop: padding on each side (0: no crop)", low=0, high=512, unit="px")
     crop_mode: Literal["reflect", "zero", "mean"] = setting("reflect", "what the padding holds")
     flip: Literal["none", "random", "alternating"] = setting(
-        "random", "mirroring; alternating: at random once, then everything every other epoch")
+        "random", "mirroring; alternating: at random once, then the other way each time one is shown")
     cutout_px: int = setting(0, "side of the square that cutout erases (0: off)", low=0, high=512, unit="px")
     brightness: float = setting(0.0, "brightness jitter, plus or minus", low=0, high=1, unit="share")
     contrast: float = setting(0.0, "contrast jitter, plus or minus", low=0, high=1, unit="share")

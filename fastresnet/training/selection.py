@@ -32,6 +32,7 @@ class SelectionState(TypedDict, total=False):
     step: int
     losses: Tensor
     basis: Tensor
+    times: Tensor
     epoch: int
 
 
@@ -44,11 +45,11 @@ def layout(images: Tensor) -> torch.memory_format:
 class Chosen(Protocol):
     """A loader as a selection sees it.
 
-    choose:  what it asks which images an epoch shows
+    choose:  what it asks which images an epoch shows, see `Memory.choose`
     rows:    int64 (B,), those of the batch that it yielded last
     """
 
-    choose: Callable[[Tensor, int], Tensor] | None
+    choose: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None
     rows: Tensor
 
 
@@ -169,6 +170,7 @@ class Memory(Selection):
     ) -> None:
         self.losses = torch.full((images,), torch.inf, device=device)
         self.basis = self.losses.clone()  # what they were at the beginning of `epoch`
+        self.times = torch.zeros(images, dtype=torch.int64, device=device)  # how often each was chosen
         self.shown, self.epoch, self.place = shown, -1, place
         self.last = torch.zeros(batch, device=device)
         self.loader: Chosen | None = None
@@ -176,13 +178,20 @@ class Memory(Selection):
     def follow(self, loader: Chosen) -> None:
         self.loader, loader.choose = loader, self.choose
 
-    def choose(self, order: Tensor, epoch: int) -> Tensor:
-        """Places in `order` (N,), which image comes when, that the epoch shows: int64 (shown,), rising."""
-        if epoch != self.epoch:
+    def choose(self, order: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Which images an epoch shows, and how often each was chosen before: int64 (shown,), both.
+
+        They are told by their places in `order` (N,), which image comes when; places rise.
+        """
+        if begins := epoch != self.epoch:
             self.basis.copy_(self.losses)
             self.epoch = epoch
         hardest = self.basis.index_select(0, order).argsort(descending=True, stable=True)[: self.shown]
-        return hardest.sort().values
+        places = hardest.sort().values
+        rows = order.index_select(0, places)
+        if begins:
+            self.times[rows] += 1
+        return places, self.times.index_select(0, rows) - 1
 
     def tell(self, losses_B: Tensor, first: int) -> None:
         self.last[first : first + len(losses_B)] = losses_B
@@ -195,14 +204,16 @@ class Memory(Selection):
 
     def reset(self) -> None:
         self.losses.fill_(torch.inf)
+        self.times.zero_()
         self.epoch = -1
 
     def state_dict(self) -> SelectionState:
-        return {"losses": self.losses, "basis": self.basis, "epoch": self.epoch}
+        return {"losses": self.losses, "basis": self.basis, "times": self.times, "epoch": self.epoch}
 
     def load_state_dict(self, state: SelectionState) -> None:
         self.losses.copy_(state["losses"])
         self.basis.copy_(state["basis"])
+        self.times.copy_(state["times"])
         self.epoch = state["epoch"]
 
 
