@@ -273,7 +273,7 @@ def test_a_racer_compiles_a_graph_for_each_kind_of_step_and_in_its_run_none(reci
     assert made.frame_count == len(kinds) + len(judging) + by_muon and len(kinds) >= 3
     for epoch in range(experiment.num_epochs):
         experiment.fit_epoch(epoch)
-    assert experiment.trainer.steps_done == len(steps) == 4 * experiment.steps_per_epoch
+    assert experiment.trainer.steps_done == len(steps) == 32 * cfg.train.epoch_share
     assert made.frame_count == len(kinds) + len(judging) + by_muon
     experiment.close()
     torch._dynamo.reset()

@@ -181,8 +181,9 @@ def test_a_gpu_draws_the_weights_that_a_cpu_draws(changes):
 
 SMALL = {"train.epochs": 1, "train.batch_size": 20, "run.device": "cpu", "run.threads": 1,
          "train.precision": "fp32", "train.compile": "off", "train.cuda_graph": False}  # fmt: skip
-HARD = {"train.hard_fraction": 0.5, "train.proxy_width": 0.125, "train.epoch_share": 1.0}
+HARD = {"train.hard_fraction": 0.5, "train.proxy_width": 0.125}
 RESETS = {
+    "e1-94": ("e1-94.yaml", {"model.width": 0.125}, None),
     "a memory": ("speed94.yaml", {"model.width": 0.125, "train.epochs": 3}, None),
     "speed96 with its proxy": ("speed96.yaml", {"model.width": 0.25} | HARD, None),
     "a resnet": ("rn18.yaml", {"model.width": 0.125}, None),

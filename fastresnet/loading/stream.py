@@ -111,8 +111,8 @@ class StreamLoader(Loader):
             spec = replace(spec, crop_padding_px=0) if cut is not None else spec
             sides = self.layout.heights, self.layout.widths
             height, width = (self.image_size or int(side[0]) for side in sides)
-            asked = spec, len(sequence), (height, width), self.seed, epoch, self.device
-            choices = augmentation.draw(*asked, samples=order, times=times)
+            given = spec, len(sequence), (height, width), self.seed, epoch, self.device
+            choices = augmentation.draw(*given, samples=order, times=times)
         mine = self.asked.positions(len(sequence)).numpy()
         rows = order.index_select(0, self.mine)
         return Plan(sequence[mine], rows, choices.select(self.mine), None if cut is None else cut[mine])
