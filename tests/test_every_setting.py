@@ -86,6 +86,7 @@ TABLE: dict[str, Row] = {
     "data.image_size": Row(12, data, {**PICTURES, "data.root": "{uneven}"}),
     "model.arch": Row("resnet9", weights),
     "model.depth": Row(32, weights, CIFAR_FAMILY),
+    "model.members": Row(2, weights),
     "model.width": Row(2.0, weights),
     "model.stem": Row("imagenet", weights, RESNET),
     "model.block": Row("preactivation", weights, RESNET),

@@ -220,10 +220,10 @@ def test_a_run_that_diverges_ends_as_a_failed_row(prepared, monkeypatch):
 def test_out_of_memory_names_the_parts_that_would_fit(monkeypatch):
     whole = Step._loss_and_hits
 
-    def hungry(self, images, labels, frozen):
+    def hungry(self, images, *rest):
         if len(images) > 20:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return whole(self, images, labels, frozen)
+        return whole(self, images, *rest)
 
     monkeypatch.setattr(Step, "_loss_and_hits", hungry)
     with pytest.raises(ValueError, match="speed90-cpu: out of memory on cpu .*; --train.accumulate=4 fits"):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastresnet.models import Ensemble
+
 
 def last_feature_map(model: nn.Module, image_size: int) -> nn.Module:
     """The last module whose output still has places: (N, C, h, w) with h, w > 1.
@@ -36,8 +38,11 @@ def heatmaps(model: nn.Module, images: Tensor, classes_N: Tensor, layer: nn.Modu
     """Heat, fp32 (N,H,W) in 0..1, of `classes_N` for normalised images (N,3,H,W); zero where there is none.
 
     The channels of `layer` are weighted by the mean of their gradients, added, and what speaks against the
-    class is cut off. Weights and their gradients stay as they were.
+    class is cut off. Weights and their gradients stay as they were. Of an ensemble the members' mean.
     """
+    if isinstance(model, Ensemble):
+        each = [heatmaps(member, images, classes_N) for member in model.members]
+        return _up_to_one(torch.stack(each).mean(0))
     layer = layer or last_feature_map(model, images.shape[-1])
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -56,4 +61,8 @@ def heatmaps(model: nn.Module, images: Tensor, classes_N: Tensor, layer: nn.Modu
     weight_NC = gradient.mean(dim=(2, 3), keepdim=True)
     heat = F.relu((weight_NC * kept[0].detach()).sum(dim=1, keepdim=True))
     heat = F.interpolate(heat.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return _up_to_one(heat)
+
+
+def _up_to_one(heat_NHW: Tensor) -> Tensor:
+    return heat_NHW / heat_NHW.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)

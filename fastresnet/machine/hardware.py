@@ -20,6 +20,8 @@ from fastresnet.machine.devices import mps_available
 from fastresnet.machine.precision import cpu_is_fast_at_bf16
 from fastresnet.machine.software import GitState
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 class Cpu(TypedDict):
     """bf16: whether it multiplies that in hardware"""
@@ -158,15 +160,21 @@ def _describe_gpu(index: int) -> Gpu:
 
 
 def cpu_model() -> str:
-    """The CPU's model name, as the system gives it."""
+    """The CPU's model name, as the system gives it; family and model too where a hypervisor hides which.
+
+    "AMD EPYC" alone may be of any generation: no two of them compare.
+    """
     if sys.platform == "darwin":
         name = output("sysctl", "-n", "machdep.cpu.brand_string")
         return name or platform.processor() or platform.machine()
-    for line in lines(Path("/proc/cpuinfo")):
+    facts: dict[str, str] = {}
+    for line in lines(CPUINFO):
         key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "cpu model"):
-            return value.strip()
-    return platform.processor() or platform.machine()
+        facts.setdefault(key.strip(), value.strip())
+    name = next((facts[key] for key in ("model name", "Model", "cpu model") if facts.get(key)), "")
+    if name and not any(map(str.isdigit, name)) and "cpu family" in facts and "model" in facts:
+        return f"{name} family {facts['cpu family']} model {facts['model']}"
+    return name or platform.processor() or platform.machine()
 
 
 def in_container() -> bool:
@@ -179,5 +187,5 @@ def in_container() -> bool:
 
 def in_virtual_machine() -> bool | None:
     """Whether the CPU says that a hypervisor runs it; None where it can't be seen."""
-    flags = [line for line in lines(Path("/proc/cpuinfo")) if line.startswith("flags")]
+    flags = [line for line in lines(CPUINFO) if line.startswith("flags")]
     return " hypervisor" in flags[0] if flags else None

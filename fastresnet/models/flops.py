@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.cpu import convolution
+from fastresnet.models.layers import members
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -49,11 +50,13 @@ def frozen_savings(model: nn.Module, frozen: Collection[str], image_size: int = 
     For a layer whose weight is frozen one forward pass's worth, that of the weight's gradient; another one
     where no layer before it learns, as then nobody asks for its input's gradient.
     """
-    saved, first = 0, True
-    for name, flops in _by_layer(model, image_size, learning=True).items():
-        frozen_here = f"{name}.weight" in frozen
-        first = first and frozen_here
-        saved += flops * (frozen_here + first)
+    saved = 0
+    for prefix, net in members(model).items():
+        first = True
+        for name, flops in _by_layer(net, image_size, learning=True).items():
+            frozen_here = f"{prefix}{name}.weight" in frozen
+            first = first and frozen_here
+            saved += flops * (frozen_here + first)
     return saved
 
 

@@ -1,7 +1,10 @@
-"""Pieces that the networks share: activations, channel counts, convolution with batch norm."""
+"""Pieces that the networks share: activations, channel counts, convolutions; several networks as one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,6 +101,48 @@ class Network(nn.Module):
         """
         draw(self, torch.initial_seed() if seed is None else seed, self.he_normal)
         self.counted = True
+
+
+class Ensemble(Network):
+    """Networks of one kind as one: each learns as if it were alone, and their mean answers.
+
+    A deep ensemble (Lakshminarayanan, Pritzel and Blundell 2017, arXiv 1612.01474) whose members see the same
+    batches and differ in their first weights.
+
+    members:  networks from images (N,3,h,w) to logits (N,K)
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        known = [member for member in self.members if isinstance(member, Network)]
+        self.smallest = max((member.smallest for member in known), default=1)
+        self.counted = len(known) == len(self.members) and all(member.counted for member in known)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (N,3,h,w) floating point -> logits (M,N,K) in training, (N,K) in evaluation."""
+        logits_MNK = torch.stack([member(images) for member in self.members])
+        return logits_MNK if self.training else logits_MNK.float().mean(0)
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """As every network's; member i begins as it would alone with `seed_of_member(seed, i)`."""
+        seed = torch.initial_seed() if seed is None else seed
+        for number, member in enumerate(self.members):
+            assert isinstance(member, Network), "a member of the user's own is made anew instead"
+            member.reset_parameters(seed_of_member(seed, number))
+        self.counted = True
+
+
+def seed_of_member(seed: int, number: int) -> int:
+    """The seed of member `number` (from 0): those of two ensembles whose seeds differ are never in step."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def members(model: nn.Module) -> dict[str, nn.Module]:
+    """The networks inside an ensemble by what their parameters' names begin with; {"": model} of another."""
+    if isinstance(model, Ensemble):
+        return {f"members.{number}.": member for number, member in enumerate(model.members)}
+    return {"": model}
 
 
 class GlobalAvgPool(nn.Module):

@@ -6,9 +6,12 @@ network named it. A norm alone belongs to the block before it. Knows no rates an
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
+
+from fastresnet.models.layers import members
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # these alone, not what is made from them
 Roots = list[str]  # names of modules, or of the network's own parameters
@@ -19,7 +22,16 @@ def blocks(model: nn.Module) -> list[Roots]:
     """What each block consists of, the input's first; modules without parameters and buffers are left out.
 
     A ResNet's are [conv1, bn1], [layer1.0], …, [fc]. The network's own parameters belong to the first.
+    An ensemble's consist of its members'.
     """
+    nets = [
+        [[prefix + name for name in roots] for roots in _of_one(net)]
+        for prefix, net in members(model).items()
+    ]
+    return [list(itertools.chain(*alike)) for alike in zip(*nets)]
+
+
+def _of_one(model: nn.Module) -> list[Roots]:
     found: list[Roots] = []
     for name, module in _opened(model):
         tensors = [*module.parameters(), *module.buffers()]
@@ -58,7 +70,9 @@ def roots_of(model: nn.Module, wanted: Sequence[str], key: str = "model.freeze")
     roots: Roots = []
     names = [name for name, _ in model.named_parameters()]
     for one in wanted:
-        inside = [root for block in order[:-1] for root in block] if one == TRUNK else [one]
+        inside = [prefix + one for prefix in members(model)]
+        if one == TRUNK:
+            inside = [root for block in order[:-1] for root in block]
         if not any(within(name, inside) for name in names):
             there = ", ".join(block[0] for block in order)
             raise ValueError(f"{key}={one}: this network has no such part; its blocks are {there}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastresnet.base import parts
 from fastresnet.machine.distributed import ALONE, World
+from fastresnet.models.layers import members
 from fastresnet.optim.blocks import depths
 from fastresnet.optim.muon import Coefficients, Muon, renormalising
 from fastresnet.optim.sharing import worthwhile
@@ -131,22 +132,22 @@ class DecoupledSGD(torch.optim.SGD):
 
 
 def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The trainable parameters by kind, each exactly once.
+    """The trainable parameters by kind, each exactly once; of an ensemble those of all members.
 
     filters: weights of two and more dimensions; head: the last linear layer's weight; biases: everything of
     one dimension (biases, norms); whiten_bias: the bias of a model's `whiten` convolution
     """
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    head = linears[-1].weight if linears else None
-    whiten = getattr(getattr(model, "module", model), "whiten", None)
-    whiten_bias = getattr(whiten, "bias", None)
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            name = "filters" if parameter.ndim >= 2 else "biases"
-            name = "whiten_bias" if parameter is whiten_bias else "head" if parameter is head else name
-            groups[name].append(parameter)
-    return {name: members for name, members in groups.items() if members}
+    for net in members(getattr(model, "module", model)).values():
+        linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
+        head = linears[-1].weight if linears else None
+        whiten_bias = getattr(getattr(net, "whiten", None), "bias", None)
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                name = "filters" if parameter.ndim >= 2 else "biases"
+                name = "whiten_bias" if parameter is whiten_bias else "head" if parameter is head else name
+                groups[name].append(parameter)
+    return {name: some for name, some in groups.items() if some}
 
 
 def build(
@@ -179,9 +180,7 @@ def build(
     make = cast(Maker, parts.find(parts.OPTIMIZERS, "optim.name", settings.name))
     above = depths(model) if settings.layer_decay < 1 else {}
     groups = [
-        group
-        for name, members in grouped(model).items()
-        for group in _by_depth(name, members, settings, above)
+        group for name, some in grouped(model).items() for group in _by_depth(name, some, settings, above)
     ]
     if not groups:
         raise ValueError("the model has no trainable parameters")
@@ -192,21 +191,21 @@ def build(
     return Optimizers(make(groups, settings, run))
 
 
-def _by_depth(name: str, members: list[nn.Parameter], settings: Optim, above: dict[int, int]) -> list[Group]:
+def _by_depth(name: str, all_of: list[nn.Parameter], settings: Optim, above: dict[int, int]) -> list[Group]:
     """One group, or one for each block, the last first; `above`: as `blocks.depths`."""
     deep: dict[int, list[nn.Parameter]] = defaultdict(list)
-    for parameter in members:
+    for parameter in all_of:
         deep[above.get(id(parameter), 0)].append(parameter)
     return [_group(name, some, settings, settings.layer_decay**depth) for depth, some in sorted(deep.items())]
 
 
-def _group(name: str, members: list[nn.Parameter], settings: Optim, scale: float) -> Group:
+def _group(name: str, params: list[nn.Parameter], settings: Optim, scale: float) -> Group:
     own = {"head": settings.lr_head, "biases": settings.lr_bias, "whiten_bias": settings.lr_bias}.get(name)
     lr = float(settings.lr if own is None else own)
     decays = name in ("filters", "head") or settings.decay_norms_and_biases
     decay = settings.weight_decay * settings.lr / lr if decays else 0.0
     rate = {"base_lr": lr * scale, "lr": lr * scale, "scale": scale}
-    return {"params": members, "name": name, **rate, "weight_decay": decay}
+    return {"params": params, "name": name, **rate, "weight_decay": decay}
 
 
 def sgd(groups: list[Group], settings: Optim, run: Run) -> list[torch.optim.Optimizer]:

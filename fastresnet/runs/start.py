@@ -76,7 +76,7 @@ def train(
     cfg = settled(settings, overrides)
     loggers.check(cfg.run.loggers)
     own = Own(model, loss, augment)
-    own.check()
+    own.check(cfg.model.members)
     if model is not None and cfg.model.pretrained:
         raise ValueError("model.pretrained is for networks of the settings: load its weights into model=")
     cfg, splits = with_data(cfg, data)

@@ -68,6 +68,7 @@ class Model:
     depth: int = setting(
         18, "layers: 18 34 50 101 152 (ImageNet family) or 20 32 44 56 110 (CIFAR family)",
         low=1, unit="layers")
+    members: int = setting(1, "so many of them learn side by side, and their mean answers", low=1, high=100)
     width: float = setting(
         1.0, "multiplier of all channel counts (rounded to a multiple of 8)", above=0, high=64)
     stem: Literal["auto", "cifar", "imagenet"] = setting("auto", "first layers; auto: by image size")

@@ -20,7 +20,7 @@ from fastresnet import cpu, data, loading
 from fastresnet.machine import memory, precision, timing
 from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
-from fastresnet.models import pretrained
+from fastresnet.models import members, pretrained
 from fastresnet.optim.averaging import Ema, TailAverage
 from fastresnet.optim.freezing import Frozen
 from fastresnet.ranks import agreement, collectives
@@ -101,7 +101,10 @@ class Experiment:
         """Fresh weights that depend on the seed alone, on the CPU; `width` is a proxy net's."""
         cfg, own = self.cfg, self.own
         if width is not None:
-            cfg, own = cfg.replace({"model.width": width, "model.pretrained": None}), NOTHING
+            cfg, own = (
+                cfg.replace({"model.width": width, "model.members": 1, "model.pretrained": None}),
+                NOTHING,
+            )
         return assembly.new_network(cfg, own, self.splits.class_names, self.image_shape, seed)
 
     @property
@@ -249,7 +252,8 @@ def compile_kernels(experiment: Experiment) -> None:
 
 
 def _whiten(experiment: Experiment) -> None:
-    learners = [experiment.model, experiment.trainer.select.model or experiment.model]
+    both = experiment.model, experiment.trainer.select.model or experiment.model
+    learners = [net for model in both for net in members(model).values()]
     given = bool(experiment.cfg.model.pretrained) or experiment.own.model is not None
     whitened = [model for model in dict.fromkeys(learners) if hasattr(model, "init_whitening")]
     whitened = [model for model in whitened if not (given and getattr(model, "whitened", False))]

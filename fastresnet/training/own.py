@@ -33,8 +33,10 @@ class Own:
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     augment: Callable[[Tensor], Tensor] | None = None
 
-    def check(self) -> None:
-        """Raises ValueError for what can't be called."""
+    def check(self, members: int = 1) -> None:
+        """Raises ValueError for what can't be called, and where one network would have to be `members`."""
+        if self.model is not None and members > 1:
+            raise ValueError(f"model.members={members} is for model.arch, and a network was handed in")
         for name in ("model", "loss", "augment"):
             part = getattr(self, name)
             if part is not None and not callable(part):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastresnet.machine.precision import Precision
+from fastresnet.models.layers import members
 from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.training.capture import Snapshot, compiled
@@ -48,7 +49,8 @@ class StepOptions:
 class Step:
     """One optimizer step a call; adds (summed loss, hits, images) to `totals`, (3,) on the device.
 
-    model:      on its device already; may be DDP-wrapped
+    model:      on its device already; may be DDP-wrapped. An ensemble's members each learn as if alone; what
+                is told of loss and hits is their mean
     optimizer:  its rates are set for the step already
     select:     chooses the images of each batch that are trained on, or is told what loss each had
     freeze:     parameters that learn in some steps only; each call says which of these hold
@@ -68,6 +70,9 @@ class Step:
         self.model, self.optimizer, self.options = model, optimizer, options
         self.device, self.precision, self.select, self.freeze = device, precision, select, tuple(freeze)
         self.bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        # one after the other needs the memory of one; compiled, or where DDP waits for all, they go together
+        apart = options.processes == 1 and options.compile == "off"
+        self.nets = members(self.bare) if apart else {"": model}
         self._norms = [[self.bare.get_submodule(name) for name in one.norms] for one in self.freeze]
         self.scaler = self._fresh_scaler()
         sums = torch.float64 if device.type == "cpu" else torch.float32
@@ -96,13 +101,17 @@ class Step:
         parts = min(self.options.accumulate, len(images))  # alike in size: a norm can't do with one image
         done = 0
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts)):
-            loss, loss_sum, hits, losses_B = self._forward(some_images, some_labels, frozen)
-            if losses_B is not None:
+            told: list[tuple[Tensor, Tensor]] = []
+            for prefix in self.nets:
+                loss, figures, losses_B = self._forward(some_images, some_labels, frozen, prefix)
+                self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
+                told.append((figures, losses_B))
+            figures, losses_B = (torch.stack(some).mean(0) for some in zip(*told))
+            if self.select.remembers:
                 self.select.tell(losses_B, done)
                 done += len(losses_B)
-            self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
-            count = torch.full_like(hits, len(some_labels))
-            self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
+            count = torch.full_like(figures[:1], len(some_labels))
+            self.totals += torch.cat([figures, count]).to(self.totals.dtype)
 
     def _held(self, frozen: Frozen) -> list[str]:
         return [name for one, held in zip(self.freeze, frozen) if held for name in one.names]
@@ -126,20 +135,26 @@ class Step:
         return len(part) / len(whole)
 
     def _loss_and_hits(
-        self, images: Tensor, labels: Tensor, frozen: Frozen
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        options = self.options
+        self, images: Tensor, labels: Tensor, frozen: Frozen, prefix: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss to learn by; (its sum over the images, hits) and the loss of each image, if anyone asks.
+
+        Of members that go together the losses are added, the figures their mean.
+        """
         with self.precision.autocast(self.device):
-            logits_NK = self._logits(images, frozen)
-        logits_NK = logits_NK.float()
-        loss = self._loss(logits_NK, labels)
+            logits = self._logits(images, frozen, prefix)
+        logits_MNK = logits.float().view(-1, *logits.shape[-2:])
+        loss = torch.stack([self._loss(logits_NK, labels) for logits_NK in logits_MNK]).sum()
         with torch.no_grad():
-            loss_sum = loss if options.loss_reduction == "sum" else loss * len(labels)
+            count = 1 if self.options.loss_reduction == "sum" else len(labels)
             classes = labels if labels.ndim == 1 else labels.argmax(1)
-            hits = (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
-            told = self.select.remembers
-            losses_B = F.cross_entropy(logits_NK, labels, reduction="none") if told else None
-        return loss, loss_sum.detach(), hits, losses_B
+            hits = (logits_MNK.argmax(2) == classes).sum()
+            figures = torch.stack([loss.detach() * count, hits.to(loss.dtype)]) / len(logits_MNK)
+            losses_B = figures.new_empty(0)
+            if self.select.remembers:
+                each = [F.cross_entropy(logits_NK, labels, reduction="none") for logits_NK in logits_MNK]
+                losses_B = torch.stack(each).mean(0)
+        return loss, figures, losses_B
 
     def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:
         options = self.options
@@ -148,12 +163,13 @@ class Step:
         smoothing, reduction = options.label_smoothing, options.loss_reduction
         return F.cross_entropy(logits_NK, labels, label_smoothing=smoothing, reduction=reduction)
 
-    def _logits(self, images: Tensor, frozen: Frozen) -> Tensor:
+    def _logits(self, images: Tensor, frozen: Frozen, prefix: str) -> Tensor:
         # `frozen` is an argument because a compiled step asks no parameter whether it learns.
-        names = self._held(frozen) if self.options.processes == 1 else []
-        held = {name: self.model.get_parameter(name).detach() for name in names}
-        logits_NK: Tensor = functional_call(self.model, held, (images,)) if held else self.model(images)
-        return logits_NK
+        net, names = self.nets[prefix], self._held(frozen) if self.options.processes == 1 else []
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        held = {name: net.get_parameter(name).detach() for name in inside}
+        logits: Tensor = functional_call(net, held, (images,)) if held else net(images)
+        return logits
 
     def _fresh_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision.scales_loss)
