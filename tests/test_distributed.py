@@ -50,6 +50,7 @@ from torch import nn
 from fastresnet import optim
 from fastresnet.base.exits import StopRequest
 from fastresnet.machine import precision
+from fastresnet.models import Ensemble, members
 from fastresnet.optim.freezing import Freeze
 from fastresnet.optim.sharing import Share
 from fastresnet.ranks import agreement, collectives, norms
@@ -127,11 +128,13 @@ def broken(place, way):
         keeper.close()
         one.close()
 
-def learn(place, name, reduction, norm=False, shared=False):
+def learn(place, name, reduction, norm=False, shared=False, several=False):
     torch.manual_seed(0)
-    first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3)
-    net = nn.Sequential(first, nn.BatchNorm2d(8) if norm else nn.Identity(), nn.GELU(), second, nn.Flatten(),
-                        nn.Linear(6 * 16, 5))
+    nets = [nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.GELU(), nn.Conv2d(8, 6, 3),
+        nn.Flatten(), nn.Linear(6 * 16, 5),
+    ) for _ in range(1 + several)]
+    net, first, second = Ensemble(nets) if several else nets[0], nets[0][0], nets[0][3]
     norms.synchronise(net.double(), cpu)
     images, labels = torch.randn(4, 16, 3, 8, 8).double() + 1, torch.randint(0, 5, (4, 16))
     mine = slice(place.rank * 16 // place.size, (place.rank + 1) * 16 // place.size)
@@ -147,7 +150,7 @@ def learn(place, name, reduction, norm=False, shared=False):
     trainer = Trainer(
         collectives.wrap(net, place, cpu), optimizer, [1.0] * 4, device=cpu,
         precision=precision.resolve("fp32", cpu), options=options, place=place,
-        freeze=[Freeze(("0.weight", "0.bias"), 0, 1)],
+        freeze=[Freeze(tuple(f"{part}0.{one}" for part in members(net) for one in ("weight", "bias")), 0, 1)],
     )
     result = asdict(trainer.fit_epoch(batches, 0))
     return net.state_dict(), {key: result[key] for key in ("loss", "accuracy", "images", "step")}
@@ -163,6 +166,7 @@ with join("cpu") as place:
         for reduction in ("mean", "sum"):
             learned[f"{name} {reduction}"] = learn(place, name, reduction)
     learned["batch norm"] = learn(place, "sgd", "mean", norm=True)
+    learned["ensemble"] = learn(place, "muon", "mean", several=True)
     learned["shared"] = learn(place, "muon", "sum", shared=True)
     if place.is_main:
         time.sleep(0.3)
@@ -415,7 +419,8 @@ def test_what_one_has_seen_all_remember_and_the_next_epoch_shows_the_rest(togeth
 
 
 def test_several_processes_learn_what_one_learns(together, one):
-    """By each recipe's optimizer and reduction, Muon's products shared, through synchronised batch norm.
+    """By each recipe's optimizer and reduction, Muon's products shared, through synchronised batch norm, and as
+    an ensemble, whose members one process asks one after the other.
 
     In fp64 but for the loss and Muon's products, which are fp32.
     """
@@ -423,7 +428,7 @@ def test_several_processes_learn_what_one_learns(together, one):
     several = torch.load(folder / f"{count}.pt", weights_only=True)
     shipped = [config.load(name) for name in recipes()]
     of_recipes = {f"{cfg.optim.name} {cfg.train.loss_reduction}" for cfg in shipped}
-    assert several.keys() == one.keys() >= of_recipes | {"batch norm", "shared"}
+    assert several.keys() == one.keys() >= of_recipes | {"batch norm", "ensemble", "shared"}
     for name, (learned, facts) in one.items():
         theirs, told = several[name]
         assert told == pytest.approx(facts, rel=1e-5), name
