@@ -419,9 +419,9 @@ def test_what_one_has_seen_all_remember_and_the_next_epoch_shows_the_rest(togeth
 
 
 def test_several_processes_learn_what_one_learns(together, one):
-    """By each recipe's optimizer and reduction, Muon's products shared, through synchronised batch norm, and as
-    an ensemble, whose members one process asks one after the other.
+    """By each recipe's optimizer and reduction, Muon's products shared, through synchronised batch norm.
 
+    And as an ensemble, whose members one process asks one after the other.
     In fp64 but for the loss and Muon's products, which are fp32.
     """
     count, folder = together

@@ -110,7 +110,7 @@ def test_the_step_smooths_sums_and_freezes_as_asked(built):
     assert trainer.options.loss_reduction == train.loss_reduction
     if cfg.model.arch == "speednet":
         whitening, *late = trainer.freeze
-        assert whitening.names == ("whiten.bias",)
+        assert whitening.names == tuple(f"{prefix}whiten.bias" for prefix in models.members(experiment.model))
         assert whitening.from_step == round(train.freeze_whiten_after * experiment.steps_per_epoch)
         from_steps = [round(float(text.split()[1]) * experiment.total_steps) for text in train.freeze_late]
         assert [one.from_step for one in late] == from_steps
@@ -147,11 +147,14 @@ def test_the_net_and_its_images_are_as_asked(built):
     if cfg.model.arch == "speednet":
         norms = [m for m in experiment.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert norms and {norm.momentum for norm in norms} == {cfg.model.norm_momentum}
-        assert experiment.model.head_scale == cfg.model.head_scale
         names = {"gelu": torch.nn.GELU, "silu": torch.nn.SiLU}
-        assert isinstance(experiment.model.groups[0].act, names[cfg.model.activation])
         first = cfg.model.whiten_activation or cfg.model.activation
-        assert isinstance(experiment.model.act, names[first])
+        nets = models.members(experiment.model).values()
+        assert len(nets) == cfg.model.members
+        for net in nets:
+            assert net.head_scale == cfg.model.head_scale
+            assert isinstance(net.groups[0].act, names[cfg.model.activation])
+            assert isinstance(net.act, names[first])
     sizes = [experiment.batch_of(step)[1] for step in range(experiment.total_steps)]
     assert sizes == sorted(sizes) and sizes[-1] == 32
     assert set(sizes) == {int(px) for _, px in cfg.train.resolutions or [[1, 32]]}

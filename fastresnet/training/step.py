@@ -5,6 +5,7 @@ The host never waits for the device in it: losses and hits add up on the device.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
@@ -20,6 +21,8 @@ from fastresnet.optim.freezing import Freeze, Frozen
 from fastresnet.optim.optimizers import Optimizers
 from fastresnet.training.capture import Snapshot, compiled
 from fastresnet.training.selection import Selection
+
+Figures = tuple[Tensor, ...]  # summed loss, hits and, where anyone asks, the loss of each image (B,)
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,17 @@ class Step:
         parts = min(self.options.accumulate, len(images))  # alike in size: a norm can't do with one image
         done = 0
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts)):
-            told: list[tuple[Tensor, Tensor]] = []
+            told: list[Figures] = []
             for prefix in self.nets:
-                loss, figures, losses_B = self._forward(some_images, some_labels, frozen, prefix)
+                loss, figures = self._forward(some_images, some_labels, frozen, prefix)
                 self.scaler.scale(loss * self._weight(some_labels, labels)).backward()
-                told.append((figures, losses_B))
-            figures, losses_B = (torch.stack(some).mean(0) for some in zip(*told))
-            if self.select.remembers:
-                self.select.tell(losses_B, done)
-                done += len(losses_B)
-            count = torch.full_like(figures[:1], len(some_labels))
-            self.totals += torch.cat([figures, count]).to(self.totals.dtype)
+                told.append(figures)
+            loss_sum, hits, *losses_B = map(_mean, zip(*told))
+            for losses in losses_B:
+                self.select.tell(losses, done)
+                done += len(losses)
+            count = torch.full_like(hits, len(some_labels))
+            self.totals += torch.stack([loss_sum, hits, count]).to(self.totals.dtype)
 
     def _held(self, frozen: Frozen) -> list[str]:
         return [name for one, held in zip(self.freeze, frozen) if held for name in one.names]
@@ -136,25 +139,24 @@ class Step:
 
     def _loss_and_hits(
         self, images: Tensor, labels: Tensor, frozen: Frozen, prefix: str
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss to learn by; (its sum over the images, hits) and the loss of each image, if anyone asks.
-
-        Of members that go together the losses are added, the figures their mean.
-        """
+    ) -> tuple[Tensor, Figures]:
+        """The loss to learn by, of members that go together their sum; and what is told, their mean."""
         with self.precision.autocast(self.device):
             logits = self._logits(images, frozen, prefix)
-        logits_MNK = logits.float().view(-1, *logits.shape[-2:])
-        loss = torch.stack([self._loss(logits_NK, labels) for logits_NK in logits_MNK]).sum()
+        each_NK = [logits.float()] if logits.ndim == 2 else list(logits.float())
+        losses = [self._loss(logits_NK, labels) for logits_NK in each_NK]
         with torch.no_grad():
-            count = 1 if self.options.loss_reduction == "sum" else len(labels)
             classes = labels if labels.ndim == 1 else labels.argmax(1)
-            hits = (logits_MNK.argmax(2) == classes).sum()
-            figures = torch.stack([loss.detach() * count, hits.to(loss.dtype)]) / len(logits_MNK)
-            losses_B = figures.new_empty(0)
-            if self.select.remembers:
-                each = [F.cross_entropy(logits_NK, labels, reduction="none") for logits_NK in logits_MNK]
-                losses_B = torch.stack(each).mean(0)
-        return loss, figures, losses_B
+            told = [self._figures(*pair, labels, classes) for pair in zip(losses, each_NK)]
+        return functools.reduce(torch.add, losses), tuple(map(_mean, zip(*told)))
+
+    def _figures(self, loss: Tensor, logits_NK: Tensor, labels: Tensor, classes: Tensor) -> Figures:
+        loss = loss.detach()
+        loss_sum = loss if self.options.loss_reduction == "sum" else loss * len(labels)
+        figures = loss_sum, (logits_NK.argmax(1) == classes).sum().to(loss.dtype)
+        if self.select.remembers:
+            return *figures, F.cross_entropy(logits_NK, labels, reduction="none")
+        return figures
 
     def _loss(self, logits_NK: Tensor, labels: Tensor) -> Tensor:
         options = self.options
@@ -189,3 +191,7 @@ class Step:
         self.optimizer.forget()
         self.scaler = self._fresh_scaler()  # fp16 alone scales, and no graph holds it
         self.totals.zero_()
+
+
+def _mean(some: Sequence[Tensor]) -> Tensor:
+    return some[0] if len(some) == 1 else torch.stack(list(some)).mean(0)
