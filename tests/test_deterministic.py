@@ -88,8 +88,9 @@ def resumes_to_the_same_bits(tmp_path, changes):
     return not unlike and rows == their_rows
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
-    assert resumes_to_the_same_bits(tmp_path, {})
+@pytest.mark.parametrize("changes", [{}, {"model.members": 2}], ids=str)
+def test_a_killed_run_resumes_to_the_same_bits(changes, tmp_path):
+    assert resumes_to_the_same_bits(tmp_path, changes)
 
 
 @pytest.mark.slow(40)

@@ -2,13 +2,16 @@
 
 import copy
 
+import numpy as np
 import observed
 import pytest
 import torch
 import torch.nn.functional as F
+from made_run import write_checkpoint
 
 from fastresnet import models, optim
-from fastresnet.inference import gradcam
+from fastresnet.inference import export, gradcam, model_card
+from fastresnet.inference import trained as trained_network
 from fastresnet.models.flops import flops_per_image, frozen_savings
 from fastresnet.models.layers import members, seed_of_member
 from fastresnet.optim import blocks, freezing
@@ -60,6 +63,18 @@ def test_a_member_learns_as_if_it_were_alone(changes, together):
         sums.append(told)
     torch.testing.assert_close(figures, torch.stack(sums).mean(0), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(both[0]["head.weight"], both[1]["head.weight"], atol=1e-2)
+
+
+@pytest.mark.slow(60)
+def test_a_compiled_ensemble_learns_what_an_eager_one_does():
+    changes = {"model__members": 2, "train__freeze_late": ["groups.0 0.5"], "train__epoch_share": 0.5}
+    (eager, told), (compiled, theirs) = (
+        trained(settings(train__compile=how, **changes)) for how in ("off", "default")
+    )
+    torch.testing.assert_close(theirs, told, rtol=1e-4, atol=1e-4)
+    for ours, other in zip(eager, compiled):
+        for key, value in ours.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_an_image_is_as_hard_as_the_members_find_it_on_average():
@@ -151,3 +166,14 @@ def test_heat_of_an_ensemble_is_that_of_its_members():
     both = sum(each)
     torch.testing.assert_close(heat, both / both.amax(dim=(1, 2), keepdim=True))
     assert not torch.allclose(heat, each[0], atol=0.05)
+
+
+def test_an_ensemble_leaves_for_other_programs_and_is_none_of_torchvisions(tmp_path):
+    network = trained_network.load(write_checkpoint(tmp_path / "m.pt", changes={"model.members": 2}))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    path = export.to_torch_export(network, tmp_path / "m.pt2", "nhwc")
+    found = export.largest_difference(network, path, pixels)
+    assert found["largest_difference"] < 1e-5 * found["largest_logit"] and found["changed_classes"] == 0
+    assert "# small: 2 x resnet-20 on made" in model_card.text(network, None)
+    with pytest.raises(ValueError, match="torchvision has no ensembles, and this one has 2 members"):
+        export.to_torchvision(network, tmp_path / "tv.pth")

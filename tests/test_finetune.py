@@ -29,6 +29,7 @@ NETS = {
     "preactivation": {"model.depth": 20, "model.width": 0.5, "model.block": "preactivation"},
     "resnet9": {"model.arch": "resnet9", "model.width": 0.125, "model.activation": "gelu"},
     "speednet": {"model.arch": "speednet", "model.stage_widths": [8, 16, 8], "model.head_scale": 0.2},
+    "ensemble": {"model.arch": "resnet9", "model.width": 0.125, "model.members": 2},
 }
 
 
@@ -70,7 +71,7 @@ def test_before_the_first_step_all_but_the_head_is_the_runs(run: fr.Run) -> None
     one = Experiment(cfg, splits=splits(40, 20, size=16))
     one.initialise()
     theirs, ours = run.model.state_dict(), one.model.state_dict()
-    head = {name for name in ours if name.startswith(("fc.", "head."))}
+    head = {name for name in ours if {"fc", "head"} & {*name.split(".")}}
     assert head and {name for name in ours if ours[name].shape != theirs[name].shape} == head
     assert all(torch.equal(ours[name], theirs[name]) for name in set(ours) - head)
     one.close()
@@ -79,10 +80,10 @@ def test_before_the_first_step_all_but_the_head_is_the_runs(run: fr.Run) -> None
 def test_a_last_layer_for_other_classes_begins_anew_where_it_would_fit_too(run: fr.Run) -> None:
     cfg = pretrained.like_the_run(config.load("finetune.yaml", {"model.pretrained": str(run.dir)}))
     theirs = run.model.state_dict()
-    head = next(name for name in theirs if name in ("fc.weight", "head.weight"))
+    heads = [name for name in theirs if name.endswith(("fc.weight", "head.weight"))]
     for names, kept in ((run.class_names, True), (tuple("abcdef"), False)):
         net = models.build(cfg.model, 6, 16, names)
-        assert torch.equal(net.state_dict()[head], theirs[head]) == kept
+        assert [torch.equal(net.state_dict()[head], theirs[head]) for head in heads] == [kept] * len(heads)
         assert ("left fresh, for other classes" in str(net.pretrained_report)) != kept
 
 

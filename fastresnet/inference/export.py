@@ -110,6 +110,8 @@ def model_of_torchvision(network: Trained) -> nn.Module:
 
     settings = network.cfg.model
     name = f"resnet{settings.depth}"
+    if settings.members > 1:
+        raise ValueError(f"torchvision has no ensembles, and this one has {settings.members} members")
     if settings.arch != "resnet" or not hasattr(torchvision.models, name):
         raise ValueError(
             f"torchvision has no network like model.arch={settings.arch}, model.depth={settings.depth}: "

@@ -16,9 +16,10 @@ def text(network: Trained, record: dict[str, Any] | None) -> str:
     parameters = sum(value.numel() for value in network.model.parameters())
     data = (record or {}).get("data") or network.facts.get("data", {})
     name, classes = for_markdown(data.get("name", "unknown data")), ", ".join(network.class_names)
+    several = f"{settings.model.members} x " if settings.model.members > 1 else ""
     depth = f"-{settings.model.depth}" if settings.model.arch == "resnet" else ""
     lines = [
-        f"# {settings.recipe}: {settings.model.arch}{depth} on {name}",
+        f"# {settings.recipe}: {several}{settings.model.arch}{depth} on {name}",
         "",
         "Made by fastresnet from the run's record.",
         "",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.base import digest
-from fastresnet.models.layers import HEAD_SCALES
+from fastresnet.models.layers import HEAD_SCALES, members
 from fastresnet.models.resnet import LARGEST_CIFAR_STEM_PX
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
@@ -125,7 +125,8 @@ def load_into(model: nn.Module, path: str | Path, class_names: Sequence[str] = (
     )
     if not any(name.endswith("weight") for name in fits):
         raise ValueError(
-            f"model.pretrained: nothing fits this network ({report}): check model.arch and model.depth"
+            f"model.pretrained: nothing fits this network ({report}): check model.arch, model.depth and "
+            "model.members"
         )
     with torch.no_grad():
         for name, value in fits.items():
@@ -134,9 +135,12 @@ def load_into(model: nn.Module, path: str | Path, class_names: Sequence[str] = (
 
 
 def _last_layer(model: nn.Module) -> tuple[str, ...]:
-    """The names of the last linear layer's parameters."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return (f"{linear[-1]}.weight", f"{linear[-1]}.bias") if linear else ()
+    """The names of the last linear layer's parameters, of each member."""
+    linear = [
+        [prefix + name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1:]
+        for prefix, net in members(model).items()
+    ]
+    return tuple(f"{name}.{kind}" for names in linear for name in names for kind in ("weight", "bias"))
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
