@@ -133,6 +133,8 @@ def test_what_goes_by_part_or_kind_goes_through_all_members(arch):
         assert freezing.of_parts(both, wanted, None).names == tuple(
             f"members.{number}.{name}" for number in range(2) for name in names
         )
+    one = blocks.blocks(both)[0][0]  # as `describe model` and errors print it
+    assert all(name.startswith("members.0.") for name in freezing.of_parts(both, [one], None).names)
     assert flops_per_image(both) == 2 * flops_per_image(alone)
     frozen = [freezing.of_parts(model, [blocks.blocks(alone)[0][0]], None).names for model in (alone, both)]
     assert frozen_savings(both, frozen[1]) == 2 * frozen_savings(alone, frozen[0]) > 0

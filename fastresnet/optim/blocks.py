@@ -70,7 +70,7 @@ def roots_of(model: nn.Module, wanted: Sequence[str], key: str = "model.freeze")
     roots: Roots = []
     names = [name for name, _ in model.named_parameters()]
     for one in wanted:
-        inside = [prefix + one for prefix in members(model)]
+        inside = [one, *(prefix + one for prefix in members(model) if prefix)]
         if one == TRUNK:
             inside = [root for block in order[:-1] for root in block]
         if not any(within(name, inside) for name in names):

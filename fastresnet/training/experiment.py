@@ -101,10 +101,8 @@ class Experiment:
         """Fresh weights that depend on the seed alone, on the CPU; `width` is a proxy net's."""
         cfg, own = self.cfg, self.own
         if width is not None:
-            cfg, own = (
-                cfg.replace({"model.width": width, "model.members": 1, "model.pretrained": None}),
-                NOTHING,
-            )
+            alone = {"model.width": width, "model.members": 1, "model.pretrained": None}
+            cfg, own = cfg.replace(alone), NOTHING
         return assembly.new_network(cfg, own, self.splits.class_names, self.image_shape, seed)
 
     @property

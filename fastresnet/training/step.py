@@ -193,5 +193,5 @@ class Step:
         self.totals.zero_()
 
 
-def _mean(some: Sequence[Tensor]) -> Tensor:
-    return some[0] if len(some) == 1 else torch.stack(list(some)).mean(0)
+def _mean(some: tuple[Tensor, ...]) -> Tensor:
+    return some[0] if len(some) == 1 else torch.stack(some).mean(0)
