@@ -23,15 +23,20 @@ def batch(channels: int, px: int, dtype: torch.dtype, images: int = 6) -> Tensor
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def trained(x: Tensor, norm: nn.Module, act: nn.Module, pooled: bool, fused: bool) -> list[Tensor]:
+def trained(
+    x: Tensor, norm: nn.Module, act: nn.Module, pooled: bool, fused: bool, skip: Tensor | None = None
+) -> list[Tensor]:
     """What a forward and a backward pass give: result, gradients of images and bias, running statistics."""
     x, norm = x.detach().requires_grad_(), copy.deepcopy(norm)
+    more = None if skip is None else skip.detach().requires_grad_()
     if fused:
-        y = norms.norm_act(x, norm, act, pooled=pooled)
+        y = norms.norm_act(x, norm, act, pooled=pooled, skip=more)
     else:
-        y = act(norm(F.max_pool2d(x, 2) if pooled else x))
+        y = norm(F.max_pool2d(x, 2) if pooled else x)
+        y = act(y if more is None else y + more)
     y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype))
-    return [y.detach(), x.grad, norm.bias.grad, norm.running_mean, norm.running_var, norm.num_batches_tracked]
+    moved = [norm.running_mean, norm.running_var, norm.num_batches_tracked]
+    return [y.detach(), x.grad, norm.bias.grad, *moved, *([] if more is None else [more.grad])]
 
 
 @pytest.mark.parametrize("dtype, allowed", [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
@@ -43,6 +48,19 @@ def test_it_is_what_the_modules_are(dtype, allowed, act, pooled, px):
     x = batch(20, px, dtype)
     exact = trained(x.double(), norm.double(), act, pooled, fused=False)
     found = trained(x, norm.float(), act, pooled, fused=True)
+    for one, other in zip(found, exact):
+        assert one.shape == other.shape
+        assert (one.double() - other).norm() <= allowed * other.double().norm() + 1e-9
+
+
+@pytest.mark.parametrize("dtype, allowed", [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("pooled, px", [(True, 7), (False, 5)])
+def test_what_is_added_before_the_activation_learns_too(dtype, allowed, pooled, px):
+    norm, x = FrozenScaleNorm(20, 0.44), batch(20, px, dtype)
+    skip = batch(20, px // 2 if pooled else px, dtype).flip(0) - 2
+    exact = trained(x.double(), norm.double(), nn.SiLU(), pooled, False, skip.double())
+    found = trained(x, norm.float(), nn.SiLU(), pooled, True, skip)
+    assert len(found) == 7
     for one, other in zip(found, exact):
         assert one.shape == other.shape
         assert (one.double() - other).norm() <= allowed * other.double().norm() + 1e-9
@@ -121,22 +139,34 @@ def test_any_number_of_threads_gives_the_same(count, levels):
     assert all(torch.equal(one, other) for one, other in zip(alone, shared))
 
 
-def net(fused: bool) -> SpeedNet:
+def net(fused: bool, residual: bool = False) -> SpeedNet:
     torch.manual_seed(0)
-    model = SpeedNet(widths=(16, 16, 16), activation="silu").to(memory_format=torch.channels_last)
+    model = SpeedNet(widths=(16, 16, 16), activation="silu", residual=residual)
+    model = model.to(memory_format=torch.channels_last)
     for group in model.groups:
         group.own_kernels = fused
     return model
 
 
-def test_a_network_learns_the_same_with_it():
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_network_learns_the_same_with_it(residual):
     found = []
     for fused in (True, False):
-        model, images = net(fused), batch(3, 20, torch.float32)
+        model, images = net(fused, residual), batch(3, 20, torch.float32)
         model(images).square().sum().backward()
         found.append([p.grad for p in model.parameters() if p.grad is not None] + list(model.buffers()))
     for one, other in zip(*found):
         assert torch.allclose(one.float(), other.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_no_norm_of_a_residual_network_is_left_to_pytorch():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        net(True, residual=True)(batch(3, 20, torch.float32)).sum().backward()
+    counts = {row.key: row.count for row in profile.key_averages()}
+    assert (
+        counts["fastresnet::pool_act_batch_norm"] == counts["fastresnet::pool_act_batch_norm_backward"] == 6
+    )
+    assert "aten::native_batch_norm" not in counts
 
 
 def test_a_network_that_judges_takes_the_modules():
@@ -145,6 +175,9 @@ def test_a_network_that_judges_takes_the_modules():
     assert norms.fits(x, group.norms[0], group.act)
     assert not norms.fits(x.contiguous(), group.norms[0], group.act)
     assert not norms.fits(x.double(), group.norms[0], group.act)
+    assert norms.fits(x, group.norms[0], group.act, x)
+    assert not norms.fits(x, group.norms[0], group.act, x.bfloat16())
+    assert not norms.fits(x, group.norms[0], group.act, x.contiguous())
     assert not norms.fits(x[:1], group.norms[0], group.act)
     assert not norms.fits(x, nn.BatchNorm2d(16), group.act)
     assert not norms.fits(x, group.norms[0], nn.GELU("tanh"))

@@ -69,6 +69,30 @@ def test_threads_share_the_tiles_and_change_no_digit(threads):
         assert (one - other).norm() <= 1e-6 * other.norm()
 
 
+@pytest.mark.parametrize("inputs, outputs", [(16, 64), (64, 16)])
+def test_gradients_of_filters_are_right_whichever_side_is_the_wider(inputs, outputs):
+    chance = torch.Generator().manual_seed(0)
+    x, gy = (
+        torch.randn(5, channels, 7, 7, generator=chance).contiguous(memory_format=LAST)
+        for channels in (inputs, outputs)
+    )
+    weight = torch.randn(outputs, inputs, 3, 3, generator=chance).contiguous(memory_format=LAST)
+    found, exact = (through(x, weight, gy, size)[2] for size in (4, 0))
+    assert (found - exact).norm() <= 1e-5 * exact.norm()
+    assert found.is_contiguous(memory_format=LAST)
+
+
+@pytest.mark.parametrize(
+    "tiles, inputs, outputs", [(6144, 64, 256), (1536, 256, 256), (3456, 64, 64), (7, 16, 16)]
+)
+def test_planes_spread_over_a_cache(tiles, inputs, outputs):
+    rows = winograd.rows_of(tiles, inputs, outputs, 4, 2)
+    assert tiles <= rows < tiles + 16
+    for channels in (inputs, outputs):
+        first_lines = [plane * rows * channels * 2 % 4096 // 64 for plane in range(36)]
+        assert max(map(first_lines.count, first_lines)) <= 12  # a first-level cache's ways
+
+
 def test_nothing_is_made_for_what_does_not_learn():
     x, weight, gy = made(torch.float32, 4, 4)
     winograd.by_tiles(x, weight.requires_grad_(), 4).backward(gy)

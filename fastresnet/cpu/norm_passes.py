@@ -11,16 +11,15 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import extending
 from numba.core import types
 from numba.core.compiler import Compiler
 
+from fastresnet.cpu.brain import FLOAT, WORD, intrinsic, narrow, wide
 from fastresnet.cpu.threads import team
 
 RELU, SILU, GELU = (0,), (0, 0), (0, 0, 0)  # told apart by their types: each compiles when first used
 CHUNK = 256  # pixels, about
-f32, WORD, FLOAT = np.float32, ir.IntType(32), ir.FloatType()
+f32 = np.float32
 ZERO, HALF, ONE, LOG2_E, LOWEST = map(f32, (0, 0.5, 1, 1.4426950408889634, -126))
 WHOLE = f32(1.5 * 2**23)  # added to a small number it leaves the nearest whole one in the last bits
 # 2^f on [-0.5, 0.5]: least squares at Chebyshev's nodes, off by 2.3e-7 of the value at most
@@ -29,9 +28,8 @@ P5, P4, P3, P2, P1 = map(f32, (1.32669704e-3, 9.67545975e-3, 5.55074262e-2, 2.40
 E5, E4, E3, E2, E1 = map(f32, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
 ERF_RATE, NORMAL = f32(0.3275911 * 0.5**0.5), f32(0.3989422804014327)  # the latter 1/sqrt(2 pi)
 
-intrinsic: Any = extending.intrinsic
 _inline: Any = numba.njit(inline="always", error_model="numpy")
-# The compiled code is kept on the disk until this file changes; so what is inlined from `threads` must not.
+# The compiled code is kept on the disk until this file changes; so what is inlined from elsewhere must not.
 _pass: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -46,33 +44,6 @@ class _Apart(Compiler):
 _share: Any = numba.njit(
     nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, pipeline_class=_Apart
 )
-
-
-@intrinsic
-def wide(_: Any, stored: Any) -> Any:
-    """What is stored, as fp32."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        if stored == types.float32:
-            return values[0]
-        return builder.bitcast(builder.shl(builder.zext(values[0], WORD), WORD(16)), FLOAT)
-
-    return types.float32(stored), generate
-
-
-@intrinsic
-def narrow(_: Any, value: Any, stored: Any) -> Any:
-    """fp32 as `stored` is kept; bf16 is rounded to the nearest, ties to even."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        if stored == types.float32:
-            return values[0]
-        bits = builder.bitcast(values[0], WORD)
-        odd = builder.and_(builder.lshr(bits, WORD(16)), WORD(1))
-        rounded = builder.add(builder.add(bits, WORD(0x7FFF)), odd)
-        return builder.trunc(builder.lshr(rounded, WORD(16)), ir.IntType(16))
-
-    return stored(types.float32, stored), generate
 
 
 @intrinsic
@@ -177,17 +148,30 @@ def _moments(x: Any, origin: Any, sums: Any, thread: int, threads: int) -> None:
 
 
 @_share
-def _activate(x: Any, kind: Any, scale: Any, shift: Any, y: Any, thread: int, threads: int) -> None:
+def _activate(
+    x: Any, skip: Any, kind: Any, scale: Any, shift: Any, y: Any, thread: int, threads: int
+) -> None:
     for line in _mine(len(x), thread, threads):
         for j in range(x.shape[1]):
             for c in range(x.shape[2]):
-                a = activation(kind, scale[c] * wide(x[line, j, c]) + shift[c], False)
-                y[line, j, c] = narrow(a, x[line, j, c])
+                z = scale[c] * wide(x[line, j, c]) + shift[c]
+                if skip is not None:
+                    z += wide(skip[line, j, c])
+                y[line, j, c] = narrow(activation(kind, z, False), x[line, j, c])
 
 
 @_share
 def _through_activation(
-    x: Any, gy: Any, kind: Any, scale: Any, shift: Any, gz: Any, sums: Any, thread: int, threads: int
+    x: Any,
+    skip: Any,
+    gy: Any,
+    kind: Any,
+    scale: Any,
+    shift: Any,
+    gz: Any,
+    sums: Any,
+    thread: int,
+    threads: int,
 ) -> None:
     for k in _mine(len(sums), thread, threads):
         sums[k] = ZERO
@@ -195,19 +179,24 @@ def _through_activation(
             for j in range(x.shape[1]):
                 for c in range(x.shape[2]):
                     v = wide(x[line, j, c])
-                    g = wide(gy[line, j, c]) * activation(kind, scale[c] * v + shift[c], True)
+                    z = scale[c] * v + shift[c]
+                    if skip is not None:
+                        z += wide(skip[line, j, c])
+                    g = wide(gy[line, j, c]) * activation(kind, z, True)
                     gz[line, j, c] = narrow(g, x[line, j, c])
                     sums[k, 0, c] += g
                     sums[k, 1, c] += g * v
 
 
 @_share
-def _through_norm(x: Any, gz: Any, scale: Any, constant: Any, slope: Any, thread: int, threads: int) -> None:
+def _through_norm(
+    x: Any, gz: Any, scale: Any, constant: Any, slope: Any, gx: Any, thread: int, threads: int
+) -> None:
     for line in _mine(len(x), thread, threads):
         for j in range(x.shape[1]):
             for c in range(x.shape[2]):
                 g = scale[c] * wide(gz[line, j, c]) + constant[c] + slope[c] * wide(x[line, j, c])
-                gz[line, j, c] = narrow(g, x[line, j, c])
+                gx[line, j, c] = narrow(g, x[line, j, c])
 
 
 @_share
@@ -254,12 +243,14 @@ def _total(sums: Any) -> Any:
 
 @_pass
 def forward(
-    threads: int, x: Any, pooled: Any, which: Any, kind: Any, bias: Any, eps: float, statistics: Any, y: Any
-) -> None:
+    threads: int, x: Any, pooled: Any, which: Any, skip: Any, kind: Any, bias: Any, eps: float,
+    statistics: Any, y: Any,
+) -> None:  # fmt: skip
     """x (N,H,W,C) -> y (N h,w,C), and mean and variance, statistics (2,C) fp64.
 
     pooled, which:  maxima of 2x2 pixels and which of the four they were (N h,w,C), written, too; without a
                     pool the images themselves, and None
+    skip:           what is added before the activation (N h,w,C), or None
     """
     sums, origin = _sums(y), np.empty(len(bias), f32)
     for c in range(len(bias)):
@@ -273,21 +264,21 @@ def forward(
         statistics[0, c] = total[0, c] + origin[c]
         statistics[1, c] = max(total[1, c] - total[0, c] ** 2, 0)
     scale, shift = _line(statistics, bias, eps)
-    team(_activate, threads, (pooled, kind, scale, shift, y))
+    team(_activate, threads, (pooled, skip, kind, scale, shift, y))
 
 
 @_pass
 def backward(
-    threads: int, pooled: Any, which: Any, kind: Any, bias: Any, eps: float, statistics: Any, gy: Any,
-    gz: Any, gx: Any, gbias: Any,
+    threads: int, pooled: Any, which: Any, skip: Any, kind: Any, bias: Any, eps: float, statistics: Any,
+    gy: Any, gz: Any, gx: Any, gbias: Any,
 ) -> None:  # fmt: skip
-    """gy (N h,w,C) -> gx (N,H,W,C) and gbias (C); gz (N h,w,C), before the norm, is gx without a pool.
+    """gy (N h,w,C) -> gx (N,H,W,C), or (N h,w,C) without a pool; gz (N h,w,C), skip's too; and gbias (C).
 
     With u = scale (x - mean) and means over the batch gx is scale (gz - mean(gz) - u mean(gz u)).
     """
     scale, shift = _line(statistics, bias, eps)
     sums = _sums(gy)
-    team(_through_activation, threads, (pooled, gy, kind, scale, shift, gz, sums))
+    team(_through_activation, threads, (pooled, skip, gy, kind, scale, shift, gz, sums))
     total, count = _total(sums), gy.shape[0] * gy.shape[1]
     constant, slope = np.empty(len(bias), f32), np.empty(len(bias), f32)
     for c in range(len(bias)):
@@ -295,6 +286,6 @@ def backward(
         steep = -(np.float64(scale[c]) ** 3) * (total[1, c] - statistics[0, c] * total[0, c]) / count
         slope[c], constant[c] = steep, -scale[c] * total[0, c] / count - steep * statistics[0, c]
     if which is None:
-        team(_through_norm, threads, (pooled, gz, scale, constant, slope))
+        team(_through_norm, threads, (pooled, gz, scale, constant, slope, gx))
     else:
         team(_through_pool, threads, (pooled, gz, which, scale, constant, slope, gx))

@@ -9,6 +9,7 @@ product of matrices, which is PyTorch's. In bf16 results are off by 1.9 % of the
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 from fastresnet.cpu.arrays import array
 
 LANES = 16  # channels are transformed so many at a time
+PAGE, LINE = 4096, 64  # bytes after which a first-level cache's sets begin anew, and of one line
 # Where polynomials are taken; those for tiles of 4 keep bf16's digits best, of all small fractions
 POINTS: dict[int, tuple[float, ...]] = {2: (0, 1, -1), 3: (0, 1, -1, 2), 4: (0, 1, -1, 2, -0.5)}
 
@@ -56,6 +58,23 @@ def places(size: int, height: int, width: int) -> int:
     return -(-height // size) * -(-width // size) * (size + 2) ** 2
 
 
+@lru_cache
+def rows_of(tiles: int, inputs: int, outputs: int, size: int, bytes: int) -> int:
+    """So many rows, or a few more, that planes of `inputs` and `outputs` fall on other sets of a cache.
+
+    A tile goes to one place in each plane. Whole pages apart, these would all be in the same set of a
+    first-level cache, which holds 8 to 12 lines: none would stay there until its other half is written.
+    """
+
+    def crowd(rows: int) -> int:
+        planes = [
+            range(0, (size + 2) ** 2 * row, row) for row in (inputs * bytes * rows, outputs * bytes * rows)
+        ]
+        return sum(max(Counter(at % PAGE // LINE for at in plane).values()) for plane in planes)
+
+    return min(range(tiles + tiles % 2, tiles + 16, 2), key=crowd)
+
+
 def by_tiles(x: Tensor, weight: Tensor, size: int) -> Tensor:
     """The convolution of x (N,I,h,w), bf16 or fp32, with the weight (O,I,3,3) fp32 -> (N,O,h,w), like x.
 
@@ -87,7 +106,7 @@ class _Convolution(torch.autograd.Function):
 def _forward(x: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """-> y, and the images (K,T,I) and filters (K,O,I) at the K places of the T tiles."""
     tiles = _passes()
-    seen = _gather(x, tiles.IMAGES, size, x.dtype)
+    seen = _gather(x, tiles.IMAGES, size, x.dtype, len(weight))
     filters = _gather(weight, tiles.FILTERS, size, x.dtype)
     shape = len(x), len(weight), *x.shape[2:]
     y = _scatter(torch.bmm(seen, filters.mT), tiles.GRADIENTS, size, shape, x.dtype)
@@ -98,7 +117,7 @@ def _forward(x: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
 def _by_input(gy: Tensor, filters: Tensor, shape: list[int], size: int, asked: bool) -> tuple[Tensor, Tensor]:
     """-> the gradient of images of that shape, if `asked`, and gy (K,T,O) at the tiles' places."""
     tiles = _passes()
-    spread = _gather(gy, tiles.GRADIENTS, size, gy.dtype)
+    spread = _gather(gy, tiles.GRADIENTS, size, gy.dtype, filters.shape[2])
     if not asked:
         return gy.new_empty(0), spread
     return _scatter(torch.bmm(spread, filters), tiles.IMAGES, size, shape, gy.dtype), spread
@@ -107,17 +126,27 @@ def _by_input(gy: Tensor, filters: Tensor, shape: list[int], size: int, asked: b
 @torch.library.custom_op("fastresnet::winograd_convolution_by_weight", mutates_args=(), device_types="cpu")
 def _by_weight(spread: Tensor, seen: Tensor, size: int) -> Tensor:
     """The gradient of the weight (O,I,3,3), fp32."""
-    shape = spread.shape[2], seen.shape[2], 3, 3
-    return _scatter(torch.bmm(spread.mT, seen), _passes().FILTERS, size, shape, torch.float32)
+    filters = _passes().FILTERS
+    outputs, inputs = spread.shape[2], seen.shape[2]
+    if outputs <= inputs:
+        return _scatter(torch.bmm(spread.mT, seen), filters, size, (outputs, inputs, 3, 3), torch.float32)
+    # The product turns its left operand round first: the smaller one
+    turned = _scatter(torch.bmm(seen.mT, spread), filters, size, (inputs, outputs, 3, 3), torch.float32)
+    return turned.transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _gather(x: Tensor, which: tuple[int, ...], size: int, dtype: torch.dtype) -> Tensor:
-    """(N,C,h,w) -> (K,T,C) in that dtype."""
-    tiles, (images, channels, *sides) = _passes(), x.shape
-    count = images if which == tiles.FILTERS else images * int(np.prod([-(-side // size) for side in sides]))
-    places = torch.empty((size + 2) ** 2, count, channels, dtype=dtype)
+def _gather(
+    x: Tensor, which: tuple[int, ...], size: int, dtype: torch.dtype, others: int | None = None
+) -> Tensor:
+    """(N,C,h,w) -> (K,T,C) in that dtype, and zeros: `rows_of` these and of planes of `others` channels."""
+    (images, channels, *sides), count = x.shape, len(x)
+    if others is not None:
+        count = images * int(np.prod([-(-side // size) for side in sides]))
+    rows = rows_of(count, channels, others, size, dtype.itemsize) if others else count
+    places = torch.empty((size + 2) ** 2, rows, channels, dtype=dtype)
+    places[:, count:] = 0
     dense = array(x.contiguous(memory_format=torch.channels_last))
-    tiles.gather(dense, which, (0,) * size, _bits(places), torch.get_num_threads())
+    _passes().gather(dense, which, (0,) * size, _bits(places), torch.get_num_threads())
     return places
 
 

@@ -56,21 +56,18 @@ class Group(nn.Module):
         self.pool, self.act, self.residual = nn.MaxPool2d(2), make_activation(act), residual and convs > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pooled = self._norm_act(self.convs[0](x), 0, pooled=True)
+        x = first = self._norm_act(self.convs[0](x), 0, pooled=True)
+        last = len(self.convs) - 1
         for i in range(1, len(self.convs)):
-            x = self.convs[i](x)
-            if self.residual and i == len(self.convs) - 1:
-                x = self.act(self.norms[i](x) + pooled)
-            else:
-                x = self._norm_act(x, i, pooled=False)
+            x = self._norm_act(self.convs[i](x), i, first if self.residual and i == last else None)
         return x
 
-    def _norm_act(self, x: Tensor, i: int, *, pooled: bool) -> Tensor:
+    def _norm_act(self, x: Tensor, i: int, skip: Tensor | None = None, *, pooled: bool = False) -> Tensor:
         norm = cast(FrozenScaleNorm, self.norms[i])
-        if self.own_kernels and norms.fits(x, norm, self.act):
-            return norms.norm_act(x, norm, self.act, pooled=pooled)
-        y: Tensor = self.act(norm(self.pool(x) if pooled else x))
-        return y
+        if self.own_kernels and norms.fits(x, norm, self.act, skip):
+            return norms.norm_act(x, norm, self.act, pooled=pooled, skip=skip)
+        y: Tensor = norm(self.pool(x) if pooled else x)
+        return cast(Tensor, self.act(y if skip is None else y + skip))
 
 
 class SpeedNet(Network):
