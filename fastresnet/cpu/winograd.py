@@ -67,10 +67,9 @@ def rows_of(tiles: int, inputs: int, outputs: int, size: int, bytes: int) -> int
     """
 
     def crowd(rows: int) -> int:
-        planes = [
-            range(0, (size + 2) ** 2 * row, row) for row in (inputs * bytes * rows, outputs * bytes * rows)
-        ]
-        return sum(max(Counter(at % PAGE // LINE for at in plane).values()) for plane in planes)
+        apart = [channels * bytes * rows for channels in (inputs, outputs)]
+        sets = [Counter(k * step % PAGE // LINE for k in range((size + 2) ** 2)) for step in apart]
+        return sum(max(one.values()) for one in sets)
 
     return min(range(tiles + tiles % 2, tiles + 16, 2), key=crowd)
 
@@ -126,8 +125,7 @@ def _by_input(gy: Tensor, filters: Tensor, shape: list[int], size: int, asked: b
 @torch.library.custom_op("fastresnet::winograd_convolution_by_weight", mutates_args=(), device_types="cpu")
 def _by_weight(spread: Tensor, seen: Tensor, size: int) -> Tensor:
     """The gradient of the weight (O,I,3,3), fp32."""
-    filters = _passes().FILTERS
-    outputs, inputs = spread.shape[2], seen.shape[2]
+    filters, outputs, inputs = _passes().FILTERS, spread.shape[2], seen.shape[2]
     if outputs <= inputs:
         return _scatter(torch.bmm(spread.mT, seen), filters, size, (outputs, inputs, 3, 3), torch.float32)
     # The product turns its left operand round first: the smaller one
@@ -139,10 +137,11 @@ def _gather(
     x: Tensor, which: tuple[int, ...], size: int, dtype: torch.dtype, others: int | None = None
 ) -> Tensor:
     """(N,C,h,w) -> (K,T,C) in that dtype, and zeros: `rows_of` these and of planes of `others` channels."""
-    (images, channels, *sides), count = x.shape, len(x)
+    images, channels, *sides = x.shape
+    count = rows = images
     if others is not None:
         count = images * int(np.prod([-(-side // size) for side in sides]))
-    rows = rows_of(count, channels, others, size, dtype.itemsize) if others else count
+        rows = rows_of(count, channels, others, size, dtype.itemsize)
     places = torch.empty((size + 2) ** 2, rows, channels, dtype=dtype)
     places[:, count:] = 0
     dense = array(x.contiguous(memory_format=torch.channels_last))
