@@ -263,6 +263,10 @@ def test_what_a_recipe_says_of_its_files_and_evaluations_is_set_as_the_protocol_
     (["--runs=0"], "--runs: must lie between 1 and"), (["--target=94"], "a share, not percent"),
     (["--parallel=2", "--versus=true"], "measures no times"), (["--seconds=0"], "above 0"),
     (["--versus=no-such-program-anywhere"], "can't be started"), (["--versus='"], "no command line"),
+    (["--versus=true", "--versus-runs=3"], "--versus-runs=3: a rival takes turns with --runs=2"),
+    (["--versus-runs=1"], "--versus-runs=1: no --versus"),
+    (["--versus=true", "--versus=true", "--versus-name=a"], "--versus-name is there for each --versus or"),
+    (["--versus-published=a"], "--versus-published is there for each"),
     (["--parallel=2", "--start-up=measured"], "times a process by itself"),
     (["--parallel=2", "--start-up=only"], "times a process by itself"),
 ])  # fmt: skip
@@ -304,6 +308,44 @@ def test_a_rival_is_run_in_turn_and_stands_beside(quick, tmp_path):
     beside = record.read(tmp_path / "out" / "record.json")["rivals"][0]
     assert beside["name"] == "other" and beside["summary"]["seconds_mean"] == 2.5
     assert beside["published"]["source"] == "90 %, a machine"
+
+
+def test_several_rivals_take_their_turns_as_often_as_asked(quick, tmp_path):
+    """Both before the first run, then at even distances, each summed up by itself."""
+    slow, fast = (says(f"import json; print(json.dumps(dict(seconds={s}, accuracy=0.9)))") for s in (4, 2))
+    names = ["--versus-name=slow", "--versus-name=fast"]
+    run(tmp_path, f"--versus={slow}", f"--versus={fast}", *names, "--versus-runs=2", runs=4)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()[1:]]
+    both = ["rival", "rival 2"]
+    assert [one["who"] for one in lines] == [*both, "own", "own", *both, "own", "own"]
+    assert [one["seed"] for one in lines] == [0, 0, 0, 1, 1, 1, 2, 3]
+    made = record.read(tmp_path / "out" / "record.json")["rivals"]
+    assert [(one["name"], one["summary"]["seconds_mean"]) for one in made] == [("slow", 4), ("fast", 2)]
+    assert [one["runs_planned"] for one in made] == [2, 2]
+    page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "speed90-cpu takes 0.25 of the time of slow, 0.50 of the time of fast." in page
+
+
+def test_of_several_rivals_the_one_that_fails_is_named_and_the_other_is_not_asked_again(quick, tmp_path):
+    mark = tmp_path / "called"
+    good = says(f"print(1, file=open({str(mark)!r}, 'a'))")
+    with pytest.raises(ValueError, match="no luck.* failed in its first run"):
+        run(tmp_path, f"--versus={good}", f"--versus={NO_LUCK}")
+    log = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["who"] == "rival" and quick.asked == []
+    with pytest.raises(ValueError, match="failed in its first run"):
+        run(tmp_path, f"--versus={good}", f"--versus={NO_LUCK}")
+    assert mark.read_text() == "1\n"
+
+
+@pytest.mark.parametrize(("runs", "turns"), [(8, 3), (5, 5), (5, 1), (7, 6)])
+def test_a_rivals_turns_are_spread_over_all_runs(runs, turns):
+    git = {"commit": None, "dirty": False}
+    taken = reproduce.order(reproduce.Ask(runs, None, git, ("true",), turns))
+    assert taken[:2] == [("rival", 0), ("own", 0)] and len(set(taken)) == len(taken) == runs + turns
+    before = [taken.index(("rival", turn)) - turn for turn in range(turns)]
+    gaps = [later - earlier for earlier, later in zip(before, [*before[1:], runs])]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_a_rival_that_fails_at_once_costs_no_run_and_does_not_block_the_next_try(quick, tmp_path):

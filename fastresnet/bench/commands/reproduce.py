@@ -1,8 +1,8 @@
 """Reproduce a recipe's figure by the measuring protocol:
 `python benchmarks/reproduce.py --config speed94.yaml --runs 200`.
 
-A fixed number of runs with seeds 0 to n-1, every one logged and counted; beside a rival, if one is named
-(--versus), turn by turn. Until all are done they lie in runs/records, then the record moves to
+A fixed number of runs with seeds 0 to n-1, every one logged and counted; beside rivals, if some are named
+(--versus, one or more), turn by turn. Until all are done they lie in runs/records, then the record moves to
 benchmarks/records/<date>-<recipe>-<device>. Interrupted, or stopped by --seconds, the same command goes on.
 Started by torchrun, each process runs whole runs on a device of its own.
 """
@@ -42,9 +42,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, number(Rule(kind=int, low=1, high=100_000))
     add("--runs", type=count, default=5, metavar="N", help="how many, fixed before the first (5)")
     add("--target", type=float, metavar="SHARE", help="accuracy to exceed (eval.target)")
-    add("--versus", metavar="CMD", help="a rival's command, run in turn")
-    add("--versus-name", metavar="NAME", help="what to call the rival (the command)")
-    add("--versus-published", metavar="TEXT", help="its published figure and machine")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    add("--versus", metavar="CMD", help="a rival's command, run in turn; may be given again", **many)
+    add("--versus-name", metavar="NAME", help="what to call it (the command); as often as --versus", **many)
+    add("--versus-published", metavar="TEXT", help="its published figure and machine; likewise", **many)
+    add("--versus-runs", type=count, metavar="N", help="of each rival, spread over ours (as many as ours)")
     add("--out", type=Path, metavar="DIR", help="the record's folder")
     add(
         "--seconds",
@@ -137,8 +139,9 @@ def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
         raise ValueError(f"--parallel measures no times, so {wrong}: leave one out")
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target must lie between 0 and 1, got {target:g} (a share, not percent)")
-    if asked.versus is not None:
-        rival.check(asked.versus)
+    for command in asked.versus:
+        rival.check(command)
+    turns = _turns(asked)
     starts = _times_starts(asked)
     git = stated(software.git_state(), asked.commit)
     if git["dirty"] and not asked.allow_dirty:
@@ -146,7 +149,23 @@ def _ask(asked: argparse.Namespace, cfg: Config) -> reproduce.Ask:
             "tracked files differ from the commit: a record names the code that made it. Commit first, "
             "or measure with --allow-dirty, which makes no record"
         )
-    return reproduce.Ask(asked.runs, target, git, asked.versus, asked.seconds, asked.parallel, starts)
+    versus = tuple(asked.versus)
+    return reproduce.Ask(asked.runs, target, git, versus, turns, asked.seconds, asked.parallel, starts)
+
+
+def _turns(asked: argparse.Namespace) -> int:
+    """How often each rival runs. Raises ValueError where its options don't fit together."""
+    rivals = len(asked.versus)
+    for option in ("--versus-name", "--versus-published"):
+        told = len(getattr(asked, option[2:].replace("-", "_")))
+        if told not in (0, rivals):
+            raise ValueError(f"{option} is there for each --versus or for none, got {told} for {rivals}")
+    if asked.versus_runs and not 0 < asked.versus_runs <= asked.runs * bool(rivals):
+        given = f"--versus-runs={asked.versus_runs}"
+        raise ValueError(
+            f"{given}: a rival takes turns with --runs={asked.runs}" if rivals else f"{given}: no --versus"
+        )
+    return (asked.versus_runs or asked.runs) if rivals else 0
 
 
 def _times_starts(asked: argparse.Namespace) -> bool:
@@ -175,13 +194,11 @@ def published(recipe: str) -> Published | None:
     return {"source": " ".join(head[1].replace("\n#", " ").split()), "machine": None} if head else None
 
 
-def _rival(asked: argparse.Namespace) -> Rival | None:
-    if asked.versus is None:
-        return None
-    told: Published | None = None
-    if asked.versus_published:
-        told = {"source": asked.versus_published, "machine": None}
-    return {"name": asked.versus_name or asked.versus, "published": told}
+def _rivals(asked: argparse.Namespace) -> list[Rival]:
+    sources = asked.versus_published or [""] * len(asked.versus)
+    told: list[Published | None] = [{"source": one, "machine": None} if one else None for one in sources]
+    names = asked.versus_name or asked.versus
+    return [{"name": name, "published": one} for name, one in zip(names, told, strict=True)]
 
 
 # ---- the end -----------------------------------------------------------------------------------------------
@@ -192,7 +209,7 @@ def _keep(
 ) -> dict[str, Any]:
     """Write what there is where the runs are logged; a whole record of committed code then moves home."""
     work, name = log.path.parent, prepared.experiment.cfg.recipe
-    made = record_page.assemble(log, prepared, rival=_rival(asked), published=published(name))
+    made = record_page.assemble(log, prepared, rivals=_rivals(asked), published=published(name))
     dirty = bool(made["git"]["dirty"])  # code that no commit holds makes no record
     record.write(work / (runlog.DIRTY if dirty else runlog.RECORD), made)
     files.write_text(work / "README.md", record_page.page(made))

@@ -76,7 +76,8 @@ def rows(entries: Sequence[Entry], up: str = "") -> list[Row]:
             told, notes = rival["published"], ["rival, same machine and session", timed_by(rival["runs"])]
             notes += [f"published: {told['source']}"] if told else []
             beside = Cell(rival["name"], note="; ".join(filter(None, notes)))
-            found.append([beside, Cell(machine), *_figures(rival["summary"], target, planned)])
+            turns = rival.get("runs_planned", planned)
+            found.append([beside, Cell(machine), *_figures(rival["summary"], target, turns)])
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from fastresnet.base import words
 from fastresnet.base.sinks import for_markdown
 from fastresnet.bench.protocol import protocol
-from fastresnet.bench.protocol.rival import timed_by
+from fastresnet.bench.protocol.rival import OWN, sides, timed_by
 from fastresnet.bench.protocol.runlog import RunLog
 from fastresnet.machine import hardware, memory
 from fastresnet.runs import record
@@ -36,13 +36,14 @@ class Rival(TypedDict):
 
 
 def assemble(
-    log: RunLog, prepared: protocol.Prepared, *, rival: Rival | None, published: Published | None
+    log: RunLog, prepared: protocol.Prepared, *, rivals: Sequence[Rival], published: Published | None
 ) -> dict[str, Any]:
     """The record of all runs in `log`, ready for record.write."""
-    own, header, experiment = log.of("own"), log.header, prepared.experiment
+    own, header, experiment = log.of(OWN), log.header, prepared.experiment
     facts, target, planned = experiment.splits.info, header["target"], header["runs"]
-    summed = partial(summarise, target=target, planned=planned, resolution=1 / facts["test_size"])
-    beside = log.of("rival")
+    summed = partial(summarise, target=target, resolution=1 / facts["test_size"])
+    turns = header["turns"]
+    theirs = [log.of(who) for who in sides(header["versus"])]
     ended = [row for row in own if row["status"] == "ok"]
     return {
         "schema_version": record.SCHEMA_VERSION,
@@ -55,7 +56,7 @@ def assemble(
         "runs_planned": planned,
         "runs_done": len(own),
         "runs": own,
-        "summary": summed(own),
+        "summary": summed(own, planned=planned),
         "clock": protocol.CLOCK,
         "off_clock_seconds": prepared.off_clock_seconds,
         **{key: header[key] for key in ("start_up_s",) if key in header},
@@ -76,7 +77,10 @@ def assemble(
         **hardware.circumstances(),
         "git": {"commit": header["commit"], "dirty": header["dirty"]},
         "data": {key: facts[key] for key in ("name", "digest", "synthetic", "train_size", "test_size")},
-        "rivals": [{**rival, "runs": beside, "summary": summed(beside)}] if rival else [],
+        "rivals": [
+            {**rival, "runs_planned": turns, "runs": runs, "summary": summed(runs, planned=turns)}
+            for rival, runs in zip(rivals, theirs, strict=True)
+        ],
     }
 
 
@@ -91,6 +95,7 @@ def page(made: dict[str, Any]) -> str:
         _made_of(made),
         _side_by_side(made),
         _sides_table(made),
+        _shares(made),
         _target(made),
         _published(made),
         _clock(made),
@@ -145,6 +150,14 @@ def _side(name: str, summary: Summary) -> list[str]:
         words.seconds(summary["seconds_mean"], summary["seconds_std"]),
         "unknown" if summary["seconds_ci95"] is None else f"±{words.seconds(summary['seconds_ci95'])}",
     ]
+
+
+def _shares(made: dict[str, Any]) -> str:
+    """Of each rival's time, what ours is: the mean of the one over that of the other."""
+    ours = made["summary"]["seconds_mean"]
+    timed = [(rival["name"], rival["summary"]["seconds_mean"]) for rival in made["rivals"]]
+    told = [f"{ours / theirs:.2f} of the time of {name}" for name, theirs in timed if ours and theirs]
+    return f"{made['recipe']} takes {', '.join(map(for_markdown, told))}." if told else ""
 
 
 def _target(made: dict[str, Any]) -> str:

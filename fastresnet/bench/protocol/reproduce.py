@@ -1,4 +1,4 @@
-"""A record in the making: a fixed number of runs, each logged as it ends, beside a rival's, turn by turn.
+"""A record in the making: a fixed number of runs, each logged as it ends, beside rivals', turn by turn.
 
 Refuses to choose among runs, to print, and to leave anything unfinished where records lie.
 """
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -48,7 +48,8 @@ class Ask:
 
     runs:      fixed before the first
     target:    accuracy to exceed, a share
-    versus:    a rival's command
+    versus:    rivals' commands
+    turns:     of each rival, spread over the runs; at most as many
     seconds:   no turn begins that would probably end later than so long after the first; None: no limit
     parallel:  runs at once on one device
     starts:    time fresh processes up to the first run's clock, where runs are timed
@@ -58,7 +59,8 @@ class Ask:
     runs: int
     target: float | None
     git: GitState
-    versus: str | None = None
+    versus: tuple[str, ...] = ()
+    turns: int = 0
     seconds: float | None = None
     parallel: int = 1
     starts: bool = False
@@ -84,7 +86,8 @@ def header_of(cfg: Config, ask: Ask, timed: bool) -> dict[str, Any]:
         "dirty": bool(ask.git["dirty"]),
         "runs": ask.runs,
         "target": ask.target,
-        "versus": ask.versus,
+        "versus": list(ask.versus),
+        "turns": ask.turns,
         "machine": hardware.short_name(hardware.describe()),
         "torch": torch.__version__,
         "timed": timed,
@@ -129,9 +132,19 @@ def folders(cfg: Config, out: Path | None, header: dict[str, Any]) -> tuple[Path
 
 # ---- the runs ----------------------------------------------------------------------------------------------
 
-Who = Literal["own", "rival"]
-Turn = tuple[Who, int]  # who runs, and with which seed
-Said = Callable[[Who, Row, float], None]  # who, the row, seconds left
+Turn = tuple[str, int]  # who runs, and with which seed
+Said = Callable[[str, Row, float], None]  # who, the row, seconds left
+
+
+def order(ask: Ask) -> list[Turn]:
+    """Who runs when: rivals before our first run, and then at even distances, as often as they have turns."""
+    before = {turn * ask.runs // ask.turns: turn for turn in range(ask.turns)} if ask.turns else {}
+    found: list[Turn] = []
+    for seed in range(ask.runs):
+        if seed in before:
+            found += [(who, before[seed]) for who in rival.sides(ask.versus)]
+        found.append((rival.OWN, seed))
+    return found
 
 
 class Making:
@@ -150,21 +163,21 @@ class Making:
 
     def where(self) -> str:
         """Where the record stands, for whoever watches."""
-        if self.turn is not None and self.turn[0] == "rival":
-            return f"rival, run {self.turn[1] + 1} of {self.ask.runs}"
+        if self.turn is not None and self.turn[0] != rival.OWN:
+            return f"{self.turn[0]}, run {self.turn[1] + 1} of {self.ask.turns}"
         if self.turn is None or self.prepared is None:
             return self.doing
         if self.log is not None and self.seat.at_once > 1:
-            return f"{len(self.log.of('own'))} of {self.ask.runs} runs done, {self.seat.at_once} at once"
+            return f"{len(self.log.of(rival.OWN))} of {self.ask.runs} runs done, {self.seat.at_once} at once"
         seed = self.turn[1]
         step, last = self.prepared.experiment.trainer.steps_done, self.prepared.last_step
         state = f"step {step} of {last}" if step < last else "evaluating"
         return f"seed {seed}, run {seed + 1} of {self.ask.runs}: {state}"
 
     def run(self, said: Said) -> protocol.Prepared:
-        """All runs that are left. The rival goes first, so that one that can't run costs nothing."""
-        if self.log is not None and self.ask.versus and not self.log.rows:
-            self._try_rival(self.log, said)
+        """All runs that are left. Rivals go first, so that one that can't run costs nothing."""
+        if self.log is not None and not self.log.of(rival.OWN):
+            self._try_rivals(self.log, said)
         if self.log is not None and self.ask.starts and self.seat.timed:
             self._time_starts(self.log)
         self.seat.table.of_each(None)  # the others wait: nothing works beside these starts
@@ -178,7 +191,7 @@ class Making:
         self.began = timing.now("cpu")
         counted = itertools.count(1)
 
-        def heard(came: tuple[Who, Row]) -> None:
+        def heard(came: tuple[str, Row]) -> None:
             assert self.log is not None, "it is the first process that hears"
             self.log.add(*came)
             each = (timing.now("cpu") - self.began) / (done := next(counted))
@@ -206,23 +219,24 @@ class Making:
         """Of the log: the turns that are left, seconds of the longest one, whether one of ours is done."""
         if self.log is None:
             return [], 0.0, False
-        sides: tuple[Who, ...] = ("rival", "own") if self.ask.versus else ("own",)
-        turns = [(who, seed) for seed in range(self.ask.runs) for who in sides]
         logged = [row["seconds"]["total"] or 0.0 for _, row in self.log.rows]
-        left = [turn for turn in turns if not self.log.done(*turn)]
-        return left, max(logged, default=0.0), bool(self.log.of("own"))
+        left = [turn for turn in order(self.ask) if not self.log.done(*turn)]
+        return left, max(logged, default=0.0), bool(self.log.of(rival.OWN))
 
-    def _try_rival(self, log: RunLog, said: Said) -> None:
-        """The rival's first run. Raises ValueError where it fails, and logs nothing: the next try is free."""
-        self.turn = ("rival", 0)
-        row = rival.run(str(self.ask.versus), 0)
-        if row["status"] == "failed":
-            raise ValueError(f"--versus: {self.ask.versus!r} failed in its first run ({row['message']})")
-        log.add("rival", row)
-        said("rival", row, 0.0)
+    def _try_rivals(self, log: RunLog, said: Said) -> None:
+        """Each rival's first run. ValueError where one fails, which isn't logged: the next try is free."""
+        for who, command in rival.sides(self.ask.versus).items():
+            if log.done(who, 0):
+                continue
+            self.turn = (who, 0)
+            row = rival.run(command, 0)
+            if row["status"] == "failed":
+                raise ValueError(f"--versus: {command!r} failed in its first run ({row['message']})")
+            log.add(who, row)
+            said(who, row, 0.0)
         self.turn = None
 
-    def _take(self, turn: Turn) -> Iterator[tuple[Who, Row]]:
+    def _take(self, turn: Turn) -> Iterator[tuple[str, Row]]:
         """One turn, unless it would probably end too late."""
         assert self.prepared is not None
         started = timing.now("cpu")
@@ -230,12 +244,12 @@ class Making:
         if late and self.any_done:
             return
         self.turn = who, seed = turn
-        if who == "own":
+        if who == rival.OWN:
             row = protocol.run_once(self.prepared, seed, timed=self.seat.timed)
         else:
-            row = rival.run(str(self.ask.versus), seed)
+            row = rival.run(rival.sides(self.ask.versus)[who], seed)
         if self.seat.at_once > 1:
             row["condition"] = {**row.get("condition", {}), "runs_at_once": self.seat.at_once}
         self.longest = max(self.longest, timing.now("cpu") - started)
-        self.any_done |= who == "own"
+        self.any_done |= who == rival.OWN
         yield who, row

@@ -12,11 +12,17 @@ from typing import Any
 from fastresnet.machine import timing
 from fastresnet.series.rows import Row
 
+OWN = "own"  # who runs in a log, where it is no rival
 ITS_OWN, THE_CALL = "its own", "the whole call"
 CLOCKS = {
     ITS_OWN: "timed by its own clock, of which nothing is known here",
     THE_CALL: "the whole call is timed, its start-up included",
 }
+
+
+def sides(commands: Sequence[str]) -> dict[str, str]:
+    """Each rival's command under the name that a log has for it."""
+    return {f"rival {number}" if number > 1 else "rival": one for number, one in enumerate(commands, 1)}
 
 
 def check(command: str) -> None:
