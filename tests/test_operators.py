@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -75,6 +77,14 @@ def test_a_convolutions_backward_pass_in_two_parts_gives_the_same_gradients():
     assert [seen.kinds[kind].flops for kind in (FORWARD, BY_INPUT, BY_WEIGHT)] == [products] * 3
     assert seen.kinds[BY_INPUT].bytes == 4 * (out + weight.numel() + x.numel())
     assert seen.kinds[BY_WEIGHT].bytes == 4 * (out + x.numel() + weight.numel() + bias.numel())
+
+
+def test_on_a_cpu_the_profiler_says_nothing_of_its_own():
+    """Of a GPU that it doesn't find, for one; it asks once a process how loud it may be."""
+    code = "import torch\nfrom fastresnet.bench.measuring.profiles import recorder\n"
+    code += "with recorder(on_gpu=False):\n    torch.ones(2) + 1"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_prints_an_aligned_table_and_writes_the_same_as_json(tmp_path, capsys):

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from fastresnet import data
 from fastresnet.base import files, words
-from fastresnet.bench.measuring import experiments
+from fastresnet.bench.measuring import experiments, profiles
 from fastresnet.bench.measuring.context import Context
 from fastresnet.machine import hardware, timing
 from fastresnet.training.experiment import Experiment
@@ -207,13 +207,13 @@ def _apart(experiment: Experiment) -> tuple[float, list[Row]]:
     once, plain = _stepping(experiment), contextlib.nullcontext()
     taken = [once(plain) for _ in range(1 + STEPS)][1:]
     timed = Timed()
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (experiment.device.type == "cuda")
-    with profile(activities=activities) as recorded, _telling_of_the_optimizer(experiment, timed):
+    on_gpu = experiment.device.type == "cuda"
+    with profiles.recorder(on_gpu=on_gpu) as recorded, _telling_of_the_optimizer(experiment, timed):
         for _ in range(STEPS):
             once(timed)
     taken += [once(plain) for _ in range(STEPS)]
     made, stepped = (median(times) for times in zip(*taken))
-    seconds = _seconds(recorded, on_gpu=experiment.device.type == "cuda") | {AUGMENTATION: made}
+    seconds = _seconds(recorded, on_gpu=on_gpu) | {AUGMENTATION: made}
     seconds[BETWEEN] = max(made + stepped - sum(seconds.values()), 0.0)
     return made + stepped, [_row(kind, seconds, timed.kinds) for kind in ROWS if kind in seconds]
 
