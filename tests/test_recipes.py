@@ -50,17 +50,27 @@ def test_a_racer_for_gpus_names_its_target(name):
     assert config.load(f"{name}.yaml").eval.target >= 0.925
 
 
-MUON = ("airbench94", "speed94", "speed95", "speed96", "cpu", "speed90-cpu",
-        "speed94-cpu", "speed95-cpu", "speed96-cpu")  # fmt: skip
+MUON = ("airbench94", "speed94", "speed95", "cpu", "speed90-cpu", "speed94-cpu", "speed95-cpu")
 
 
 @pytest.mark.parametrize("name", MUON)
 def test_decay_and_head_scale_follow_batch_and_width(name):
     cfg = config.load(f"{name}.yaml")
-    an_image = 2e-6 if name in ("airbench94", "speed96") else 1.0418e-6
+    an_image = 2e-6 if name == "airbench94" else 1.0418e-6
     assert cfg.optim.weight_decay == pytest.approx(an_image * cfg.train.batch_size, rel=1e-3)
     assert cfg.model.head_scale == pytest.approx(1 / cfg.model.stage_widths[-1])
     assert cfg.optim.decay_norms_and_biases and cfg.train.loss_reduction == "sum"
+
+
+@pytest.mark.parametrize("name", ["speed96", "speed96-cpu"])
+def test_rates_and_decay_of_airbench96_are_those_it_gives_for_1024_images(name):
+    """9 and 0.012 a step of so many, shared out by what momentum makes of a constant gradient."""
+    optim, batch = config.load(f"{name}.yaml").optim, 1024
+    grows = 1 + 1 / (1 - optim.momentum)
+    assert optim.lr == pytest.approx(9 / batch / grows, rel=1e-4)
+    assert optim.lr_bias == pytest.approx(64 * optim.lr, rel=1e-3) and optim.lr_head is None
+    assert optim.lr * optim.weight_decay == pytest.approx(0.012 / grows, rel=1e-4)
+    assert optim.lookahead_alpha == pytest.approx(1 - 0.95**5, rel=2e-3)
 
 
 # ---- what a recipe asks for arrives where it acts ----------------------------------------------------------
