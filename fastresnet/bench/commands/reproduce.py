@@ -160,11 +160,10 @@ def _turns(asked: argparse.Namespace) -> int:
         told = len(getattr(asked, option[2:].replace("-", "_")))
         if told not in (0, rivals):
             raise ValueError(f"{option} is there for each --versus or for none, got {told} for {rivals}")
-    if asked.versus_runs and not 0 < asked.versus_runs <= asked.runs * bool(rivals):
-        given = f"--versus-runs={asked.versus_runs}"
-        raise ValueError(
-            f"{given}: a rival takes turns with --runs={asked.runs}" if rivals else f"{given}: no --versus"
-        )
+    if asked.versus_runs and not rivals:
+        raise ValueError(f"--versus-runs={asked.versus_runs}: no --versus")
+    if (asked.versus_runs or 0) > asked.runs:
+        raise ValueError(f"--versus-runs={asked.versus_runs}: a rival takes turns with --runs={asked.runs}")
     return (asked.versus_runs or asked.runs) if rivals else 0
 
 
