@@ -145,6 +145,12 @@ def members(model: nn.Module) -> dict[str, nn.Module]:
     return {"": model}
 
 
+def head(net: nn.Module) -> tuple[str, nn.Linear] | None:
+    """A network's last linear layer by its name, which gives the logits; None where there is none."""
+    linears = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    return linears[-1] if linears else None
+
+
 class GlobalAvgPool(nn.Module):
     """The mean over height and width, (N,C,h,w) -> (N,C,1,1).
 

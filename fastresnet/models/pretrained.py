@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastresnet.base import digest
-from fastresnet.models.layers import HEAD_SCALES, members
+from fastresnet.models.layers import HEAD_SCALES, head, members
 from fastresnet.models.resnet import LARGEST_CIFAR_STEM_PX
 from fastresnet.settings import config
 from fastresnet.settings.config import Config
@@ -112,14 +112,14 @@ def load_into(model: nn.Module, path: str | Path, class_names: Sequence[str] = (
     content = _read(path)
     given, own = renamed(_state_dict(content, path)), model.state_dict()
     theirs = content.get("class_names", class_names)
-    head = _last_layer(model) if class_names and list(theirs) != list(class_names) else ()
+    heads = _heads(model) if class_names and list(theirs) != list(class_names) else ()
     alike = [name for name, value in given.items() if name in own and own[name].shape == value.shape]
-    fits = {name: given[name] for name in alike if name not in head}
+    fits = {name: given[name] for name in alike if name not in heads}
     report = Report(
         str(path),
         loaded=tuple(fits),
-        other_classes=tuple(name for name in given if name in head),
-        other_shape=tuple(name for name in given if name in own and name not in (*alike, *head)),
+        other_classes=tuple(name for name in given if name in heads),
+        other_shape=tuple(name for name in given if name in own and name not in (*alike, *heads)),
         missing=tuple(name for name in own if name not in given and not name.endswith("num_batches_tracked")),
         unused=tuple(name for name in given if name not in own),
     )
@@ -134,13 +134,10 @@ def load_into(model: nn.Module, path: str | Path, class_names: Sequence[str] = (
     return report
 
 
-def _last_layer(model: nn.Module) -> tuple[str, ...]:
-    """The names of the last linear layer's parameters, of each member."""
-    linear = [
-        [prefix + name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1:]
-        for prefix, net in members(model).items()
-    ]
-    return tuple(f"{name}.{kind}" for names in linear for name in names for kind in ("weight", "bias"))
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """The names of the head's parameters, of each member."""
+    found = [prefix + last[0] for prefix, net in members(model).items() if (last := head(net))]
+    return tuple(f"{name}.{kind}" for name in found for kind in ("weight", "bias"))
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:

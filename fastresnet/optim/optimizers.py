@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastresnet.base import parts
 from fastresnet.machine.distributed import ALONE, World
-from fastresnet.models.layers import members
+from fastresnet.models.layers import head, members
 from fastresnet.optim.blocks import depths
 from fastresnet.optim.muon import Coefficients, Muon, renormalising
 from fastresnet.optim.sharing import worthwhile
@@ -139,14 +139,13 @@ def grouped(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     for net in members(getattr(model, "module", model)).values():
-        linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
-        head = linears[-1].weight if linears else None
-        whiten_bias = getattr(getattr(net, "whiten", None), "bias", None)
+        last = head(net)
+        own = {id(last[1].weight): "head"} if last else {}
+        own[id(getattr(getattr(net, "whiten", None), "bias", None))] = "whiten_bias"
         for parameter in net.parameters():
             if parameter.requires_grad:
-                name = "filters" if parameter.ndim >= 2 else "biases"
-                name = "whiten_bias" if parameter is whiten_bias else "head" if parameter is head else name
-                groups[name].append(parameter)
+                kind = "filters" if parameter.ndim >= 2 else "biases"
+                groups[own.get(id(parameter), kind)].append(parameter)
     return {name: some for name, some in groups.items() if some}
 
 
