@@ -8,9 +8,9 @@
 #
 # OUT      gets results.tar.gz, packed anew after each stage: folders of records/ belong into benchmarks/records/,
 #          step.json into benchmarks/results/, loader.json into benchmarks/results/loaders/; the rest is to read
-# STAGE    check speed94 rn18-94 loader speed96 rivals step: all in this order, where none is named, but those that
-#          ended well in an earlier call; and by name tune (changes to speed94 that compute the same, beside it),
-#          kernel (the augmentation's block sizes) and suite (the standard suite)
+# STAGE    check speed94 rn18-94 loader speed95 speed96 rivals step: all in this order, where none is named, but
+#          those that ended well in an earlier call; and by name tune (changes to speed94 that compute the same,
+#          beside it), kernel (the augmentation's block sizes) and suite (the standard suite)
 #
 # Settings by environment, because what fits is told when the machine is there:
 #   CARGO     what was sent, packed by --pack (runs/cargo); pieces may come one call at a time
@@ -25,7 +25,7 @@
 set -u
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-STAGES="check speed94 rn18-94 loader speed96 rivals step"
+STAGES="check speed94 rn18-94 loader speed95 speed96 rivals step"
 
 pack() {  # pack CARGO [WHEELS]
     "$PYTHON" benchmarks/cargo.py pack "$1" ${2:+--wheels "$2"} ${FASTRESNET_DATA:+--data "$FASTRESNET_DATA"}
@@ -121,7 +121,7 @@ rivals() {
     local script name recipe
     for script in ${RIVALS:+"$RIVALS"/*.py}; do
         name=$(basename "$script" .py)
-        case $name in *96*) recipe=speed96 ;; *) recipe=speed94 ;; esac
+        case $name in *95*) recipe=speed95 ;; *96*) recipe=speed96 ;; *) recipe=speed94 ;; esac
         record "$recipe-versus-$name" "$recipe" "$((RUNS / 10 + 2))" 150 --versus "$PYTHON $script" --versus-name "$name"
     done
 }
@@ -160,6 +160,7 @@ for stage in $STAGES; do
     speed94) record speed94 speed94 "$RUNS" 300 ;;
     rn18-94) record rn18-94 rn18-94 "$((RUNS / 25 + 1))" 200 ;;
     loader) limited loader 120 "$PYTHON" benchmarks/loader.py --json "$RESULTS/loader.json" ${LOADER:-} ;;
+    speed95) record speed95 speed95 "$((RUNS / 5 + 1))" 150 ;;
     speed96) record speed96 speed96 "$((RUNS / 5 + 1))" 240 ;;
     rivals) [ -n "${RIVALS:-}" ] || continue; rivals ;;
     step) limited step 200 "$PYTHON" benchmarks/run.py --suite quick --only ceilings,step --budget 110 \
@@ -169,7 +170,7 @@ for stage in $STAGES; do
     suite) limited suite 530 "$PYTHON" benchmarks/run.py --suite standard --budget 500 \
         --out "$RESULTS/standard.json" ;;
     *)
-        echo "unknown stage $stage: check speed94 rn18-94 loader speed96 rivals step tune kernel suite" >&2
+        echo "unknown stage $stage: check speed94 rn18-94 loader speed95 speed96 rivals step tune kernel suite" >&2
         exit 2
         ;;
     esac

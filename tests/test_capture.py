@@ -24,6 +24,7 @@ from fastresnet.training.assembly import Course, new_optimizer, new_selection, n
 from fastresnet.training.capture import Snapshot, compiled
 from fastresnet.training.evaluation import Evaluator, Tta, score
 from fastresnet.training.experiment import Experiment
+from fastresnet.training.step import Kind
 
 
 def trained(optimizer_class=torch.optim.SGD, **settings):
@@ -119,7 +120,7 @@ def racer(recipe):
     trainer.optimizer = trainer.update.optimizer = new_optimizer(cfg, model, course(CPU))
     trainer.rates = Rates(trainer.optimizer, FALLING, None, {}, CPU)
     if proxy is not None:
-        trainer.update.select = new_selection(cfg, model, proxy, FALLING, course(CPU))
+        trainer.select = trainer.update.select = new_selection(cfg, model, proxy, FALLING, course(CPU))
     return trainer
 
 
@@ -127,14 +128,14 @@ CAPTURED = [name for name in recipes() if config.load(name).train.cuda_graph]
 
 
 @pytest.mark.parametrize("recipe", CAPTURED)
-@pytest.mark.parametrize("frozen", [(False,), (True,)])
-def test_a_racers_whole_step_asks_the_host_for_nothing(recipe, frozen):
+@pytest.mark.parametrize("kind", [Kind((False,), True), Kind((True,), False)])
+def test_a_racers_whole_step_asks_the_host_for_nothing(recipe, kind):
     trainer = racer(recipe)
     images, labels = torch.randn(16, 3, 24, 24), torch.arange(16) % 10
-    trainer.whole_step(images, labels, frozen)
+    trainer.whole_step(images, labels, kind)
     before = [p.detach().clone() for p in trainer.model.parameters()]
     with NoHost():
-        trainer.whole_step(images, labels, frozen)
+        trainer.whole_step(images, labels, kind)
     changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters())]
     assert any(changed)
 
@@ -145,11 +146,14 @@ def test_a_racers_step_that_is_only_played_back_trains_as_the_step_itself(recipe
     monkeypatch.setattr("fastresnet.training.capture.recorded", tape.recorded)
     plain, played = racer(recipe), racer(recipe)
     played.options = replace(played.options, cuda_graph=True)
-    for number in range(4):
+    kinds = [plain.kind_at(number) for number in range(6)]
+    for done, kind in enumerate(kinds, 1):
         images, labels = torch.randn(16, 3, 24, 24), torch.arange(16) % 10
-        plain.whole_step(images, labels, plain.frozen_at(number))
+        plain.whole_step(images, labels, kind)
+        for average in plain.averages:
+            average.update(done)
         played.step(images, labels)
-    assert len(played._graphs) == 1 + any(0 < one.from_step < 4 for one in plain.freeze)
+    assert len(played._graphs) == len(set(kinds))
     for one, other in zip(plain.model.state_dict().values(), played.model.state_dict().values()):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
@@ -266,8 +270,9 @@ def test_a_racer_compiles_a_graph_for_each_kind_of_step_and_in_its_run_none(reci
     cfg = config.load(recipe, small | {"train.cuda_graph": False, "run.device": "cpu"})
     experiment = Experiment(cfg, splits=splits(64, 32))
     steps = range(experiment.total_steps)
-    kinds = {(experiment.batch_of(step), experiment.trainer.frozen_at(step)) for step in steps}
-    judging = {experiment.batch_of(step) for step in steps} if cfg.train.proxy_width else set()
+    every = [(experiment.batch_of(step), *experiment.trainer.kind_at(step)) for step in steps]
+    kinds = {(batch, frozen) for batch, frozen, _ in every}
+    judging = {(batch, learns) for batch, _, learns in every} if cfg.train.proxy_width else set()
     by_muon = (1 + bool(judging)) * (cfg.optim.name == "muon")
     experiment.warm_up()
     assert made.frame_count == len(kinds) + len(judging) + by_muon

@@ -79,7 +79,7 @@ def test_all_that_a_gpu_is_asked_runs_on_a_cpu_at_tiny_size(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     with tarfile.open(tmp_path / "results.tar.gz") as archive:
         names = archive.getnames()
-    recipes = ("speed94", "rn18-94", "speed96", "speed94-versus-other94")
+    recipes = ("speed94", "rn18-94", "speed95", "speed96", "speed94-versus-other94")
     wanted = {f"results/records/{recipe}/record.json" for recipe in recipes}
     assert wanted | {f"results/{name}" for name in ("loader.json", "step.json", "check.log")} <= set(names)
     assert not [name for name in names if name.endswith(".pt")]

@@ -77,9 +77,9 @@ def test_a_captured_steps_batches_are_written_where_it_reads_them_and_train_the_
     plain, captured = (Experiment(config.load("rn18.yaml", changes), splits=splits()) for _ in range(2))
     trainer, placed = captured.trainer, []
 
-    def whole_step(images, labels, frozen) -> None:
+    def whole_step(images, labels, kind) -> None:
         trainer.rates.set(trainer.steps_done)
-        trainer.update(images, labels, frozen)
+        trainer.update(images, labels, kind)
 
     def step(images, labels) -> None:
         placed.append(any(images is graph.inputs[0] for graph in trainer._graphs.values()))

@@ -236,6 +236,7 @@ def test_a_wrong_word_on_the_command_line_is_refused(word, message):
     ({"train.ema_decay": 0.9, "train.average_tail": 0.1}, "both average the weights"),
     ({"train.accumulate": 8, "train.batch_size": 4}, "less than one image"),
     ({"train.proxy_width": 0.5}, "train.hard_fraction below 1"),
+    ({"train.proxy_every": 4}, "for the net of train.proxy_width"),
     ({"train.cuda_graph": True, "train.compile": "reduce-overhead"}, "train.compile=default"),
     ({"train.cuda_graph": True, "schedule.momentum_low": 0.8, "schedule.momentum_high": 0.9},
      "can't follow a momentum"),

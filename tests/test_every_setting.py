@@ -171,6 +171,7 @@ TABLE: dict[str, Row] = {
     "train.epoch_share": Row(0.5, weights),
     "train.hard_fraction": Row(0.5, weights),
     "train.proxy_width": Row(0.5, weights, {"train.hard_fraction": 0.5}),
+    "train.proxy_every": Row(2, weights, {"train.hard_fraction": 0.5, "train.proxy_width": 0.5}),
     "train.checkpoint_every": Row("2 steps", run, {"run.save_checkpoints": True}),
     "eval.batch_size": Row(50, machinery),
     "eval.tta": Row("flip", run),

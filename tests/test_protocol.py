@@ -133,7 +133,7 @@ def test_a_discarded_run_shows_each_kind_of_step_and_leaves_no_trace(prepared, m
     plain = Trainer.step
 
     def step(self, images, labels):
-        seen.add((len(images), images.shape[-1], self.frozen_at(self.steps_done)))
+        seen.add((len(images), images.shape[-1], self.kind_at(self.steps_done)))
         plain(self, images, labels)
 
     monkeypatch.setattr(Trainer, "step", step)

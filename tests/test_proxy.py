@@ -1,6 +1,7 @@
 """The hardest share of a batch or an epoch: what is picked, who learns, that a stored run goes on exactly."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -29,11 +30,11 @@ def net():
     return models.build(section("model", arch="speednet", width=0.125), 10)
 
 
-def proxy(capturable=False, fraction=0.5, steps=20):
+def proxy(capturable=False, fraction=0.5, steps=20, every=1):
     model = net()
     optimizer = optim.build(model, section("optim", lr=0.02), device=CPU, capturable=capturable)
     factors = [1.0 - step / steps for step in range(steps)]
-    return ProxyNet(model, fraction, optimizer, factors, precision=FP32, device=CPU)
+    return ProxyNet(model, fraction, optimizer, factors, precision=FP32, device=CPU, every=every)
 
 
 @pytest.mark.parametrize("fraction, kept", [(0.5, 10), (0.3, 6), (0.01, 1), (1.0, 20)])
@@ -74,6 +75,37 @@ def test_the_proxy_follows_the_schedule_with_rates_in_tensors_too():
         assert float(group["lr"]) == pytest.approx(0.02 * (1 - 3 / 20))
         results.append(torch.cat(picked))
     assert results[0].equal(results[1])
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_between_its_lessons_a_proxy_judges_as_it_is_and_the_schedule_goes_on(capturable):
+    chooser = proxy(capturable, every=3)
+    for step in range(7):
+        images, labels = batch(step)
+        before = copy.deepcopy(chooser.model)
+        rows = F.cross_entropy(copy.deepcopy(before)(images), labels, reduction="none").topk(10).indices
+        picked = chooser(images, labels, chooser.learns(step))[0]
+        assert picked.equal(images[rows])
+        both = zip(before.parameters(), chooser.model.parameters())
+        same = [a.equal(b) for a, b in both if a.requires_grad]
+        assert all(same) if step % 3 else not any(same)
+        assert all(p.grad is None for p in chooser.model.parameters())
+    assert float(chooser.optimizer.param_groups[0]["lr"]) == pytest.approx(0.02 * (1 - 6 / 20))
+
+
+def test_the_trainer_tells_the_proxy_in_which_steps_to_learn_after_resuming_too():
+    changes = {"train.epoch_share": 1.0, "train.hard_fraction": 0.5, "train.proxy_width": 0.5}
+    one, other = (remembered(train__epochs=2, **changes, train__proxy_every=3) for _ in range(2))
+    lessons = []
+    for trainer in (one.trainer, other.trainer):
+        if trainer is other.trainer:
+            trainer.load_state_dict(copy.deepcopy(one.trainer.state_dict()))
+        for _ in range(2):
+            for images, labels in itertools.islice(one.batches(0), 2):
+                before = next(trainer.select.model.head.parameters()).clone()
+                trainer.step(images, labels)
+                lessons.append(not before.equal(next(trainer.select.model.head.parameters())))
+    assert lessons == [True, False, False, True, False, False, True, False]
 
 
 def test_a_stored_proxy_goes_on_bit_for_bit():

@@ -135,6 +135,7 @@ def test_the_step_smooths_sums_and_freezes_as_asked(built):
     elif trainer.select.model is not None:
         assert trainer.select.fraction == train.hard_fraction
         assert isinstance(trainer.select, ProxyNet) == (train.proxy_width > 0)
+        assert getattr(trainer.select, "every", 1) == train.proxy_every
 
 
 def test_averages_arrive_with_their_shares(built):

@@ -39,7 +39,7 @@ def own(x: Tensor, weight: Tensor, layer: nn.Conv2d, tiles: bool) -> Tensor | No
     x:      (N,I,h,w), bf16 or fp32
     tiles:  whether Winograd's method may be taken
     """
-    learning = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    learning = layer.training and not torch.compiler.is_compiling()
     dense = x.is_contiguous(memory_format=torch.channels_last)
     asked = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     known = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and not obstacle())

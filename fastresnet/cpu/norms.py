@@ -22,7 +22,7 @@ def fits(x: Tensor, norm: nn.Module, act: nn.Module, skip: Tensor | None = None)
     """Whether `norm_act` may stand for the modules with these images: where a network learns on a CPU."""
     fixed = isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad  # it is 1 then
     exact = norm.bias.dtype == torch.float32 and norm.momentum is not None
-    learns = norm.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    learns = norm.training and not torch.compiler.is_compiling()
     known = type(act) in ACTIVATIONS and getattr(act, "approximate", "none") == "none"
     given = (x,) if skip is None else (x, skip)
     dense = all(one.is_contiguous(memory_format=torch.channels_last) for one in given)

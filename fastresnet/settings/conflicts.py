@@ -101,6 +101,8 @@ def _of_batches(model: Model, train: Train) -> Iterator[str]:
         yield "train.hard_fraction and train.epoch_share both pick the hardest images: leave one of them 1"
     if train.proxy_width and train.hard_fraction == 1:
         yield "train.proxy_width picks the hardest images: set train.hard_fraction below 1 with it"
+    if train.proxy_every > 1 and not train.proxy_width:
+        yield f"train.proxy_every={train.proxy_every} is for the net of train.proxy_width: set that too"
 
 
 def _of_capture(schedule: Schedule, train: Train) -> Iterator[str]:

@@ -245,6 +245,7 @@ class Train:
         1.0, "hardest share of each batch that is trained on", above=0, high=1, unit="share")
     proxy_width: float = setting(
         0.0, "width multiplier of the net that picks the hard share (0: the model itself)", low=0, high=64)
+    proxy_every: int = setting(1, "that net learns once in so many steps", low=1, high=10**6, unit="steps")
     checkpoint_every: str = setting(
         "60s", "last.pt inside epochs too", pattern=r"off|\d+ ?(s|steps)", hint="60s, 500 steps or off")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastresnet.models.flops import flops_per_image, frozen_savings
-from fastresnet.optim.freezing import Frozen
+from fastresnet.training.step import Kind
 
 if TYPE_CHECKING:
     from fastresnet.training.experiment import Experiment
@@ -37,10 +37,10 @@ class Work:
 def work(experiment: Experiment, first: int = 0, last: int | None = None) -> Work:
     """Images and FLOPs of the steps first, …, last - 1 of a run, counted from 0; by default of all."""
     images, flops = 0, 0.0
-    costs: dict[tuple[int, int, Frozen], float] = {}
+    costs: dict[tuple[int, int, Kind], float] = {}
     for step in range(first, experiment.total_steps if last is None else last):
         batch, size = experiment.batch_of(step)
-        kind = (batch, size, experiment.trainer.frozen_at(step))
+        kind = (batch, size, experiment.trainer.kind_at(step))
         if kind not in costs:
             costs[kind] = _step_flops(experiment, *kind)
         images += batch * experiment.place.size
@@ -48,9 +48,9 @@ def work(experiment: Experiment, first: int = 0, last: int | None = None) -> Wor
     return Work(images, flops)
 
 
-def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -> float:
+def _step_flops(experiment: Experiment, batch: int, size: int, kind: Kind) -> float:
     """FLOPs of one process's step on `batch` images of `size` px."""
-    held = {name for one, holds in zip(experiment.trainer.freeze, frozen) if holds for name in one.names}
+    held = {name for one, holds in zip(experiment.trainer.freeze, kind.frozen) if holds for name in one.names}
     saves = held and experiment.place.size == 1  # DDP waits for every gradient
     saved = frozen_savings(experiment.model, held, size) if saves else 0
     learned = 3.0 * flops_per_image(experiment.model, size, learning=True) - saved
@@ -58,6 +58,5 @@ def _step_flops(experiment: Experiment, batch: int, size: int, frozen: Frozen) -
     if select.model is None:
         return batch * learned
     hard = select.count(batch)
-    proxy = select.model is not experiment.model
-    judging = batch * flops_per_image(select.model, size, learning=proxy)
-    return hard * learned + (judging * (1 + 2 * hard / batch) if proxy else judging)
+    judging = batch * flops_per_image(select.model, size, learning=select.model is not experiment.model)
+    return hard * learned + judging * (1 + (2 * hard / batch if kind.proxy_learns else 0))

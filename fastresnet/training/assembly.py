@@ -264,9 +264,8 @@ def told(cfg: Config, model: nn.Module) -> Iterator[str]:
     if cfg.model.freeze:
         held = freezing.of_parts(model, cfg.model.freeze, None).names
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        until = "the whole run"
-        if (epochs := cfg.train.freeze_epochs) is not None:
-            until = f"{epochs:g} epoch{'s' * (epochs != 1)}"
+        epochs = cfg.train.freeze_epochs
+        until = "the whole run" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}"
         share = f"{sum(sizes[name] for name in held):,} of {sum(sizes.values()):,} parameters"
         yield f"frozen for {until}, statistics of norms too: {', '.join(cfg.model.freeze)} ({share})"
 
@@ -297,4 +296,5 @@ def new_selection(
         label_smoothing=train.label_smoothing,
         loss_reduction=train.loss_reduction,
         compile=mode,
+        every=train.proxy_every,
     )

@@ -22,7 +22,6 @@ from fastresnet.machine.devices import choose_device, make_current
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.models import members, pretrained
 from fastresnet.optim.averaging import Ema, TailAverage
-from fastresnet.optim.freezing import Frozen
 from fastresnet.ranks import agreement, collectives
 from fastresnet.settings.config import Config
 from fastresnet.training import assembly, evaluation
@@ -266,9 +265,9 @@ def _whiten(experiment: Experiment) -> None:
 
 
 def _first_of_each_kind(experiment: Experiment) -> list[int]:
-    kinds: dict[tuple[tuple[int, int], Frozen], int] = {}
+    kinds: dict[tuple[object, ...], int] = {}
     for step in range(experiment.total_steps):
-        kinds.setdefault((experiment.batch_of(step), experiment.trainer.frozen_at(step)), step)
+        kinds.setdefault((experiment.batch_of(step), experiment.trainer.kind_at(step)), step)
     return list(kinds.values())
 
 

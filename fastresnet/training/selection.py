@@ -1,7 +1,6 @@
 """Which images are worth training on, of a batch or of the whole set: those with the largest loss.
 
-Judged by the model itself, by a small net that learns beside it, or by the last loss of each image. Makes no
-batches and steps no optimizer but the proxy's own.
+Judged by the model itself, a small net that learns beside it, or each image's last loss. Makes no batches.
 """
 
 from __future__ import annotations
@@ -67,8 +66,12 @@ class Selection:
         """How many images of a batch are kept."""
         return batch_size
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
-        """images (B,3,h,w), labels (B,) -> those that are kept."""
+    def learns(self, step: int) -> bool:
+        """Whether a net of its own learns in that step of the run, from 0."""
+        return False
+
+    def __call__(self, images: Tensor, labels: Tensor, learns: bool = False) -> Batch:
+        """images (B,3,h,w), labels (B,) -> those that are kept; `learns`, as that says of the step."""
         return images, labels
 
     def follow(self, loader: Chosen) -> None:
@@ -123,7 +126,7 @@ class HardExamples(Selection):
     def count(self, batch_size: int) -> int:
         return max(1, round(self.fraction * batch_size))
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
+    def __call__(self, images: Tensor, labels: Tensor, learns: bool = False) -> Batch:
         """images (B,3,h,w), labels (B,) -> the round(fraction * B) with the largest loss."""
         was_training = self.model.training
         self.model.eval()
@@ -218,13 +221,14 @@ class Memory(Selection):
 
 
 class ProxyNet(HardExamples):
-    """A small net that is trained on what it picks, one step a batch, along the run's own schedule.
+    """A small net that is trained on what it picks, along the run's own schedule.
 
     After Jordan 2024 (arXiv 2404.00498), Jiang et al. 2019 and Mindermann et al. 2022.
 
     model:      the proxy, on the device, in training mode while it judges
     optimizer:  of the proxy, as `optim.build` makes it; capturable where the step is captured in a CUDA graph
     lr_factor:  one entry a step, a share of each group's base_lr
+    every:      steps, in the first of which it learns; in the others it only judges
     Raises ValueError in fp16, whose gradients would need scaling.
     """
 
@@ -240,6 +244,7 @@ class ProxyNet(HardExamples):
         label_smoothing: float = 0.0,
         loss_reduction: str = "mean",
         compile: str = "off",
+        every: int = 1,
     ) -> None:
         super().__init__(model, fraction, precision=precision, device=device, compile=compile)
         if precision.scales_loss:
@@ -247,27 +252,32 @@ class ProxyNet(HardExamples):
                 "train.proxy_width trains its proxy without loss scaling, which fp16 needs: "
                 "use train.precision=bf16, tf32 or fp32"
             )
-        self.optimizer = optimizer
+        self.optimizer, self.every = optimizer, every
         self.label_smoothing, self.loss_reduction = label_smoothing, loss_reduction
         capturable = any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
         self.rates = Rates(optimizer, lr_factor, None, {}, device if capturable else None)
         counter = self.rates.counter
         self.step_done = torch.zeros(1, dtype=torch.int64) if counter is None else counter
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Batch:
-        """images (B,3,h,w), labels (B,) -> the hardest ones, on which the proxy has learned too."""
+    def learns(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def __call__(self, images: Tensor, labels: Tensor, learns: bool = True) -> Batch:
+        """images (B,3,h,w), labels (B,) -> the hardest ones, from which the proxy learns too, if it does."""
         self.model.train()
         if self.rates.counter is not None:
             self.rates.set_on_device()
         else:
             self.rates.set(int(self.step_done))
             self.step_done += 1
-        losses_B = self._losses(images, labels, self.label_smoothing)
+        with torch.set_grad_enabled(learns):
+            losses_B = self._losses(images, labels, self.label_smoothing)
         rows = self._hardest(losses_B)
-        hard = losses_B.index_select(0, rows)
-        (hard.sum() if self.loss_reduction == "sum" else hard.mean()).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if learns:
+            hard = losses_B.index_select(0, rows)
+            (hard.sum() if self.loss_reduction == "sum" else hard.mean()).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return self._keep(images, labels, rows)
 
     def snapshots(self) -> list[Snapshot]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,17 @@ from fastresnet.training.capture import Snapshot, compiled
 from fastresnet.training.selection import Selection
 
 Figures = tuple[Tensor, ...]  # summed loss, hits and, where anyone asks, the loss of each image (B,)
+
+
+class Kind(NamedTuple):
+    """In what steps differ beside the size of their batch; where steps are captured, each has its graph.
+
+    frozen:        of each Freeze of the run, whether it holds
+    proxy_learns:  whether the net that selects does
+    """
+
+    frozen: Frozen
+    proxy_learns: bool
 
 
 @dataclass(frozen=True)
@@ -82,11 +93,11 @@ class Step:
         self.totals = torch.zeros(3, dtype=sums, device=device)
         self._forward = compiled(self._loss_and_hits, options.compile)
 
-    def __call__(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, kind: Kind) -> None:
         """images (B,3,h,w) in the compute dtype, labels (B,) int64 or (B,K) weights -> one optimizer step."""
-        images, labels = self.select(images, labels)
-        self.gradients(images, labels, frozen)
-        learning = self._learning(frozen)
+        images, labels = self.select(images, labels, kind.proxy_learns)
+        self.gradients(images, labels, kind.frozen)
+        learning = self._learning(kind.frozen)
         if self.options.clip_norm:
             for optimizer in learning:
                 self.scaler.unscale_(optimizer)

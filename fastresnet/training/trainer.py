@@ -21,13 +21,13 @@ from fastresnet.machine import timing
 from fastresnet.machine.distributed import ALONE, World
 from fastresnet.machine.precision import Precision
 from fastresnet.optim.averaging import Average, AverageState
-from fastresnet.optim.freezing import Freeze, Frozen
+from fastresnet.optim.freezing import Freeze
 from fastresnet.optim.optimizers import Optimizers, OptimizersState
 from fastresnet.optim.rates import Rates
 from fastresnet.ranks import agreement, collectives
 from fastresnet.training.capture import Captured
 from fastresnet.training.selection import Batch, Selection, SelectionState
-from fastresnet.training.step import Step, StepOptions
+from fastresnet.training.step import Kind, Step, StepOptions
 
 PLAIN = StepOptions()
 # of fp16, which begins at 65,536: gradients that overflow so far below are infinite themselves
@@ -119,18 +119,18 @@ class Trainer:
 
     # ---- one step ------------------------------------------------------------------------------------------
 
-    def frozen_at(self, step: int) -> Frozen:
-        """Which of `freeze` hold in a step of the run, from 0; steps that differ in it are of two kinds."""
-        return tuple(one.holds(step) for one in self.freeze)
+    def kind_at(self, step: int) -> Kind:
+        """The kind of a step of the run, from 0."""
+        return Kind(tuple(one.holds(step) for one in self.freeze), self.select.learns(step))
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on one batch; adds (summed loss, hits, images) to `totals` on the device."""
-        frozen = self.frozen_at(self.steps_done)
+        kind = self.kind_at(self.steps_done)
         if self.options.cuda_graph:
-            self._captured(images, labels, frozen).replay(images, labels)
+            self._captured(images, labels, kind).replay(images, labels)
         else:
             self.rates.set(self.steps_done)
-            self.update(images, labels, frozen)
+            self.update(images, labels, kind)
         self.select.note()
         self.steps_done += 1
         for average in self.averages:
@@ -138,20 +138,20 @@ class Trainer:
 
     def buffers(self, shape: tuple[int, ...]) -> Batch | None:
         """Where the next step wants its images, of that shape, and labels; None: anywhere."""
-        graph = self._graphs.get((shape, self.frozen_at(self.steps_done)))
+        graph = self._graphs.get((shape, self.kind_at(self.steps_done)))
         return None if graph is None else (graph.inputs[0], graph.inputs[1])
 
-    def whole_step(self, images: Tensor, labels: Tensor, frozen: Frozen) -> None:
+    def whole_step(self, images: Tensor, labels: Tensor, kind: Kind) -> None:
         """What a captured graph holds: the rates of the device's own step counter, and the step."""
         self.rates.set_on_device()
-        self.update(images, labels, frozen)
+        self.update(images, labels, kind)
 
-    def _captured(self, images: Tensor, labels: Tensor, frozen: Frozen) -> Captured[None]:
-        kind = (tuple(images.shape), frozen)
-        if kind not in self._graphs:
-            body = functools.partial(self.whole_step, frozen=frozen)
-            self._graphs[kind] = Captured(body, (images, labels), self._remember())
-        return self._graphs[kind]
+    def _captured(self, images: Tensor, labels: Tensor, kind: Kind) -> Captured[None]:
+        key = (tuple(images.shape), kind)
+        if key not in self._graphs:
+            body = functools.partial(self.whole_step, kind=kind)
+            self._graphs[key] = Captured(body, (images, labels), self._remember())
+        return self._graphs[key]
 
     # ---- the loop ------------------------------------------------------------------------------------------
 

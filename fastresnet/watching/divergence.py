@@ -70,7 +70,7 @@ def cause(experiment: Experiment, last: int, again: str, stop: StopRequest) -> s
         if unsound:
             experiment.model.load_state_dict(before)
             collectives.share_buffers(experiment.model, place)
-            found = examined(experiment, images, labels, trainer.frozen_at(trainer.steps_done - 1))
+            found = examined(experiment, images, labels, trainer.kind_at(trainer.steps_done - 1).frozen)
             what = earliest(collectives.of_each(found, place))
             return f"it began in {_named(experiment)}: {what}; it comes again with {again}"
         if enough:

@@ -116,7 +116,7 @@ def first_of_each_kind(experiment: Experiment, last_step: int) -> dict[int, list
     seen: Counter[tuple[object, ...]] = Counter()
     for step in range(last_step):
         epoch = step // experiment.steps_per_epoch
-        kind = (*experiment.batch_of(step), experiment.trainer.frozen_at(step), min(epoch, 1))
+        kind = (*experiment.batch_of(step), experiment.trainer.kind_at(step), min(epoch, 1))
         seen[kind] += 1
         if seen[kind] <= WARM_STEPS:
             found.setdefault(epoch, []).append(step)
