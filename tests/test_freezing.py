@@ -128,10 +128,10 @@ def test_captured_each_kind_of_step_has_its_own_graph(monkeypatch):
     monkeypatch.setattr("fastresnet.training.capture.recorded", lambda body, device: (body, None))
     trainer, plain = (make(net(), 4, freeze=[FIRST_LAYERS, Freeze(("4.bias",), 3)]) for _ in range(2))
     trainer.options = StepOptions(cuda_graph=True)
-    monkeypatch.setattr(trainer, "whole_step", lambda x, y, frozen: trainer.update(x, y, frozen))
+    monkeypatch.setattr(trainer, "whole_step", lambda x, y, kind: trainer.update(x, y, kind))
     trainer.rates.set(0)
     assert moves(trainer) == [STILL, STILL, MOVING, MOVING]
-    assert [frozen for _, frozen in trainer._graphs] == [(True, False), (False, False), (False, True)]
+    assert [kind.frozen for _, kind in trainer._graphs] == [(True, False), (False, False), (False, True)]
     moves(plain)
     assert torch.equal(weights(trainer.model), weights(plain.model))
 
